@@ -1,0 +1,5 @@
+//! The processes we configure.
+
+mod report;
+
+pub use report::{Phase, Report};

@@ -1,0 +1,3 @@
+//! The `elasticd` program.
+
+fn main() {}

@@ -1,0 +1,35 @@
+//! One member of a service, as a frontend needs it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// One member of a service. Its serialised form is what templates see, what the socket answers and what the state
+/// file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// The instance's id, in the alphabet of [`selection::valid_id`](super::selection::valid_id).
+    pub id: String,
+    /// Where to connect to.
+    pub address: IpAddr,
+    /// The TCP port, 1 to 65535.
+    pub port: u16,
+    /// The availability zone, where the provider knows it. Any text: it must be escaped.
+    pub zone: Option<String>,
+    /// The share of traffic relative to the service's other backends: 0 (none) to [`MAX_WEIGHT`](super::MAX_WEIGHT).
+    pub weight: u16,
+    /// Whether new traffic is welcome.
+    pub state: BackendState,
+    /// The cloud's tags. Any text: they must be escaped.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Whether a backend takes new traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// It takes traffic.
+    #[default]
+    Up,
+}

@@ -1,0 +1,95 @@
+//! What a provider knows of one machine.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One machine as its provider describes it, before any service has judged it.
+///
+/// This is also the form in which instances are written in files: unknown keys are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Unique within its provider, and stable for the life of the machine.
+    pub id: String,
+    /// The address inside the cloud's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_ipv4: Option<Ipv4Addr>,
+    /// The address on the internet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_ipv4: Option<Ipv4Addr>,
+    /// The first IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// The port, where the provider itself knows one (`fixed`, `file`); a cloud does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The weight, where the provider itself knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// The availability zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The lifecycle state.
+    #[serde(default)]
+    pub state: InstanceState,
+    /// When the machine was last started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launched: Option<Timestamp>,
+    /// The cloud's tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Instance {
+    /// A running instance of which only the id is known.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            private_ipv4: None,
+            public_ipv4: None,
+            ipv6: None,
+            port: None,
+            weight: None,
+            zone: None,
+            state: InstanceState::Running,
+            launched: None,
+            tags: BTreeMap::new(),
+        }
+    }
+}
+
+/// An instance's lifecycle state, in EC2's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// Being started.
+    Pending,
+    /// Started. The only state that may take traffic, and what is assumed where a provider has no states.
+    #[default]
+    Running,
+    /// Being stopped; it may start again.
+    Stopping,
+    /// Stopped; it may start again.
+    Stopped,
+    /// Being terminated.
+    ShuttingDown,
+    /// Gone for good, though still listed for a while.
+    Terminated,
+}
+
+impl InstanceState {
+    /// The state as the cloud writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+        }
+    }
+}

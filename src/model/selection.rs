@@ -1,0 +1,270 @@
+//! From instances to backends: which belong to a service, and why the others do not.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::{
+    AddressKind, Backend, BackendState, Instance, InstanceState, MAX_WEIGHT, PortRule, Selector, Service, WeightRule,
+};
+
+/// The longest instance id, in bytes. EC2's have 19.
+const MAX_ID_LEN: usize = 128;
+
+/// What became of a provider's instances in one service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The members, ordered by id.
+    pub backends: Vec<Backend>,
+    /// The others, ordered by id.
+    pub exclusions: Vec<Exclusion>,
+}
+
+/// An instance that did not become a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exclusion {
+    /// The instance's id.
+    pub id: String,
+    /// The rule that kept it out.
+    #[serde(flatten)]
+    pub reason: Reason,
+}
+
+/// Why an instance did not become a backend of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// The selector asks for a tag the instance does not carry.
+    #[error("it has no tag {key:?}")]
+    TagMissing {
+        /// The tag's key.
+        key: String,
+    },
+    /// The selector asks for another value.
+    #[error("its tag {key:?} is {value:?}")]
+    TagDiffers {
+        /// The tag's key.
+        key: String,
+        /// What the instance carries.
+        value: String,
+    },
+    /// Only running instances take traffic.
+    #[error("it is {}", state.as_str())]
+    NotRunning {
+        /// The instance's state.
+        state: InstanceState,
+    },
+    /// The instance has no address of the kind the service wants.
+    #[error("it has no {} address", kind.as_str())]
+    NoAddress {
+        /// The kind wanted.
+        kind: AddressKind,
+    },
+    /// Neither the tag nor a default gives a port.
+    #[error("it has no port: set the service's `port`, or give its tag rule a default")]
+    NoPort,
+    /// The tag that should hold the port holds something else.
+    #[error("its tag {key:?} is {value:?}, not a port from 1 to 65535")]
+    BadPort {
+        /// The tag's key.
+        key: String,
+        /// What it holds.
+        value: String,
+    },
+    /// The weight is outside what every frontend takes.
+    #[error("its weight {value:?} is not a number from 0 to {MAX_WEIGHT}")]
+    BadWeight {
+        /// What was found.
+        value: String,
+    },
+    /// The id holds characters that mean something in some frontend's syntax.
+    #[error("its id is not made of 1 to {MAX_ID_LEN} letters, digits and any of `._:-[]@`")]
+    BadId,
+}
+
+impl Reason {
+    /// Whether somebody must mend the instance, rather than it simply not belonging here.
+    pub const fn is_fault(&self) -> bool {
+        match self {
+            Self::TagMissing { .. } | Self::TagDiffers { .. } | Self::NotRunning { .. } => false,
+            Self::NoAddress { .. } | Self::NoPort | Self::BadPort { .. } | Self::BadWeight { .. } | Self::BadId => true,
+        }
+    }
+}
+
+/// Judges every instance for the service. An instance listed twice counts once, as it was listed last.
+pub fn select(service: &Service, instances: &[Instance]) -> Selection {
+    let by_id: BTreeMap<&str, &Instance> = instances.iter().map(|i| (i.id.as_str(), i)).collect();
+    let mut selection = Selection::default();
+    for (id, instance) in by_id {
+        match judge(service, instance) {
+            Ok(backend) => selection.backends.push(backend),
+            Err(reason) => selection.exclusions.push(Exclusion { id: id.to_owned(), reason }),
+        }
+    }
+    selection
+}
+
+/// Whether an id means itself in every frontend's syntax: 1 to 128 ASCII letters, digits and any of `._:-[]@`.
+pub fn valid_id(id: &str) -> bool {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-' | b'[' | b']' | b'@');
+    !id.is_empty() && id.len() <= MAX_ID_LEN && id.bytes().all(safe)
+}
+
+fn judge(service: &Service, instance: &Instance) -> Result<Backend, Reason> {
+    service.select.admits(&instance.tags)?;
+    if instance.state != InstanceState::Running {
+        return Err(Reason::NotRunning { state: instance.state });
+    }
+    if !valid_id(&instance.id) {
+        return Err(Reason::BadId);
+    }
+    Ok(Backend {
+        id: instance.id.clone(),
+        address: address(service.address, instance)?,
+        port: port(&service.port, instance)?,
+        zone: instance.zone.clone(),
+        weight: weight(&service.weight, instance)?,
+        state: BackendState::Up,
+        tags: instance.tags.clone(),
+    })
+}
+
+impl Selector {
+    /// Whether an instance with these tags belongs, and if not, by which tag.
+    pub fn admits(&self, tags: &BTreeMap<String, String>) -> Result<(), Reason> {
+        for (key, wanted) in &self.0 {
+            match tags.get(key) {
+                None => return Err(Reason::TagMissing { key: key.clone() }),
+                Some(value) if !wanted.contains(value) => {
+                    return Err(Reason::TagDiffers { key: key.clone(), value: value.clone() });
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn address(kind: AddressKind, instance: &Instance) -> Result<IpAddr, Reason> {
+    match kind {
+        AddressKind::PrivateIpv4 => instance.private_ipv4.map(IpAddr::V4),
+        AddressKind::PublicIpv4 => instance.public_ipv4.map(IpAddr::V4),
+        AddressKind::Ipv6 => instance.ipv6.map(IpAddr::V6),
+    }
+    .ok_or(Reason::NoAddress { kind })
+}
+
+fn port(rule: &PortRule, instance: &Instance) -> Result<u16, Reason> {
+    match rule {
+        PortRule::Fixed(port) => Ok(*port),
+        PortRule::Instance => instance.port.filter(|port| *port != 0).ok_or(Reason::NoPort),
+        PortRule::Tag { key, default } => match instance.tags.get(key) {
+            Some(value) => parse_decimal(value)
+                .filter(|port| *port != 0)
+                .ok_or_else(|| Reason::BadPort { key: key.clone(), value: value.clone() }),
+            None => default.ok_or(Reason::NoPort),
+        },
+    }
+}
+
+fn weight(rule: &WeightRule, instance: &Instance) -> Result<u16, Reason> {
+    let (weight, text) = match rule {
+        WeightRule::Fixed(weight) => return Ok(*weight),
+        WeightRule::Instance => (Some(instance.weight.unwrap_or(1)), instance.weight.unwrap_or(1).to_string()),
+        WeightRule::Tag { key, default } => match instance.tags.get(key) {
+            Some(value) => (parse_decimal(value), value.clone()),
+            None => return Ok(*default),
+        },
+    };
+    weight.filter(|w| *w <= MAX_WEIGHT).ok_or(Reason::BadWeight { value: text })
+}
+
+/// Digits only: `str::parse` would also take a sign, and a frontend might read what follows a digit in its own way
+/// (HAProxy takes `9x00` for 9).
+fn parse_decimal(text: &str) -> Option<u16> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Guard;
+
+    fn service() -> Service {
+        Service {
+            name: "web".parse().expect("a valid name"),
+            provider: "prod".parse().expect("a valid name"),
+            select: Selector([("Role".to_owned(), ["web".to_owned()].into())].into()),
+            address: AddressKind::PrivateIpv4,
+            port: PortRule::Tag { key: "Port".to_owned(), default: Some(8080) },
+            weight: WeightRule::Tag { key: "Weight".to_owned(), default: 1 },
+            guard: Guard::default(),
+        }
+    }
+
+    fn instance(id: &str, tags: &[(&str, &str)]) -> Instance {
+        let mut instance = Instance::new(id);
+        instance.private_ipv4 = Some("10.0.0.1".parse().expect("an address"));
+        instance.tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        instance
+    }
+
+    fn reason(service: &Service, instance: Instance) -> Reason {
+        let mut selection = select(service, &[instance]);
+        assert_eq!(selection.backends, []);
+        selection.exclusions.remove(0).reason
+    }
+
+    #[test]
+    fn orders_by_id_and_counts_an_instance_once() {
+        let web = |id| instance(id, &[("Role", "web")]);
+        let selection = select(&service(), &[web("i-2"), web("i-1"), web("i-2")]);
+        let ids: Vec<_> = selection.backends.iter().map(|b| b.id.as_str()).collect();
+        assert_eq!(ids, ["i-1", "i-2"]);
+        assert_eq!(selection.backends[0].port, 8080);
+        assert_eq!(selection.backends[0].weight, 1);
+    }
+
+    #[test]
+    fn each_rule_names_itself() {
+        let s = service();
+        assert_eq!(reason(&s, instance("i", &[])), Reason::TagMissing { key: "Role".into() });
+        assert_eq!(
+            reason(&s, instance("i", &[("Role", "db")])),
+            Reason::TagDiffers { key: "Role".into(), value: "db".into() }
+        );
+        let mut stopped = instance("i", &[("Role", "web")]);
+        stopped.state = InstanceState::Stopped;
+        assert_eq!(reason(&s, stopped), Reason::NotRunning { state: InstanceState::Stopped });
+        let mut bare = instance("i", &[("Role", "web")]);
+        bare.private_ipv4 = None;
+        assert_eq!(reason(&s, bare), Reason::NoAddress { kind: AddressKind::PrivateIpv4 });
+        assert_eq!(reason(&s, instance("i;", &[("Role", "web")])), Reason::BadId);
+        let asks = Service { port: PortRule::Instance, ..s };
+        assert_eq!(reason(&asks, instance("i", &[("Role", "web")])), Reason::NoPort);
+    }
+
+    #[test]
+    fn a_port_is_digits_from_1_to_65535() {
+        let port = |value: &str| select(&service(), &[instance("i", &[("Role", "web"), ("Port", value)])]);
+        assert_eq!(port("1").backends[0].port, 1);
+        assert_eq!(port("65535").backends[0].port, 65535);
+        for bad in ["", "0", "65536", "+80", "-1", "9x00", " 80", "1; } server { listen 1;", "٣"] {
+            let reason = port(bad).exclusions.remove(0).reason;
+            assert_eq!(reason, Reason::BadPort { key: "Port".into(), value: bad.into() });
+            assert!(reason.is_fault());
+        }
+    }
+
+    #[test]
+    fn a_weight_is_digits_from_0_to_256() {
+        let weight = |value: &str| select(&service(), &[instance("i", &[("Role", "web"), ("Weight", value)])]);
+        assert_eq!(weight("0").backends[0].weight, 0);
+        assert_eq!(weight("256").backends[0].weight, 256);
+        for bad in ["257", "1.5", "heavy", ""] {
+            assert_eq!(weight(bad).exclusions.remove(0).reason, Reason::BadWeight { value: bad.into() });
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A named pool, and the policy by which it is filled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// The largest weight: HAProxy's, the smallest bound among the frontends
+/// (HAProxy configuration manual, section 5.2, `weight`).
+pub const MAX_WEIGHT: u16 = 256;
+
+/// A named pool: which of a provider's instances belong to it, and how they become backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The name frontends ask for.
+    pub name: Name,
+    /// The provider whose instances are considered.
+    pub provider: Name,
+    /// Which instances belong.
+    pub select: Selector,
+    /// Which of an instance's addresses is used.
+    pub address: AddressKind,
+    /// Where the port comes from.
+    pub port: PortRule,
+    /// Where the weight comes from.
+    pub weight: WeightRule,
+    /// What happens to an observation that looks wrong.
+    pub guard: Guard,
+}
+
+/// For every tag named, the instance must carry it with one of the values. An empty selector takes every instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector(pub BTreeMap<String, BTreeSet<String>>);
+
+/// Which of an instance's addresses a service uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressKind {
+    /// The IPv4 address inside the cloud's network.
+    #[default]
+    PrivateIpv4,
+    /// The IPv4 address on the internet.
+    PublicIpv4,
+    /// The first IPv6 address.
+    Ipv6,
+}
+
+impl AddressKind {
+    /// The kind as the configuration writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PrivateIpv4 => "private_ipv4",
+            Self::PublicIpv4 => "public_ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+/// Where a backend's port comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PortRule {
+    /// What the provider says of the instance; an instance without one is excluded.
+    #[default]
+    Instance,
+    /// Always this one.
+    Fixed(u16),
+    /// The value of a tag. A tag that is there and no port excludes the instance, whatever the default.
+    Tag {
+        /// The tag's key.
+        key: String,
+        /// Used where the tag is absent; without it such an instance is excluded.
+        default: Option<u16>,
+    },
+}
+
+/// Where a backend's weight comes from: 0 (no new traffic) to [`MAX_WEIGHT`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum WeightRule {
+    /// What the provider says of the instance, or 1.
+    #[default]
+    Instance,
+    /// Always this one.
+    Fixed(u16),
+    /// The value of a tag. A tag that is there and no weight excludes the instance.
+    Tag {
+        /// The tag's key.
+        key: String,
+        /// Used where the tag is absent.
+        default: u16,
+    },
+}
+
+/// The policy that accepts a newly observed set, or holds it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// What to do with an empty set.
+    pub on_empty: OnEmpty,
+    /// The largest part of the backends that may vanish in one observation without being confirmed.
+    pub max_drop: Percent,
+    /// How many observations in a row must show a larger drop before it is believed; at least 1.
+    pub confirm: u32,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { on_empty: OnEmpty::Hold, max_drop: Percent(50), confirm: 3 }
+    }
+}
+
+/// What the guard does with an empty set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnEmpty {
+    /// Keeps the backends it has until somebody accepts the empty set.
+    #[default]
+    Hold,
+    /// Takes an empty set like any other drop: once `confirm` observations in a row have shown it.
+    Accept,
+}
+
+/// A whole percentage, 0 to 100, written `"50%"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.strip_suffix('%')
+            .and_then(|digits| digits.trim_end().parse().ok())
+            .filter(|n| *n <= 100)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a percentage: write \"0%\" to \"100%\""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}

@@ -1,0 +1,144 @@
+//! The policy that accepts a newly observed set, or holds it back. Pure.
+
+use serde::Serialize;
+
+use crate::model::{Guard, OnEmpty};
+
+/// Why an observed set is not served, and what would release it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Hold {
+    /// The observed set is empty, and the policy says to hold.
+    #[error(
+        "the provider reports no backend at all, {current} served until now; if that is right, set \
+         guard.on_empty = \"accept\" for the service"
+    )]
+    Empty {
+        /// Backends served meanwhile.
+        current: usize,
+    },
+    /// Too many backends vanished at once.
+    #[error(
+        "{observed} backends reported, {current} served until now: a larger drop than guard.max_drop; \
+         seen {seen} of {confirm} times"
+    )]
+    Drop {
+        /// Backends served meanwhile.
+        current: usize,
+        /// Backends in the set held back.
+        observed: usize,
+        /// Observations in a row that showed such a drop.
+        seen: u32,
+        /// Observations in a row after which it is believed.
+        confirm: u32,
+    },
+}
+
+/// How many observations in a row have shown too large a drop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Suspicion(u32);
+
+/// Judges a set of `observed` backends against the `current` ones (`None`: nothing is served yet).
+///
+/// `suspicion` is this service's memory between observations. An empty set that is held forgets the drops seen
+/// before: the source contradicts itself.
+///
+/// # Errors
+///
+/// The reason to keep serving the current set.
+pub fn judge(policy: &Guard, current: Option<usize>, observed: usize, suspicion: &mut Suspicion) -> Result<(), Hold> {
+    if observed == 0 && current != Some(0) && policy.on_empty == OnEmpty::Hold {
+        *suspicion = Suspicion::default();
+        return Err(Hold::Empty { current: current.unwrap_or(0) });
+    }
+    let current = current.unwrap_or(0);
+    let lost = current.saturating_sub(observed);
+    if lost * 100 <= current * usize::from(policy.max_drop.0) {
+        *suspicion = Suspicion::default();
+        return Ok(());
+    }
+    suspicion.0 += 1;
+    if suspicion.0 >= policy.confirm {
+        *suspicion = Suspicion::default();
+        return Ok(());
+    }
+    Err(Hold::Drop { current, observed, seen: suspicion.0, confirm: policy.confirm })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Percent;
+
+    fn policy(on_empty: OnEmpty, max_drop: u8, confirm: u32) -> Guard {
+        Guard { on_empty, max_drop: Percent(max_drop), confirm }
+    }
+
+    #[test]
+    fn an_empty_set_is_held_however_often_it_is_seen() {
+        let mut suspicion = Suspicion::default();
+        for _ in 0..100 {
+            let verdict = judge(&policy(OnEmpty::Hold, 100, 1), Some(4), 0, &mut suspicion);
+            assert_eq!(verdict, Err(Hold::Empty { current: 4 }));
+        }
+        // With nothing served there is nothing to lose, but an empty configuration may replace one that works.
+        assert_eq!(judge(&Guard::default(), None, 0, &mut suspicion), Err(Hold::Empty { current: 0 }));
+        // Once empty has been accepted, it may stay empty.
+        assert_eq!(judge(&Guard::default(), Some(0), 0, &mut suspicion), Ok(()));
+    }
+
+    #[test]
+    fn an_accepted_empty_set_is_still_a_drop_to_be_confirmed() {
+        let policy = policy(OnEmpty::Accept, 50, 2);
+        let mut suspicion = Suspicion::default();
+        assert_eq!(
+            judge(&policy, Some(4), 0, &mut suspicion),
+            Err(Hold::Drop { current: 4, observed: 0, seen: 1, confirm: 2 })
+        );
+        assert_eq!(judge(&policy, Some(4), 0, &mut suspicion), Ok(()));
+        assert_eq!(judge(&policy, None, 0, &mut suspicion), Ok(()));
+    }
+
+    #[test]
+    fn half_may_go_at_once_and_more_when_confirmed_in_a_row() {
+        let policy = Guard::default();
+        let mut suspicion = Suspicion::default();
+        assert_eq!(judge(&policy, Some(4), 2, &mut suspicion), Ok(()));
+        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert_eq!(judge(&policy, Some(4), 4, &mut suspicion), Ok(()), "a full set ends the row");
+        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert!(judge(&policy, Some(4), 0, &mut suspicion).is_err());
+        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err(), "an empty set ends the row too");
+        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert_eq!(judge(&policy, Some(4), 1, &mut suspicion), Ok(()));
+    }
+
+    proptest! {
+        /// Whatever the source does, an accepted set is either within the bound or was confirmed, and never empty.
+        #[test]
+        fn traffic_never_falls_below_the_bound(
+            observations in proptest::collection::vec(0_usize..20, 1..200),
+            max_drop in 0_u8..=100,
+            confirm in 1_u32..5,
+        ) {
+            let policy = policy(OnEmpty::Hold, max_drop, confirm);
+            let mut suspicion = Suspicion::default();
+            let mut current = None;
+            let mut row = 0;
+            for observed in observations {
+                let kept = current.unwrap_or(0);
+                let too_far = (kept.saturating_sub(observed)) * 100 > kept * usize::from(max_drop);
+                row = if too_far && observed > 0 { row + 1 } else { 0 };
+                if judge(&policy, current, observed, &mut suspicion).is_ok() {
+                    prop_assert!(observed > 0);
+                    prop_assert!(!too_far || row >= confirm);
+                    current = Some(observed);
+                    row = 0;
+                }
+            }
+        }
+    }
+}
