@@ -1,0 +1,10 @@
+//! Leaves: what the operating system offers, in the form the other rooms need. Nothing here knows of them.
+
+pub mod atomic_file;
+pub mod command;
+pub mod lock;
+pub mod process;
+pub mod reaper;
+pub mod systemd;
+pub mod unix_socket;
+pub mod watch;

@@ -1,0 +1,412 @@
+//! Processes: found, identified, signalled. A reused PID is never signalled.
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use procfs::process::Process as ProcEntry;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// The longest pid file worth reading, in bytes.
+const MAX_PID_FILE: usize = 64;
+
+/// Which process, for as long as the machine is up: a PID alone may be reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// The process id.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start_ticks: u64,
+}
+
+/// The program a process must be running: an absolute path, or a file name in any directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executable(String);
+
+impl Executable {
+    /// `/usr/sbin/nginx`, or just `nginx`.
+    pub fn new(path_or_name: impl Into<String>) -> Self {
+        Self(path_or_name.into())
+    }
+
+    fn is(&self, exe: &Path) -> bool {
+        // The kernel marks a program whose file was replaced, as an upgrade does.
+        let exe = exe.to_string_lossy();
+        let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe);
+        if self.0.contains('/') { exe == self.0 } else { exe.rsplit('/').next() == Some(&self.0) }
+    }
+}
+
+impl fmt::Display for Executable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a process is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Find {
+    /// Its PID stands in a file; it must run `executable`.
+    PidFile {
+        /// The file.
+        path: PathBuf,
+        /// The program.
+        executable: Executable,
+    },
+    /// It is the only process that runs `executable` and whose parent does not.
+    Match {
+        /// The program.
+        executable: Executable,
+    },
+}
+
+/// Why a process was not found or not signalled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The pid file does not exist.
+    #[error("the pid file {0} does not exist; is the frontend running, and does it write its PID there?")]
+    NoPidFile(PathBuf),
+    /// The pid file is empty.
+    #[error("the pid file {0} is empty; is the frontend just starting?")]
+    EmptyPidFile(PathBuf),
+    /// The pid file could not be read.
+    #[error("cannot read the pid file {path}: {source}")]
+    UnreadablePidFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The pid file does not hold a number.
+    #[error("the pid file {path} holds {found:?}, not a PID; does `pid_file` name the right file?")]
+    BadPidFile {
+        /// The file.
+        path: PathBuf,
+        /// How it begins.
+        found: String,
+    },
+    /// No process has this PID, or it is a zombie.
+    #[error("the pid file {path} names PID {pid}, and no such process runs; is the frontend stopped?")]
+    Stale {
+        /// The file.
+        path: PathBuf,
+        /// The PID.
+        pid: i32,
+    },
+    /// The PID is our own.
+    #[error(
+        "the pid file {0} names elasticd itself: the frontend runs in another PID namespace; share it \
+         (Kubernetes: shareProcessNamespace, Docker: --pid=container:NAME, ECS: pidMode) and leave `pid_file` out, \
+         so that the frontend is found by its executable"
+    )]
+    Ourselves(PathBuf),
+    /// The process runs another program.
+    #[error(
+        "the pid file {path} names PID {pid}, which runs {found} and not {expected}; nothing was signalled. \
+         Correct `pid_file` or `executable`"
+    )]
+    OtherProgram {
+        /// The file.
+        path: PathBuf,
+        /// The PID.
+        pid: i32,
+        /// What it runs.
+        found: PathBuf,
+        /// What it should run.
+        expected: Executable,
+    },
+    /// The kernel does not let us see what the process runs.
+    #[error(
+        "cannot see what PID {pid} runs: {source}; run elasticd as the frontend's user, or give it CAP_SYS_PTRACE and \
+         CAP_KILL"
+    )]
+    Hidden {
+        /// The PID.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+    /// No process runs the program.
+    #[error("no process runs {0}; is the frontend running, in a PID namespace that elasticd shares?")]
+    NoMatch(Executable),
+    /// Several do.
+    #[error("PIDs {pids:?} all run {executable}; set `pid_file` to say which one is meant")]
+    Ambiguous {
+        /// The program.
+        executable: Executable,
+        /// The PIDs, ascending.
+        pids: Vec<i32>,
+    },
+    /// The kernel refused the signal.
+    #[error("cannot signal PID {pid}: {source}; run elasticd as the frontend's user, or give it CAP_KILL")]
+    Refused {
+        /// The PID.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether it means that the frontend does not run at present, rather than that something is set up wrongly.
+    pub const fn is_not_running(&self) -> bool {
+        match self {
+            Self::NoPidFile(_) | Self::EmptyPidFile(_) | Self::Stale { .. } | Self::NoMatch(_) => true,
+            Self::UnreadablePidFile { .. }
+            | Self::BadPidFile { .. }
+            | Self::Ourselves(_)
+            | Self::OtherProgram { .. }
+            | Self::Hidden { .. }
+            | Self::Ambiguous { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+}
+
+/// A living, identified process, held by a descriptor that can mean no other.
+#[derive(Debug)]
+pub struct Process {
+    /// Which one.
+    pub identity: Identity,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Finds the process and makes sure of its identity.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is not what it should be.
+    pub fn find(find: &Find) -> Result<Self, Error> {
+        match find {
+            Find::PidFile { path, executable } => Self::by_pid_file(path, executable),
+            Find::Match { executable } => Self::by_executable(executable),
+        }
+    }
+
+    fn by_pid_file(path: &Path, executable: &Executable) -> Result<Self, Error> {
+        let pid = read_pid_file(path)?;
+        if pid == std::process::id().cast_signed() {
+            return Err(Error::Ourselves(path.to_owned()));
+        }
+        let stale = || Error::Stale { path: path.to_owned(), pid };
+        let identity = identity(pid).ok_or_else(stale)?;
+        let found = executable_of(pid)?.ok_or_else(stale)?;
+        if !executable.is(&found) {
+            return Err(Error::OtherProgram { path: path.to_owned(), pid, found, expected: executable.clone() });
+        }
+        Self::open(identity).ok_or_else(stale)
+    }
+
+    fn by_executable(executable: &Executable) -> Result<Self, Error> {
+        let ours = std::process::id().cast_signed();
+        let running: Vec<_> = entries()
+            .filter(|entry| entry.pid() != ours && entry.exe().is_ok_and(|exe| executable.is(&exe)))
+            .filter_map(|entry| entry.stat().ok())
+            .filter(alive)
+            .collect();
+        let roots: Vec<_> = running.iter().filter(|stat| !running.iter().any(|other| other.pid == stat.ppid)).collect();
+        match roots.as_slice() {
+            [] => Err(Error::NoMatch(executable.clone())),
+            [root] => {
+                let identity = Identity { pid: root.pid, start_ticks: root.starttime };
+                Self::open(identity).ok_or_else(|| Error::NoMatch(executable.clone()))
+            }
+            several => {
+                let mut pids: Vec<_> = several.iter().map(|stat| stat.pid).collect();
+                pids.sort_unstable();
+                Err(Error::Ambiguous { executable: executable.clone(), pids })
+            }
+        }
+    }
+
+    /// `None`: it is gone. The start time read again after opening proves that the descriptor means the process that
+    /// was looked at.
+    fn open(seen: Identity) -> Option<Self> {
+        let pidfd = pidfd_open(Pid::from_raw(seen.pid)?, PidfdFlags::empty()).ok()?;
+        (identity(seen.pid) == Some(seen)).then_some(Self { identity: seen, pidfd })
+    }
+
+    /// Sends a signal through the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused; the process may also have gone since.
+    pub fn signal(&self, signal: Signal) -> Result<(), Error> {
+        pidfd_send_signal(&self.pidfd, signal)
+            .map_err(|errno| Error::Refused { pid: self.identity.pid, source: errno.into() })
+    }
+
+    /// The processes it has started, with the titles they give themselves.
+    pub fn children(&self) -> Vec<Child> {
+        let child = |entry: ProcEntry| {
+            let stat = entry.stat().ok().filter(alive).filter(|stat| stat.ppid == self.identity.pid)?;
+            let title = entry.cmdline().unwrap_or_default().join(" ");
+            Some(Child { identity: Identity { pid: stat.pid, start_ticks: stat.starttime }, title })
+        };
+        entries().filter_map(child).collect()
+    }
+}
+
+/// A process started by another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// Which one.
+    pub identity: Identity,
+    /// Its command line, which servers rewrite to say what they are at.
+    pub title: String,
+}
+
+/// The present time on the scale of [`Identity::start_ticks`].
+pub fn now_ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let hertz = procfs::ticks_per_second();
+    now.tv_sec.unsigned_abs() * hertz + now.tv_nsec.unsigned_abs() * hertz / 1_000_000_000
+}
+
+/// Tells one run of the machine from another; ticks of different ones cannot be compared.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The identity of a living process. `None`: no such process, or a zombie.
+fn identity(pid: i32) -> Option<Identity> {
+    let stat = ProcEntry::new(pid).and_then(|entry| entry.stat()).ok().filter(alive)?;
+    Some(Identity { pid, start_ticks: stat.starttime })
+}
+
+fn executable_of(pid: i32) -> Result<Option<PathBuf>, Error> {
+    match std::fs::read_link(format!("/proc/{pid}/exe")) {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Hidden { pid, source }),
+    }
+}
+
+/// A zombie still has a PID and still takes signals, but nothing will ever act on them.
+fn alive(stat: &procfs::process::Stat) -> bool {
+    !matches!(stat.state, 'Z' | 'X' | 'x')
+}
+
+fn entries() -> impl Iterator<Item = ProcEntry> {
+    procfs::process::all_processes().into_iter().flatten().flatten()
+}
+
+fn read_pid_file(path: &Path) -> Result<i32, Error> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path).and_then(|file| file.take(MAX_PID_FILE as u64).read_to_string(&mut text)).map_err(
+        |source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoPidFile(path.to_owned()),
+            io::ErrorKind::InvalidData => Error::BadPidFile { path: path.to_owned(), found: "binary data".to_owned() },
+            _ => Error::UnreadablePidFile { path: path.to_owned(), source },
+        },
+    )?;
+    let digits = text.trim();
+    if digits.is_empty() {
+        return Err(Error::EmptyPidFile(path.to_owned()));
+    }
+    digits
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 0)
+        .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: digits.chars().take(20).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start() -> Self {
+            Self(Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().expect("sleep runs"))
+        }
+
+        fn pid(&self) -> i32 {
+            self.0.id().cast_signed()
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn pid_file(content: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), content).expect("written");
+        file
+    }
+
+    fn find(file: &tempfile::NamedTempFile, executable: &str) -> Result<Process, Error> {
+        Process::find(&Find::PidFile { path: file.path().to_owned(), executable: Executable::new(executable) })
+    }
+
+    #[test]
+    fn signals_the_process_named_by_a_pid_file() {
+        let mut sleeper = Sleeper::start();
+        // exec happens after fork: wait until the child is the program it should be.
+        while executable_of(sleeper.pid()).ok().flatten().is_none_or(|exe| !Executable::new("sleep").is(&exe)) {
+            std::thread::yield_now();
+        }
+        let process = find(&pid_file(&format!("{}\n", sleeper.pid())), "sleep").expect("found");
+        assert_eq!(process.identity.pid, sleeper.pid());
+        process.signal(Signal::TERM).expect("signalled");
+        assert!(!sleeper.0.wait().expect("ended").success());
+        assert!(process.signal(Signal::TERM).is_err(), "a process that is gone cannot be signalled");
+    }
+
+    #[test]
+    fn each_wrong_pid_file_has_its_own_error() {
+        let absent = Find::PidFile { path: "/nonexistent.pid".into(), executable: Executable::new("sleep") };
+        assert!(matches!(Process::find(&absent), Err(Error::NoPidFile(_))));
+        assert!(matches!(find(&pid_file(""), "sleep"), Err(Error::EmptyPidFile(_))));
+        assert!(matches!(find(&pid_file("nginx\n"), "sleep"), Err(Error::BadPidFile { .. })));
+        assert!(matches!(find(&pid_file("-1"), "sleep"), Err(Error::BadPidFile { .. })));
+        assert!(matches!(find(&pid_file("0"), "sleep"), Err(Error::BadPidFile { .. })));
+        assert!(matches!(find(&pid_file(&i32::MAX.to_string()), "sleep"), Err(Error::Stale { .. })));
+        let ourselves = std::process::id().to_string();
+        assert!(matches!(find(&pid_file(&ourselves), "sleep"), Err(Error::Ourselves(_))));
+        let sleeper = Sleeper::start();
+        let error = find(&pid_file(&sleeper.pid().to_string()), "nginx").expect_err("another program");
+        assert!(matches!(error, Error::OtherProgram { .. }), "{error}");
+        assert!(!error.is_not_running());
+    }
+
+    #[test]
+    fn a_zombie_is_not_running() {
+        let mut sleeper = Sleeper::start();
+        sleeper.0.kill().expect("killed");
+        // Not waited for, so it stays a zombie, to which kill(pid, 0) would still answer.
+        while identity(sleeper.pid()).is_some() {
+            std::thread::yield_now();
+        }
+        let error = find(&pid_file(&sleeper.pid().to_string()), "sleep").expect_err("a zombie");
+        assert!(matches!(error, Error::Stale { .. }), "{error}");
+        assert!(error.is_not_running());
+    }
+
+    #[test]
+    fn an_executable_is_matched_by_path_or_by_name() {
+        assert!(Executable::new("nginx").is(Path::new("/usr/sbin/nginx")));
+        assert!(Executable::new("nginx").is(Path::new("/usr/sbin/nginx (deleted)")));
+        assert!(Executable::new("/usr/sbin/nginx").is(Path::new("/usr/sbin/nginx")));
+        assert!(!Executable::new("/opt/nginx").is(Path::new("/usr/sbin/nginx")));
+        assert!(!Executable::new("nginx").is(Path::new("/usr/sbin/nginx-debug")));
+    }
+
+    #[test]
+    fn ticks_and_start_times_are_on_one_scale() {
+        let ourselves = identity(std::process::id().cast_signed()).expect("we run");
+        assert!(ourselves.start_ticks <= now_ticks());
+        assert!(now_ticks() - ourselves.start_ticks < procfs::ticks_per_second() * 3600);
+    }
+}

@@ -1,0 +1,294 @@
+//! Tells when what a path leads to has changed.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use futures_util::StreamExt;
+use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+
+/// Room for some events at once, in bytes.
+const BUFFER: usize = 4096;
+
+/// The kernel's own bound on the links in one path (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
+/// Watches one path, which need not exist yet.
+///
+/// Directories are watched, not the file: a file that is replaced by a rename is another file, and a watch on the old
+/// one would stay silent. Every symbolic link on the way is watched in its own directory, so that a swapped link
+/// (Kubernetes replaces `..data` beside the files of a mounted ConfigMap) is seen too; where the path ends early, the
+/// missing name is.
+///
+/// Nothing here fails: without a watch (the system's inotify limits are reached, a directory cannot be read),
+/// [`changed`](Self::changed) waits for ever, and the next call tries again. Callers also look from time to time.
+#[derive(Debug)]
+pub struct PathWatch {
+    path: PathBuf,
+    armed: Option<Armed>,
+}
+
+struct Armed {
+    events: EventStream<[u8; BUFFER]>,
+    names: Vec<Name>,
+}
+
+impl std::fmt::Debug for Armed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Armed").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// A name whose events concern the path.
+#[derive(Debug)]
+struct Name {
+    directory: WatchDescriptor,
+    name: OsString,
+}
+
+impl PathWatch {
+    /// Watches from now on. Outside a tokio runtime, from the first call of [`changed`](Self::changed) on.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let armed = tokio::runtime::Handle::try_current().ok().and_then(|_| Armed::new(&path).ok());
+        Self { path, armed }
+    }
+
+    /// Returns when what the path leads to may have changed since the last return, or since [`new`](Self::new).
+    ///
+    /// May be dropped and called again without missing anything. May return for nothing.
+    pub async fn changed(&mut self) {
+        let Some(armed) = &mut self.armed else {
+            self.armed = Armed::new(&self.path).ok();
+            if self.armed.is_none() {
+                std::future::pending::<()>().await;
+            }
+            // Nobody watched until now: something may have happened meanwhile.
+            return;
+        };
+        armed.event(&self.path).await;
+        // The way may now lead elsewhere. The new watch is in place before anybody looks at the file. The old one
+        // goes first: a user has few inotify instances.
+        self.armed = None;
+        self.armed = Armed::new(&self.path).ok();
+    }
+}
+
+impl Armed {
+    fn new(path: &Path) -> std::io::Result<Self> {
+        let inotify = Inotify::init()?;
+        let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::CREATE
+            | WatchMask::MOVED_TO
+            | WatchMask::DELETE
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
+        let mut names = Vec::new();
+        for (directory, name) in way(&std::path::absolute(path)?) {
+            let directory = inotify.watches().add(&directory, mask)?;
+            names.push(Name { directory, name });
+        }
+        Ok(Self { events: inotify.into_event_stream([0; BUFFER])?, names })
+    }
+
+    /// Returns at the first event that concerns the path.
+    async fn event(&mut self, path: &Path) {
+        loop {
+            match self.events.next().await {
+                Some(Ok(event)) if !concerns(&self.names, &event, path) => {}
+                // Whatever broke the watch, a new one mends it.
+                Some(_) => return,
+                None => return std::future::pending().await,
+            }
+        }
+    }
+}
+
+fn concerns(names: &[Name], event: &EventOwned, path: &Path) -> bool {
+    let lost =
+        EventMask::Q_OVERFLOW | EventMask::IGNORED | EventMask::UNMOUNT | EventMask::DELETE_SELF | EventMask::MOVE_SELF;
+    if event.mask.intersects(lost) {
+        return true;
+    }
+    let Some(name) = &event.name else { return false };
+    let known = names.iter().any(|n| n.directory == event.wd && n.name == *name);
+    known && !(event.mask.contains(EventMask::CREATE) && being_written(path))
+}
+
+/// Whether the path leads to a file that was just created the ordinary way: empty or half-written, and to be closed by
+/// its writer, which is the event to wait for. A new hard link is never closed, and has more links than one.
+fn being_written(path: &Path) -> bool {
+    let file = |meta: std::fs::Metadata| meta.is_file() && meta.nlink() == 1;
+    std::fs::symlink_metadata(path).is_ok_and(file)
+}
+
+/// Every directory and name in it that decides what the path leads to: its links, and its end, or the first name that
+/// is missing. Ordinary directories on the way are left out.
+fn way(path: &Path) -> Vec<(PathBuf, OsString)> {
+    let mut decisive = Vec::new();
+    let mut at = PathBuf::from("/");
+    let mut rest = names(path);
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let here = at.join(&name);
+        let link = std::fs::read_link(&here).ok();
+        if link.is_some() || rest.is_empty() || !here.exists() {
+            decisive.push((at.clone(), name));
+        }
+        match link {
+            Some(target) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    break;
+                }
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                }
+                let mut target = names(&target);
+                target.append(&mut rest);
+                rest = target;
+            }
+            None if here.exists() => at = here,
+            None => break,
+        }
+    }
+    decisive
+}
+
+fn names(path: &Path) -> VecDeque<OsString> {
+    let name = |component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsStr::new("..").to_owned()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().filter_map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(10);
+
+    async fn seen(watch: &mut PathWatch, what: &str) {
+        tokio::time::timeout(BOUND, watch.changed()).await.unwrap_or_else(|_| panic!("{what} was not seen"));
+    }
+
+    /// Whether an event is already waiting: what was done before this call has queued its events synchronously.
+    async fn silent(watch: &mut PathWatch) -> bool {
+        tokio::select! {
+            biased;
+            () = watch.changed() => false,
+            () = async { for _ in 0..50 { tokio::task::yield_now().await } } => true,
+        }
+    }
+
+    #[tokio::test]
+    async fn sees_each_way_of_saving() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backends.json");
+        let other = dir.path().join("new");
+        let mut watch = PathWatch::new(&path);
+        fs::write(&path, "1").unwrap();
+        seen(&mut watch, "a new file").await;
+        fs::write(&path, "2").unwrap();
+        seen(&mut watch, "a write").await;
+        fs::write(&other, "3").unwrap();
+        fs::rename(&other, &path).unwrap();
+        seen(&mut watch, "a rename over it").await;
+        fs::rename(&path, dir.path().join("backup~")).unwrap();
+        fs::write(&path, "4").unwrap();
+        seen(&mut watch, "a save that keeps a backup").await;
+        fs::remove_file(&path).unwrap();
+        seen(&mut watch, "a removal").await;
+        fs::write(&other, "5").unwrap();
+        fs::hard_link(&other, &path).unwrap();
+        seen(&mut watch, "a hard link").await;
+    }
+
+    #[tokio::test]
+    async fn waits_for_the_writer_and_ignores_neighbours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backends.json");
+        let mut watch = PathWatch::new(&path);
+        fs::write(dir.path().join("neighbour"), "1").unwrap();
+        assert!(silent(&mut watch).await);
+        let file = fs::File::create(&path).unwrap();
+        assert!(silent(&mut watch).await, "a file still being written");
+        drop(file);
+        seen(&mut watch, "its close").await;
+        assert!(silent(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn sees_a_config_map_swapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for version in ["..1", "..2", "..3"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("backends.json"), version).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/backends.json", at("backends.json")).unwrap();
+        let mut watch = PathWatch::new(at("backends.json"));
+        for version in ["..2", "..3"] {
+            symlink(version, at("..data_tmp")).unwrap();
+            fs::rename(at("..data_tmp"), at("..data")).unwrap();
+            seen(&mut watch, version).await;
+            assert_eq!(fs::read_to_string(at("backends.json")).unwrap(), version);
+        }
+    }
+
+    #[tokio::test]
+    async fn follows_a_link_into_another_directory() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (path, target) = (dir.path().join("link"), elsewhere.path().join("file"));
+        fs::write(&target, "1").unwrap();
+        symlink(&target, &path).unwrap();
+        let mut watch = PathWatch::new(&path);
+        fs::write(&target, "2").unwrap();
+        seen(&mut watch, "a write behind the link").await;
+        fs::remove_file(&path).unwrap();
+        seen(&mut watch, "the link's removal").await;
+        fs::write(dir.path().join("3"), "3").unwrap();
+        symlink("3", &path).unwrap();
+        seen(&mut watch, "the link's new target").await;
+    }
+
+    #[tokio::test]
+    async fn waits_for_directories_that_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = dir.path().join("a/b");
+        let mut watch = PathWatch::new(parent.join("file"));
+        for round in ["created", "created anew"] {
+            fs::create_dir_all(&parent).unwrap();
+            seen(&mut watch, round).await;
+            fs::write(parent.join("file"), "1").unwrap();
+            seen(&mut watch, round).await;
+            fs::remove_dir_all(dir.path().join("a")).unwrap();
+            seen(&mut watch, "a removed directory").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn misses_nothing_when_dropped_and_never_ends_in_a_loop_of_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut watch = PathWatch::new(&path);
+        assert!(silent(&mut watch).await);
+        fs::write(&path, "1").unwrap();
+        seen(&mut watch, "a write between two calls").await;
+        symlink("loop", dir.path().join("loop")).unwrap();
+        assert!(silent(&mut PathWatch::new(dir.path().join("loop"))).await);
+    }
+}
