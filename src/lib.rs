@@ -24,4 +24,5 @@
 //! | [`cli`] | one file per subcommand |
 
 pub mod model;
+pub mod provider;
 pub mod sys;

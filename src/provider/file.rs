@@ -1,0 +1,246 @@
+//! `file`: instances in a JSON or YAML file, read anew whenever it changes.
+
+mod format;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Provider;
+use super::written::Fault;
+use crate::model::Instance;
+use crate::sys::watch::PathWatch;
+
+/// The largest file read, in bytes: some 200,000 instances with a few tags each. Above it, the path is more likely to
+/// be a mistake than a list.
+const MAX_SIZE: u64 = 64 * 1024 * 1024;
+
+/// How many of an invalid file's faults an error names; a file that went wrong goes wrong in every entry.
+const MAX_FAULTS: usize = 10;
+
+/// Where the file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `.json`, `.yaml` and `.yml` say what it holds; otherwise its first character does.
+    pub path: PathBuf,
+}
+
+/// Where the file is, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// `path = "/etc/elasticd/backends.yaml"`
+    pub path: PathBuf,
+}
+
+impl Raw {
+    /// Judges what is written. The file itself may appear later.
+    ///
+    /// # Errors
+    ///
+    /// A path that is empty or depends on the working directory.
+    pub fn resolve(self) -> Result<Config, Vec<String>> {
+        if self.path.is_absolute() {
+            return Ok(Config { path: self.path });
+        }
+        Err(vec![format!("path: {:?} is not an absolute path: start it with `/`", self.path)])
+    }
+}
+
+/// Why a file yielded no set.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is nothing at the path.
+    #[error("there is no file {}: create it (`[]` is an empty set), or correct the provider's `path`", path.display())]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could not be opened or read.
+    #[error("cannot read {}: {source}; make the file and its directories readable for elasticd's user", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A directory, a pipe or a device.
+    #[error("{} is not a regular file: correct the provider's `path`", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More than is ever read.
+    #[error(
+        "{} is larger than {} MiB, which is no list of instances: correct the provider's `path`",
+        path.display(),
+        MAX_SIZE / 1024 / 1024
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nothing but white space or comments, as a truncated write leaves it.
+    #[error("{} is empty, which is not the same as an empty set: write `[]` if there are no instances", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither of the forms, in its format's own words.
+    #[error(
+        "{}: invalid {format}: {message}; write a list of instances, `instances:` with such a list, or a list of \
+         `targets:` and `labels:`",
+        at(path, *line, *column)
+    )]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// `JSON` or `YAML`.
+        format: &'static str,
+        /// From 1; 0 if unknown.
+        line: u64,
+        /// From 1, in characters (YAML) or bytes (JSON); 0 if unknown.
+        column: u64,
+        /// What the parser says.
+        message: String,
+    },
+    /// Entries that are not instances.
+    #[error("{}: {}; correct the entries, or remove them", path.display(), list(faults))]
+    Entries {
+        /// The file.
+        path: PathBuf,
+        /// All of them.
+        faults: Vec<Fault>,
+    },
+}
+
+fn at(path: &Path, line: u64, column: u64) -> String {
+    if line == 0 { path.display().to_string() } else { format!("{}:{line}:{column}", path.display()) }
+}
+
+fn list(faults: &[Fault]) -> String {
+    let shown: Vec<_> = faults.iter().take(MAX_FAULTS).map(ToString::to_string).collect();
+    let more = faults.len().saturating_sub(MAX_FAULTS);
+    if more == 0 { shown.join("; ") } else { format!("{}; and {more} more", shown.join("; ")) }
+}
+
+/// Answers with what the file holds.
+#[derive(Debug)]
+pub struct File {
+    path: PathBuf,
+    watch: PathWatch,
+}
+
+impl File {
+    /// A provider of what the file holds whenever it is asked.
+    pub fn new(config: &Config) -> Self {
+        Self { path: config.path.clone(), watch: PathWatch::new(&config.path) }
+    }
+}
+
+impl Provider for File {
+    type Error = Error;
+
+    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+        let path = self.path.clone();
+        // Reading and parsing may take long enough to hold up everything else.
+        let read = tokio::task::spawn_blocking(move || format::parse(&path, &read(&path)?));
+        read.await.unwrap_or_else(|error| {
+            Err(Error::Unreadable { path: self.path.clone(), source: std::io::Error::other(error) })
+        })
+    }
+
+    async fn changed(&mut self) {
+        self.watch.changed().await;
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => Error::Absent { path: path.to_owned() },
+        _ => Error::Unreadable { path: path.to_owned(), source },
+    };
+    // Before opening: to open a pipe would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::NotAFile { path: path.to_owned() });
+    }
+    if metadata.len() > MAX_SIZE {
+        return Err(Error::TooLarge { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(Error::TooLarge { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn discover(name: &str, content: &[u8]) -> Result<Vec<Instance>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        File::new(&Config { path }).discover().await.map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn each_failure_names_the_file_and_the_remedy() {
+        for (name, content, expected) in [
+            ("f.json", &b""[..], "write `[]`"),
+            ("f.yaml", b"\n  \n", "write `[]`"),
+            ("f.yaml", b"---\n# nothing\n", "write `[]`"),
+            ("f.json", b"[{\"id\": \"a\",\n  }]", "f.json:2:3: invalid JSON"),
+            ("f.json", b"[{\"id\": \"a\"}", "invalid JSON"),
+            ("f.yaml", b"- id: a\n  adress: b\n", "f.yaml:2:3: invalid YAML"),
+            ("f.yaml", b"- id: a\n- id: [\n", "invalid YAML"),
+            ("f", b"\xff\xfe", "not UTF-8"),
+            ("f.json", b"7", "invalid JSON"),
+            ("f.json", b"[{\"address\": \"web-1\"}]", "entry 0: the address \"web-1\""),
+            ("f.json", b"[{\"id\": \"a\"}, {\"id\": \"a\"}]", "entry 1: the id \"a\" is that of entry 0"),
+            ("f.json", b"[{\"targets\": [\"10.0.0.1\", \"web:80\"]}]", "entry 0, target 1: the address \"web:80\""),
+        ] {
+            let error = discover(name, content).await.unwrap_err();
+            assert!(error.contains(expected), "{}: {error}", String::from_utf8_lossy(content));
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_readable_file_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let discover = async |path: PathBuf| File::new(&Config { path }).discover().await.unwrap_err();
+        assert!(matches!(discover(dir.path().join("absent")).await, Error::Absent { .. }));
+        assert!(matches!(discover(dir.path().to_owned()).await, Error::NotAFile { .. }));
+        let large = dir.path().join("large");
+        std::fs::File::create(&large).unwrap().set_len(MAX_SIZE + 1).unwrap();
+        assert!(matches!(discover(large).await, Error::TooLarge { .. }));
+    }
+
+    #[tokio::test]
+    async fn reads_anew_when_the_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backends");
+        std::fs::write(&path, "[]").unwrap();
+        let mut provider = File::new(&Config { path: path.clone() });
+        assert_eq!(provider.discover().await.unwrap(), []);
+        let next = dir.path().join("next");
+        std::fs::write(&next, "- address: 10.0.0.1:80\n").unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), provider.changed()).await.unwrap();
+        assert_eq!(provider.discover().await.unwrap()[0].id, "10.0.0.1:80");
+    }
+
+    #[test]
+    fn the_path_is_absolute() {
+        let faults = Raw { path: "backends.json".into() }.resolve().unwrap_err();
+        assert!(faults[0].starts_with("path: \"backends.json\" is not an absolute path"));
+        assert!(Raw { path: "/backends.json".into() }.resolve().is_ok());
+    }
+}

@@ -1,0 +1,236 @@
+//! What a file of instances may look like.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+
+use super::super::written::{self, Text, Written};
+use super::Error;
+use crate::model::Instance;
+
+/// The label of a target group that says its zone.
+const ZONE: &str = "zone";
+
+/// Reads a whole file.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Instance>, Error> {
+    let invalid =
+        |format, line, column, message| Error::Syntax { path: path.to_owned(), format, line, column, message };
+    let json = is_json(path, bytes);
+    let format = if json { "JSON" } else { "YAML" };
+    let text = str::from_utf8(bytes)
+        .map_err(|error| invalid(format, 0, 0, format!("not UTF-8 after byte {}", error.valid_up_to())))?;
+    let blank = |line: &str| matches!(line.trim(), "" | "---" | "...") || (!json && line.trim().starts_with('#'));
+    if text.lines().all(blank) {
+        return Err(Error::Empty { path: path.to_owned() });
+    }
+    let resolved = if json {
+        let entries: Entries<Text> = serde_json::from_str(text)
+            .map_err(|error| invalid(format, error.line() as u64, error.column() as u64, error.to_string()))?;
+        entries.resolve()
+    } else {
+        let entries: Entries<String> =
+            yaml(text).map_err(|(line, column, message)| invalid(format, line, column, message))?;
+        entries.resolve()
+    };
+    resolved.map_err(|faults| Error::Entries { path: path.to_owned(), faults })
+}
+
+fn is_json(path: &Path, bytes: &[u8]) -> bool {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => true,
+        Some("yaml" | "yml") => false,
+        _ => matches!(bytes.iter().find(|b| !b.is_ascii_whitespace()), Some(b'[' | b'{')),
+    }
+}
+
+fn yaml(text: &str) -> Result<Entries<String>, (u64, u64, String)> {
+    // The file's size is bounded, and no node is smaller than a byte: counts need no bound of their own. What an alias
+    // may multiply keeps the bounds it has.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_events: usize::MAX, max_nodes: usize::MAX },
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        (line, column, error.to_string())
+    })
+}
+
+/// All entries, in whichever of the forms.
+struct Entries<T>(Vec<Entry<T>>);
+
+enum Entry<T> {
+    Instance(Box<Written<T>>),
+    Group(Group<T>),
+}
+
+/// Prometheus' `file_sd` form.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group<T> {
+    targets: Vec<String>,
+    #[serde(default = "BTreeMap::new")]
+    labels: BTreeMap<String, T>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, bound = "T: Deserialize<'de>")]
+struct Named<T> {
+    instances: Vec<Entry<T>>,
+}
+
+impl<T: Into<String>> Entries<T> {
+    fn resolve(self) -> Result<Vec<Instance>, Vec<written::Fault>> {
+        let entries = self.0.into_iter().enumerate().flat_map(|(i, entry)| match entry {
+            Entry::Instance(written) => vec![(format!("entry {i}"), written.with_text())],
+            Entry::Group(group) => group.instances(i),
+        });
+        written::resolve(entries)
+    }
+}
+
+impl<T: Into<String>> Group<T> {
+    fn instances(self, i: usize) -> Vec<(String, Written<String>)> {
+        let labels: BTreeMap<String, String> = self.labels.into_iter().map(|(k, v)| (k, v.into())).collect();
+        let instance = |address: String| Written {
+            address: Some(address),
+            zone: labels.get(ZONE).cloned(),
+            tags: labels.clone(),
+            ..Written::default()
+        };
+        let targets = self.targets.into_iter().enumerate();
+        targets.map(|(j, target)| (format!("entry {i}, target {j}"), instance(target))).collect()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EntriesVisitor(PhantomData))
+    }
+}
+
+struct EntriesVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+    type Value = Entries<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of instances")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries<T>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = seq.next_element()? {
+            entries.push(entry);
+        }
+        Ok(Entries(entries))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entries<T>, A::Error> {
+        Ok(Entries(Named::deserialize(MapAccessDeserializer::new(map))?.instances))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EntryVisitor(PhantomData))
+    }
+}
+
+struct EntryVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for EntryVisitor<T> {
+    type Value = Entry<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an instance, or `targets` with `labels`")
+    }
+
+    /// The first key tells the forms apart. serde's own ways to do so would lose the line and column of errors.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry<T>, A::Error> {
+        let first: Option<String> = map.next_key()?;
+        let group = matches!(first.as_deref(), Some("targets" | "labels"));
+        let whole = MapAccessDeserializer::new(Whole { first, rest: map });
+        if group {
+            Group::deserialize(whole).map(Entry::Group)
+        } else {
+            Written::deserialize(whole).map(|written| Entry::Instance(Box::new(written)))
+        }
+    }
+}
+
+/// A map whose first key has been read already.
+struct Whole<A> {
+    first: Option<String>,
+    rest: A,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Whole<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        match self.first.take() {
+            Some(key) => seed.deserialize(key.into_deserializer()).map(Some),
+            None => self.rest.next_key_seed(seed),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.rest.next_value_seed(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> Vec<Instance> {
+        parse(Path::new(name), text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn each_form_says_the_same_in_each_format() {
+        let expected = read("f.json", r#"[{"address": "10.0.0.1:80", "tags": {"v": "7", "zone": "z"}, "zone": "z"}]"#);
+        assert_eq!(expected[0].port, Some(80));
+        for (name, text) in [
+            ("f", r#" {"instances": [{"address": "10.0.0.1:80", "tags": {"v": 7, "zone": "z"}, "zone": "z"}]}"#),
+            ("f", "- {address: '10.0.0.1:80', zone: z, tags: {v: 7, zone: z}}\n"),
+            ("f.yml", "instances:\n- address: 10.0.0.1:80\n  zone: z\n  tags:\n    v: 7\n    zone: z\n"),
+            ("f.yaml", r#"[{"targets": ["10.0.0.1:80"], "labels": {"v": 7, "zone": "z"}}]"#),
+            ("f.json", r#"[{"labels": {"v": "7", "zone": "z"}, "targets": ["10.0.0.1:80"]}]"#),
+        ] {
+            assert_eq!(read(name, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_explicit_empty_list_is_an_empty_set() {
+        for (name, text) in [("f.json", "[]"), ("f.yaml", "[]"), ("f", "instances: []"), ("f", "[{\"targets\": []}]")] {
+            assert_eq!(read(name, text), []);
+        }
+    }
+
+    #[test]
+    fn yaml_scalars_stay_as_they_were_spelt() {
+        let tags = &read("f.yaml", "- {id: a, tags: {version: 1.10, on: yes, zip: 0123, big: 1_000}}")[0].tags;
+        let tags: Vec<_> = tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(tags, ["big=1_000", "on=yes", "version=1.10", "zip=0123"]);
+    }
+
+    #[test]
+    fn a_large_yaml_file_is_read() {
+        let text: String =
+            (0..30_000).map(|i| format!("- {{id: i-{i}, port: 80, zone: z, tags: {{a: b, c: d}}}}\n")).collect();
+        assert_eq!(read("f.yaml", &text).len(), 30_000);
+    }
+
+    #[test]
+    fn a_group_with_an_instances_keys_is_refused() {
+        let error = parse(Path::new("f.json"), br#"[{"targets": ["10.0.0.1"], "zone": "z"}]"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `zone`"), "{error}");
+    }
+}

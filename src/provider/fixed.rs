@@ -1,0 +1,86 @@
+//! `fixed`: instances written in the configuration itself.
+
+use std::convert::Infallible;
+
+use serde::Deserialize;
+
+use super::Provider;
+use super::written::{self, Written};
+use crate::model::Instance;
+
+/// The instances, judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// As written, in that order; ids are unique.
+    pub instances: Vec<Instance>,
+}
+
+/// The instances, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// `instances = [{ address = "10.0.0.1:8080" }]`
+    pub instances: Vec<Written>,
+}
+
+impl Raw {
+    /// Judges what is written.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each with the entry's index, counted from 0.
+    pub fn resolve(self) -> Result<Config, Vec<String>> {
+        let entries = self.instances.into_iter().enumerate().map(|(i, entry)| (format!("instances[{i}]"), entry));
+        match written::resolve(entries) {
+            Ok(instances) => Ok(Config { instances }),
+            Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+/// Answers with what the configuration says.
+#[derive(Debug)]
+pub struct Fixed {
+    instances: Vec<Instance>,
+}
+
+impl Fixed {
+    /// A provider of these instances.
+    pub fn new(config: &Config) -> Self {
+        Self { instances: config.instances.clone() }
+    }
+}
+
+impl Provider for Fixed {
+    type Error = Infallible;
+
+    async fn discover(&mut self) -> Result<Vec<Instance>, Infallible> {
+        Ok(self.instances.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Raw {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[tokio::test]
+    async fn answers_with_what_is_written() {
+        let config = raw(r#"{"instances": [{"address": "10.0.0.2:80"}, {"id": "a", "address": "10.0.0.1"}]}"#);
+        let instances = Fixed::new(&config.resolve().unwrap()).discover().await.unwrap();
+        let ids: Vec<_> = instances.iter().map(|i| i.id.as_str()).collect();
+        assert_eq!(ids, ["10.0.0.2:80", "a"]);
+    }
+
+    #[test]
+    fn names_every_fault_with_its_entry() {
+        let faults = raw(r#"{"instances": [{"address": "x"}, {"id": "a"}, {"id": "a"}]}"#).resolve().unwrap_err();
+        assert_eq!(faults.len(), 2);
+        assert!(faults[0].starts_with("instances[0]: "));
+        assert!(faults[1].starts_with("instances[2]: the id \"a\" is that of instances[1]"));
+        assert!(serde_json::from_str::<Raw>(r#"{"instances": [], "instance": 1}"#).is_err());
+    }
+}

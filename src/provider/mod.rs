@@ -1,0 +1,151 @@
+//! Where instances are learnt from.
+//!
+//! A provider answers with the whole set or with an error, never with a part. It keeps no clock and never retries:
+//! [`poll`] asks it, jittered, bounded in time and backed off, for ever.
+//!
+//! A new provider is one file here (its configuration, its type, its tests) and the lines in this file that the
+//! compiler then asks for.
+
+#[cfg(feature = "ec2")]
+pub mod ec2;
+pub mod file;
+pub mod fixed;
+pub mod poll;
+pub mod written;
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use crate::model::{Instance, Name, Selector};
+
+/// Learns which instances exist.
+pub trait Provider: Send {
+    /// Why it could not.
+    type Error: std::error::Error + Send;
+
+    /// Every instance there is, or an error; never a part. The caller bounds the time, and may drop the future.
+    fn discover(&mut self) -> impl Future<Output = Result<Vec<Instance>, Self::Error>> + Send;
+
+    /// Returns when there is reason to believe that the set has changed. Without a way to tell, never.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+}
+
+/// A provider's own configuration, by type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Config {
+    /// Instances written in the configuration itself.
+    Fixed(fixed::Config),
+    /// Instances in a file.
+    File(file::Config),
+    /// AWS EC2.
+    #[cfg(feature = "ec2")]
+    Ec2(ec2::Config),
+}
+
+impl Config {
+    /// Every type, as the configuration writes it.
+    pub const TYPES: &[&str] = &[
+        "fixed",
+        "file",
+        #[cfg(feature = "ec2")]
+        "ec2",
+    ];
+
+    /// The type, as the configuration writes it.
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Fixed(_) => "fixed",
+            Self::File(_) => "file",
+            #[cfg(feature = "ec2")]
+            Self::Ec2(_) => "ec2",
+        }
+    }
+
+    /// Builds the provider. `selectors` are those of all its services: a provider whose cloud can filter asks only
+    /// for what one of them may want.
+    pub async fn build(&self, selectors: &[Selector]) -> AnyProvider {
+        #[cfg(not(feature = "ec2"))]
+        let _ = selectors;
+        match self {
+            Self::Fixed(config) => AnyProvider::Fixed(fixed::Fixed::new(config)),
+            Self::File(config) => AnyProvider::File(Box::new(file::File::new(config))),
+            #[cfg(feature = "ec2")]
+            Self::Ec2(config) => AnyProvider::Ec2(Box::new(ec2::Ec2::new(config, selectors).await)),
+        }
+    }
+}
+
+/// One provider of whichever type.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the variants are the types of `Config`")]
+pub enum AnyProvider {
+    Fixed(fixed::Fixed),
+    File(Box<file::File>),
+    #[cfg(feature = "ec2")]
+    Ec2(Box<ec2::Ec2>),
+}
+
+/// Why a poll yielded nothing. Every message names what was tried, and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the variants are the types of `Config`")]
+pub enum Error {
+    #[error(transparent)]
+    File(#[from] file::Error),
+    #[cfg(feature = "ec2")]
+    #[error(transparent)]
+    Ec2(#[from] ec2::Error),
+    /// The poll took longer than the provider's `timeout`.
+    #[error("no complete answer within {0:?}; raise the provider's `timeout` if its source is merely slow")]
+    Timeout(Duration),
+}
+
+impl Error {
+    /// Whether the source asked for fewer calls.
+    pub fn is_throttled(&self) -> bool {
+        match self {
+            #[cfg(feature = "ec2")]
+            Self::Ec2(error) => error.is_throttled(),
+            Self::File(_) | Self::Timeout(_) => false,
+        }
+    }
+}
+
+impl Provider for AnyProvider {
+    type Error = Error;
+
+    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+        Ok(match self {
+            Self::Fixed(provider) => {
+                let Ok(instances) = provider.discover().await;
+                instances
+            }
+            Self::File(provider) => provider.discover().await?,
+            #[cfg(feature = "ec2")]
+            Self::Ec2(provider) => provider.discover().await?,
+        })
+    }
+
+    async fn changed(&mut self) {
+        match self {
+            Self::Fixed(provider) => provider.changed().await,
+            Self::File(provider) => provider.changed().await,
+            #[cfg(feature = "ec2")]
+            Self::Ec2(provider) => provider.changed().await,
+        }
+    }
+}
+
+/// What one poll of one provider brought.
+#[derive(Debug)]
+pub struct Observation {
+    /// The provider polled.
+    pub provider: Name,
+    /// When the answer was complete.
+    pub at: SystemTime,
+    /// How long the poll took.
+    pub took: Duration,
+    /// The whole set, or why there is none.
+    pub result: Result<Vec<Instance>, Error>,
+}
