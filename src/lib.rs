@@ -25,4 +25,5 @@
 
 pub mod model;
 pub mod provider;
+pub mod registry;
 pub mod sys;

@@ -126,7 +126,7 @@ mod tests {
         ) {
             let policy = policy(OnEmpty::Hold, max_drop, confirm);
             let mut suspicion = Suspicion::default();
-            let mut current = None;
+            let mut current: Option<usize> = None;
             let mut row = 0;
             for observed in observations {
                 let kept = current.unwrap_or(0);

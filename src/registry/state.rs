@@ -1,0 +1,197 @@
+//! The last known good, on disk.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Name, Snapshot};
+use crate::sys::atomic_file::{self, Ownership};
+
+/// The format's version; another one is not read.
+const VERSION: u32 = 1;
+
+/// The state's file name in `state_dir`.
+const FILE: &str = "snapshot.json";
+
+/// A snapshot, and when each of its services was last observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The last snapshot published.
+    pub snapshot: Snapshot,
+    /// By service; to the second.
+    pub observed: BTreeMap<Name, SystemTime>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    /// Seconds since the epoch.
+    observed: BTreeMap<Name, u64>,
+}
+
+/// Why there is nothing to restore though a file is there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}; make it readable for elasticd's user")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It does not hold a snapshot.
+    #[error("{path} is damaged ({source}); it is kept as {path}.unreadable and everything is discovered anew")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// It was written by another version of elasticd.
+    #[error(
+        "{path} has format {found}, not {VERSION}; it is kept as {path}.unreadable and everything is discovered anew"
+    )]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+}
+
+/// Where the last known good is kept.
+#[derive(Debug, Clone)]
+pub struct State {
+    path: PathBuf,
+}
+
+impl State {
+    /// In `state_dir`.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { path: state_dir.join(FILE) }
+    }
+
+    /// Reads the last known good. `None`: there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// There is a file that cannot be used. It is moved aside, so that it can be looked at.
+    pub fn load(&self) -> Result<Option<Restored>, Error> {
+        self.read().inspect_err(|error| {
+            if !matches!(error, Error::Unreadable { .. }) {
+                self.set_aside();
+            }
+        })
+    }
+
+    /// The same, and moves nothing.
+    ///
+    /// # Errors
+    ///
+    /// There is a file that cannot be used.
+    pub fn read(&self) -> Result<Option<Restored>, Error> {
+        let bytes = match std::fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Unreadable { path: self.path.clone(), source }),
+        };
+        self.parse(&bytes).map(Some)
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Restored, Error> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let damaged = |source| Error::Damaged { path: self.path.clone(), source };
+        let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if version != VERSION {
+            return Err(Error::OtherVersion { path: self.path.clone(), found: version });
+        }
+        let stored: Stored = serde_json::from_slice(bytes).map_err(damaged)?;
+        let observed =
+            stored.observed.into_iter().map(|(name, at)| (name, UNIX_EPOCH + Duration::from_secs(at))).collect();
+        Ok(Restored { snapshot: stored.snapshot, observed })
+    }
+
+    fn set_aside(&self) {
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(".unreadable");
+        if let Err(error) = std::fs::rename(&self.path, &aside) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot move the unusable state aside");
+        }
+    }
+
+    /// Writes the last known good.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written; the previous one is still there.
+    pub fn save(&self, restored: &Restored) -> Result<(), atomic_file::Error> {
+        let seconds = |at: &SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let stored = Stored {
+            version: VERSION,
+            snapshot: restored.snapshot.clone(),
+            observed: restored.observed.iter().map(|(name, at)| (name.clone(), seconds(at))).collect(),
+        };
+        let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
+        atomic_file::write(&self.path, &bytes, Ownership { mode: 0o600, uid: None, gid: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Backend, BackendState, ServiceSet};
+
+    fn restored() -> Restored {
+        let backend = Backend {
+            id: "i-1".to_owned(),
+            address: "10.0.0.1".parse().expect("an address"),
+            port: 80,
+            zone: None,
+            weight: 1,
+            state: BackendState::Up,
+            tags: [("Name".to_owned(), "a\"b\n".to_owned())].into(),
+        };
+        let web: Name = "web".parse().expect("a name");
+        let set = ServiceSet { revision: 3, backends: vec![backend] };
+        Restored {
+            snapshot: Snapshot { revision: 4, services: [(web.clone(), Arc::new(set))].into() },
+            observed: [(web, UNIX_EPOCH + Duration::from_secs(1_700_000_000))].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::new(dir.path());
+        assert_eq!(state.load().expect("nothing is no fault"), None);
+        state.save(&restored()).expect("saved");
+        assert_eq!(state.load().expect("whole"), Some(restored()));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_set_aside_and_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::new(dir.path());
+        state.save(&restored()).expect("saved");
+        let whole = std::fs::read_to_string(&state.path).expect("readable");
+        let newer = whole.replace("\"version\":1", "\"version\":2");
+        for content in ["", "{}", "null", &whole[..whole.len() / 2], &newer] {
+            std::fs::write(&state.path, content).expect("written");
+            let error = state.load().expect_err("unusable").to_string();
+            assert!(error.contains("snapshot.json") && error.contains("discovered anew"), "{error}");
+            assert_eq!(std::fs::read_to_string(dir.path().join("snapshot.json.unreadable")).expect("kept"), content);
+            assert_eq!(state.load().expect("nothing is left"), None);
+        }
+    }
+}
