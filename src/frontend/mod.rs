@@ -1,5 +1,22 @@
-//! The processes we configure.
+//! The processes we configure: nginx, HAProxy and their kin. One worker each.
+//!
+//! A new frontend is a folder in `templates/` and no code, unless it has a runtime API of its own.
 
+mod apply;
+mod config;
+pub mod escape;
+pub mod functions;
+mod journal;
+mod plan;
+pub mod preset;
+mod proof;
+mod raw;
 mod report;
+pub mod template;
+mod verify;
+mod worker;
 
+pub use config::{CANDIDATE, Check, Config, Output, Pacing, Proof, Reload};
+pub use raw::{Fault, Raw, gid, parse_mode};
 pub use report::{Phase, Report};
+pub use worker::{BuildError, Worker};

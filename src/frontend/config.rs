@@ -1,0 +1,121 @@
+//! One frontend as the configuration describes it, resolved: nothing is optional that the worker needs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::escape::Escape;
+use crate::model::Name;
+use crate::sys::atomic_file::Ownership;
+use crate::sys::process::Find;
+
+/// One process we configure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Its name in the configuration.
+    pub name: Name,
+    /// The preset it took, or `custom`.
+    pub type_name: String,
+    /// The services it is told of, in the order in which templates see them.
+    pub services: Vec<Name>,
+    /// What is written; never empty.
+    pub outputs: Vec<Output>,
+    /// The syntax in which values are escaped.
+    pub escape: Escape,
+    /// What judges a candidate.
+    pub check: Option<Check>,
+    /// How the frontend takes new outputs.
+    pub reload: Reload,
+    /// What shows that it did.
+    pub proof: Proof,
+    /// Values for templates, beside the services.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// How often it may be disturbed.
+    pub pacing: Pacing,
+}
+
+/// One template rendered to one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Where it goes; absolute.
+    pub path: PathBuf,
+    /// Where the template comes from, for messages.
+    pub template_name: String,
+    /// The template.
+    pub template: String,
+    /// The file's mode and owner.
+    pub ownership: Ownership,
+}
+
+/// A command that judges a candidate: exit status 0 is a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Program and arguments; not empty. [`CANDIDATE`] stands for the path of the first staged output.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// In a check's arguments: the path of the first output, staged but not yet swapped in. A check that does not mention
+/// it can only judge the configuration in place, and is run right after the swap.
+pub const CANDIDATE: &str = "{candidate}";
+
+impl Check {
+    /// Whether it judges the staged file, before anything is in place.
+    pub fn is_staged(&self) -> bool {
+        self.argv.iter().any(|argument| argument.contains(CANDIDATE))
+    }
+}
+
+/// How a frontend takes new outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// By itself, or not at all.
+    None,
+    /// A signal to its process.
+    Signal {
+        /// Which signal.
+        signal: Signal,
+        /// Which process.
+        find: Find,
+    },
+    /// A command that exits with 0 once the frontend has taken them.
+    Command {
+        /// Program and arguments; not empty.
+        argv: Vec<String>,
+        /// How long it may take.
+        limit: Duration,
+    },
+}
+
+/// What shows that the frontend runs the new outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing beyond a reload that did not fail.
+    None,
+    /// The signalled process has new children, and the old ones are gone or, by their title, shutting down.
+    Workers {
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// A command exits with 0; it is repeated until it does.
+    Command {
+        /// Program and arguments; not empty.
+        argv: Vec<String>,
+        /// How long it may take, all attempts together.
+        limit: Duration,
+    },
+}
+
+/// How changes are coalesced and reloads are spaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pacing {
+    /// How long no further change must come before the last one is applied.
+    pub settle: Duration,
+    /// How long a change waits for that at most.
+    pub settle_max: Duration,
+    /// The shortest time between two reloads.
+    pub min_reload_gap: Duration,
+}

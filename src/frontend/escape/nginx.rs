@@ -1,0 +1,216 @@
+//! nginx's configuration, after `ngx_conf_read_token` in its `src/core/ngx_conf_file.c`.
+//!
+//! A token ends at a space, tab, CR, LF, `;` or `{` (but `${` opens a braced variable). `"` and `'` quote only from a
+//! token's start, and after the closing one must come one of these or `)`. A backslash keeps the next character from
+//! ending anything, and of the pairs so made only `\"`, `\'`, `\\`, `\t`, `\r` and `\n` stand for one character.
+//! `#` opens a comment only where a token could start.
+
+use std::fmt::Write as _;
+
+use super::{Piece, pieces};
+
+/// Whether a value means itself wherever it stands, so that it needs neither quotes nor a look at its place.
+pub(super) fn is_bare(value: &str) -> bool {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || b"_.:/@%+=,-[]".contains(&b);
+    !value.is_empty() && value.bytes().all(safe)
+}
+
+/// Encodes the marked values of a rendered configuration for their places.
+pub(super) fn write(marked: &str) -> String {
+    let mut writer = Writer::new(marked.len());
+    for piece in pieces(marked) {
+        match piece {
+            Piece::Text(text) => text.chars().for_each(|c| writer.text(c)),
+            Piece::Value(value) | Piece::Literal(value) => writer.value(value),
+        }
+    }
+    writer.finish()
+}
+
+/// Where in the syntax the writer stands.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A token could start here.
+    Start,
+    /// In a token without quotes, which starts at this byte of the output.
+    Bare(usize),
+    /// In a token which the template wrote without quotes, and which a value in it has made need them.
+    Requoted,
+    /// In a text quoted by this character.
+    Quoted(char),
+    /// Right after the closing quote.
+    Closed,
+    /// In a comment.
+    Comment,
+}
+
+struct Writer {
+    out: String,
+    place: Place,
+    /// The character before was a backslash of the template's that still lacks its partner.
+    escaped: bool,
+    /// The character before was a `$` of the template's.
+    dollar: bool,
+}
+
+impl Writer {
+    fn new(len: usize) -> Self {
+        Self { out: String::with_capacity(len + len / 8), place: Place::Start, escaped: false, dollar: false }
+    }
+
+    /// Takes one character of the template's own text.
+    fn text(&mut self, c: char) {
+        if std::mem::take(&mut self.escaped) {
+            self.out.push(c);
+            return;
+        }
+        // nginx keeps looking for braces after `${`, so `${{` belongs to the variable too.
+        let braced = self.dollar && c == '{';
+        self.dollar = c == '$' || braced;
+        match self.place {
+            Place::Start => self.start(c),
+            Place::Bare(_) | Place::Requoted if !braced && ends_token(c) => self.end_token(c),
+            Place::Requoted if c == '"' => self.out.push_str("\\\""),
+            Place::Bare(_) | Place::Requoted => self.inside(c),
+            Place::Quoted(quote) if c == quote => {
+                self.out.push(c);
+                self.place = Place::Closed;
+            }
+            Place::Quoted(_) => self.inside(c),
+            Place::Closed => self.closed(c),
+            Place::Comment => {
+                self.out.push(c);
+                if c == '\n' {
+                    self.place = Place::Start;
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, c: char) {
+        let at = self.out.len();
+        self.out.push(c);
+        self.place = match c {
+            '}' => Place::Start,
+            c if ends_token(c) => Place::Start,
+            '#' => Place::Comment,
+            '"' | '\'' => Place::Quoted(c),
+            _ => Place::Bare(at),
+        };
+        self.escaped = c == '\\';
+    }
+
+    fn inside(&mut self, c: char) {
+        self.out.push(c);
+        self.escaped = c == '\\';
+    }
+
+    fn end_token(&mut self, c: char) {
+        self.close_requoted();
+        self.out.push(c);
+        self.place = Place::Start;
+    }
+
+    fn closed(&mut self, c: char) {
+        if c == ')' {
+            self.place = Place::Bare(self.out.len());
+        } else if ends_token(c) {
+            self.place = Place::Start;
+        }
+        self.out.push(c);
+    }
+
+    /// Takes one value.
+    fn value(&mut self, value: &str) {
+        if std::mem::take(&mut self.escaped) {
+            // The template's backslash stands for itself; it must not pair with the value.
+            self.out.push('\\');
+        }
+        let dollar = std::mem::take(&mut self.dollar);
+        match self.place {
+            Place::Start if is_bare(value) => {
+                self.place = Place::Bare(self.out.len());
+                self.out.push_str(value);
+            }
+            Place::Start => {
+                self.out.push('"');
+                self.place = Place::Requoted;
+                self.encode(value, false);
+            }
+            // Nothing may come between `$` and the template's `{`, lest they join.
+            Place::Bare(_) if is_bare(value) || (value.is_empty() && !dollar) => self.out.push_str(value),
+            Place::Bare(start) => {
+                self.requote(start);
+                self.encode(value, dollar);
+            }
+            Place::Requoted | Place::Quoted(_) | Place::Comment => self.encode(value, dollar),
+            // No token may follow a closing quote: nginx refuses the file whatever the value, and should.
+            Place::Closed if value.is_empty() => {}
+            Place::Closed => {
+                self.out.push('"');
+                self.encode(value, false);
+                self.out.push('"');
+            }
+        }
+    }
+
+    /// Puts quotes around the token that starts at this byte, without changing how it reads.
+    fn requote(&mut self, start: usize) {
+        let bare = self.out.split_off(start);
+        self.place = Place::Requoted;
+        if self.out.ends_with(['"', '\'']) {
+            // Only `)` may follow a closing quote without a space, and the token no longer begins with it.
+            self.out.push(' ');
+        }
+        self.out.push('"');
+        let mut escaped = false;
+        for c in bare.chars() {
+            if c == '"' && !escaped {
+                self.out.push('\\');
+            }
+            self.out.push(c);
+            escaped = c == '\\' && !escaped;
+        }
+    }
+
+    /// Writes a value so that it reads the same within either kind of quotes, and stays on its line.
+    fn encode(&mut self, value: &str, after_dollar: bool) {
+        for (i, c) in value.chars().enumerate() {
+            match c {
+                '"' | '\'' | '\\' => self.out.extend(['\\', c]),
+                '\t' => self.out.push_str("\\t"),
+                '\r' => self.out.push_str("\\r"),
+                '\n' => self.out.push_str("\\n"),
+                '{' if i == 0 && after_dollar => self.percent(c),
+                '$' => self.percent(c),
+                c if c.is_control() => self.percent(c),
+                c => self.out.push(c),
+            }
+        }
+    }
+
+    fn percent(&mut self, c: char) {
+        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+            // Writing to a string cannot fail.
+            let _ = write!(self.out, "%{byte:02X}");
+        }
+    }
+
+    fn close_requoted(&mut self) {
+        if let Place::Requoted = self.place {
+            self.out.push('"');
+        }
+    }
+
+    fn finish(mut self) -> String {
+        self.close_requoted();
+        self.out
+    }
+}
+
+fn ends_token(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n' | ';' | '{')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! The apply record: how far the last change of a frontend came, written before each step, so that whoever restarts
+//! in the middle knows what must be undone, what is still owed, and what is already proven.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::config::Output;
+use crate::sys::atomic_file::{self, Ownership};
+use crate::sys::process::{Identity, boot_id};
+
+/// The format's version; another one is not read.
+const VERSION: u32 = 1;
+
+/// The SHA-256 of some content, in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest(String);
+
+impl Digest {
+    /// Of one file's content.
+    pub fn of(content: &[u8]) -> Self {
+        Self::hex(&Sha256::digest(content))
+    }
+
+    /// Of the contents of several files; `None` stands for one that does not exist.
+    pub fn of_all<'a>(contents: impl IntoIterator<Item = (&'a Path, Option<Self>)>) -> Self {
+        let mut hasher = Sha256::new();
+        for (path, content) in contents {
+            let path = path.as_os_str().as_encoded_bytes();
+            hasher.update(path.len().to_le_bytes());
+            hasher.update(path);
+            hasher.update(content.map_or_else(|| "absent".to_owned(), |digest| digest.0));
+            hasher.update([0]);
+        }
+        Self::hex(&hasher.finalize())
+    }
+
+    fn hex(bytes: &[u8]) -> Self {
+        use fmt::Write;
+        let mut text = String::with_capacity(bytes.len() * 2);
+        for byte in bytes {
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text)
+    }
+}
+
+/// What the frontend was last proven to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// All its outputs.
+    pub digest: Digest,
+    /// The snapshot they were rendered from.
+    pub revision: u64,
+    /// The process that ran them. `None`: the frontend is not known by a process.
+    pub process: Option<Identity>,
+    /// When they were swapped in, in ticks since boot.
+    pub swapped_at: u64,
+}
+
+/// One output being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    /// The output.
+    pub path: PathBuf,
+    /// What it becomes.
+    pub new: Digest,
+    /// What it was. `None`: it did not exist.
+    pub previous: Option<Digest>,
+}
+
+/// The frontend's processes as they were before it was asked to reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// The process that is signalled.
+    pub frontend: Identity,
+    /// Those it had started.
+    pub workers: Vec<Identity>,
+}
+
+/// How far a change came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// Nothing is under way.
+    Idle,
+    /// Outputs may be swapped that no check has passed yet: to be undone.
+    Swapping {
+        /// Those that are replaced.
+        swaps: Vec<Swap>,
+    },
+    /// The outputs are in place and checked; the frontend has yet to be proven to run them.
+    Reloading {
+        /// Those that were replaced.
+        swaps: Vec<Swap>,
+        /// All outputs.
+        digest: Digest,
+        /// The snapshot they were rendered from.
+        revision: u64,
+        /// When they were swapped in, in ticks since boot.
+        swapped_at: u64,
+        /// The frontend before the reload. `None`: it did not run.
+        before: Option<Generation>,
+        /// Whether it is certain that it was asked to reload.
+        asked: bool,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    boot: String,
+    proven: Option<Proven>,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// One frontend's apply record, in memory and on disk.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    boot: String,
+    proven: Option<Proven>,
+    step: Step,
+}
+
+impl Journal {
+    /// Reads the record at `path`. One that is absent or unreadable means that nothing is known to be proven, which
+    /// costs a reload and loses none.
+    pub fn open(path: PathBuf) -> Self {
+        let boot = boot_id();
+        let mut journal = Self { path, boot, proven: None, step: Step::Idle };
+        match std::fs::read(&journal.path) {
+            Ok(bytes) => match serde_json::from_slice::<Stored>(&bytes) {
+                Ok(stored) if stored.version == VERSION => journal.adopt(stored),
+                Ok(stored) => tracing::warn!(path = %journal.path.display(), version = stored.version,
+                    "this apply record was written by another version of elasticd; the frontend will be reloaded once"),
+                Err(error) => tracing::warn!(path = %journal.path.display(), %error,
+                    "this apply record is damaged; the frontend will be reloaded once"),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %journal.path.display(), %error,
+                "cannot read this apply record; the frontend will be reloaded once"),
+        }
+        journal
+    }
+
+    fn adopt(&mut self, stored: Stored) {
+        self.proven = stored.proven;
+        self.step = stored.step;
+        if stored.boot == self.boot {
+            return;
+        }
+        // Since then the machine was started anew: whatever runs has read what was in place, and no old process is left.
+        if let Some(proven) = &mut self.proven {
+            proven.swapped_at = 0;
+        }
+        if let Step::Reloading { swapped_at, before, .. } = &mut self.step {
+            *swapped_at = 0;
+            *before = None;
+        }
+    }
+
+    /// How far the last change came.
+    pub fn step(&self) -> &Step {
+        &self.step
+    }
+
+    /// What the frontend was last proven to run.
+    pub fn proven(&self) -> Option<&Proven> {
+        self.proven.as_ref()
+    }
+
+    /// Records a step before it is taken.
+    pub fn begin(&mut self, step: Step) {
+        self.step = step;
+        self.save();
+    }
+
+    /// Records that nothing is under way any more, and what the frontend runs. `None`: that is not known.
+    pub fn end(&mut self, proven: Option<Proven>) {
+        self.proven = proven;
+        self.begin(Step::Idle);
+    }
+
+    /// A record that cannot be written does not keep the frontend from its new backends: without it a restart reloads
+    /// once more than needed, but never once less, for the files then differ from what is on record as proven.
+    fn save(&self) {
+        let stored =
+            Stored { version: VERSION, boot: self.boot.clone(), proven: self.proven.clone(), step: self.step.clone() };
+        let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
+        let ownership = Ownership { mode: 0o600, uid: None, gid: None };
+        if let Err(error) = atomic_file::write(&self.path, &bytes, ownership) {
+            tracing::warn!(%error, "the apply record is not kept; a restart would reload the frontend once more");
+        }
+    }
+}
+
+/// What is on disk at an output's path. `None`: nothing, or nothing readable.
+pub fn on_disk(path: &Path) -> Option<Digest> {
+    std::fs::read(path).ok().map(|content| Digest::of(&content))
+}
+
+/// What is on disk at all outputs.
+pub fn all_on_disk(outputs: &[Output]) -> Digest {
+    Digest::of_all(outputs.iter().map(|output| (output.path.as_path(), on_disk(&output.path))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proven() -> Proven {
+        Proven {
+            digest: Digest::of(b"x"),
+            revision: 7,
+            process: Some(Identity { pid: 1, start_ticks: 2 }),
+            swapped_at: 1,
+        }
+    }
+
+    #[test]
+    fn survives_a_restart_step_by_step() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("nginx.json");
+        let mut journal = Journal::open(path.clone());
+        assert_eq!((journal.proven(), journal.step()), (None, &Step::Idle));
+        journal.end(Some(proven()));
+        let swaps = vec![Swap { path: "/x".into(), new: Digest::of(b"y"), previous: None }];
+        journal.begin(Step::Swapping { swaps: swaps.clone() });
+        let again = Journal::open(path.clone());
+        assert_eq!(again.proven(), Some(&proven()));
+        assert_eq!(again.step(), &Step::Swapping { swaps });
+    }
+
+    #[test]
+    fn processes_of_another_boot_are_forgotten_and_contents_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("nginx.json");
+        let mut journal = Journal::open(path.clone());
+        journal.boot = "another".to_owned();
+        journal.end(Some(proven()));
+        let after = Journal::open(path).proven().cloned().expect("kept");
+        assert_eq!((after.swapped_at, after.digest), (0, proven().digest));
+    }
+
+    #[test]
+    fn a_damaged_record_means_that_nothing_is_known() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("nginx.json");
+        for content in ["", "{", "[]", r#"{"version":2,"boot":"x","proven":null,"step":"idle"}"#] {
+            std::fs::write(&path, content).expect("written");
+            assert_eq!(Journal::open(path.clone()).proven(), None, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_tells_paths_and_absence_apart() {
+        let one =
+            |path: &'static str, content: Option<&[u8]>| Digest::of_all([(Path::new(path), content.map(Digest::of))]);
+        assert_ne!(one("/a", None), one("/b", None));
+        assert_ne!(one("/a", None), one("/a", Some(b"")));
+        assert_eq!(one("/a", Some(b"x")), one("/a", Some(b"x")));
+    }
+}

@@ -1,0 +1,128 @@
+//! From what is known of a frontend to what must be done next. Pure.
+
+use super::journal::{Digest, Proven, Step};
+use crate::sys::process::Identity;
+
+/// What must be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It runs what it should.
+    Nothing,
+    /// It was started after the right outputs were in place, and so runs them: only the record is behind.
+    Adopt,
+    /// The right outputs are in place and checked, and there is no process yet to read them.
+    AwaitFrontend,
+    /// It has, or may have, been asked to reload: look for the proof before asking again.
+    Prove,
+    /// Whatever outputs differ are swapped, and it is asked to reload.
+    Apply,
+}
+
+/// The process that should run the outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    /// The frontend is not known by a process: it reloads by a command, or by itself.
+    Unknown,
+    /// There is none.
+    No,
+    /// There is.
+    Yes(Identity),
+}
+
+/// Decides from evidence alone: the outputs wanted, those on disk, the record, and the process that runs.
+///
+/// That the files are right is never enough: what counts is what the frontend has been proven to run.
+pub fn plan(wanted: &Digest, on_disk: &Digest, proven: Option<&Proven>, step: &Step, running: Running) -> Action {
+    if on_disk != wanted {
+        return Action::Apply;
+    }
+    match step {
+        Step::Reloading { digest, before, swapped_at, .. } if digest == wanted => match (running, before) {
+            (Running::No, _) => Action::AwaitFrontend,
+            (Running::Yes(process), None) if process.start_ticks > *swapped_at => Action::Adopt,
+            (Running::Yes(_), Some(_)) => Action::Prove,
+            (Running::Yes(_), None) | (Running::Unknown, _) => Action::Apply,
+        },
+        // Unchecked outputs are undone before anything is planned.
+        Step::Swapping { .. } => Action::Apply,
+        Step::Reloading { .. } | Step::Idle => match (proven.filter(|proven| proven.digest == *wanted), running) {
+            (None, _) => Action::Apply,
+            (Some(_), Running::Unknown) => Action::Nothing,
+            (Some(_), Running::No) => Action::AwaitFrontend,
+            (Some(proven), Running::Yes(process)) if proven.process == Some(process) => Action::Nothing,
+            (Some(proven), Running::Yes(process)) if process.start_ticks > proven.swapped_at => Action::Adopt,
+            (Some(_), Running::Yes(_)) => Action::Apply,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::Generation;
+    use super::*;
+
+    const OLD: Identity = Identity { pid: 10, start_ticks: 100 };
+    const NEW: Identity = Identity { pid: 11, start_ticks: 300 };
+    const SWAPPED_AT: u64 = 200;
+
+    fn digest(content: &str) -> Digest {
+        Digest::of(content.as_bytes())
+    }
+
+    fn proven(content: &str, process: Option<Identity>) -> Proven {
+        Proven { digest: digest(content), revision: 1, process, swapped_at: SWAPPED_AT }
+    }
+
+    fn reloading(content: &str, before: Option<Identity>) -> Step {
+        let before = before.map(|frontend| Generation { frontend, workers: vec![] });
+        Step::Reloading {
+            swaps: vec![],
+            digest: digest(content),
+            revision: 2,
+            swapped_at: SWAPPED_AT,
+            before,
+            asked: false,
+        }
+    }
+
+    fn idle(on_disk: &str, proven: Option<Proven>, running: Running) -> Action {
+        plan(&digest("a"), &digest(on_disk), proven.as_ref(), &Step::Idle, running)
+    }
+
+    #[test]
+    fn files_that_differ_are_replaced() {
+        assert_eq!(idle("b", Some(proven("a", Some(OLD))), Running::Yes(OLD)), Action::Apply);
+        assert_eq!(idle("b", None, Running::No), Action::Apply);
+    }
+
+    #[test]
+    fn right_files_alone_prove_nothing() {
+        assert_eq!(idle("a", None, Running::Yes(OLD)), Action::Apply);
+        assert_eq!(idle("a", Some(proven("b", Some(OLD))), Running::Yes(OLD)), Action::Apply);
+    }
+
+    #[test]
+    fn what_is_proven_is_left_alone() {
+        assert_eq!(idle("a", Some(proven("a", Some(OLD))), Running::Yes(OLD)), Action::Nothing);
+        assert_eq!(idle("a", Some(proven("a", None)), Running::Unknown), Action::Nothing);
+    }
+
+    #[test]
+    fn a_frontend_started_since_has_read_the_files_and_an_older_one_has_not() {
+        assert_eq!(idle("a", Some(proven("a", Some(OLD))), Running::Yes(NEW)), Action::Adopt);
+        assert_eq!(idle("a", Some(proven("a", Some(NEW))), Running::Yes(OLD)), Action::Apply);
+        assert_eq!(idle("a", Some(proven("a", Some(OLD))), Running::No), Action::AwaitFrontend);
+    }
+
+    #[test]
+    fn an_interrupted_reload_is_looked_for_before_it_is_repeated() {
+        let act = |step: &Step, running| plan(&digest("a"), &digest("a"), None, step, running);
+        assert_eq!(act(&reloading("a", Some(OLD)), Running::Yes(OLD)), Action::Prove);
+        assert_eq!(act(&reloading("a", Some(OLD)), Running::Yes(NEW)), Action::Prove);
+        assert_eq!(act(&reloading("a", None), Running::Yes(NEW)), Action::Adopt);
+        assert_eq!(act(&reloading("a", None), Running::Yes(OLD)), Action::Apply);
+        assert_eq!(act(&reloading("a", None), Running::No), Action::AwaitFrontend);
+        assert_eq!(act(&reloading("a", None), Running::Unknown), Action::Apply);
+        assert_eq!(act(&reloading("b", Some(OLD)), Running::Yes(OLD)), Action::Apply, "of other content");
+    }
+}

@@ -1,0 +1,477 @@
+//! One frontend as it is written: every key optional, laid over its preset, then resolved with all faults at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact;
+use nix::unistd::{Group, User};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use super::config::{Check, Config, Output, Pacing, Proof, Reload};
+use super::escape::Escape;
+use super::preset;
+use crate::model::Name;
+use crate::sys::atomic_file::Ownership;
+use crate::sys::process::{Executable, Find};
+
+/// The keys of `[frontends.NAME]` and of a `preset.toml`, beside `type`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are those of the configuration reference in the README")]
+pub struct Raw {
+    /// What the preset is for; only presets have it.
+    pub description: Option<String>,
+    pub services: Option<Vec<Name>>,
+    pub output: Option<PathBuf>,
+    pub template: Option<String>,
+    pub mode: Option<String>,
+    pub owner: Option<String>,
+    pub group: Option<String>,
+    pub outputs: Option<Vec<RawOutput>>,
+    pub escape: Option<Escape>,
+    pub check: Option<Vec<String>>,
+    #[serde(default, with = "compact::optional")]
+    pub check_timeout: Option<Duration>,
+    pub reload: Option<RawReload>,
+    pub pid_file: Option<PathBuf>,
+    pub executable: Option<String>,
+    pub proof: Option<RawProof>,
+    #[serde(default, with = "compact::optional")]
+    pub proof_timeout: Option<Duration>,
+    #[serde(default)]
+    pub vars: BTreeMap<String, serde_json::Value>,
+    #[serde(default, with = "compact::optional")]
+    pub settle: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    pub settle_max: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    pub min_reload_gap: Option<Duration>,
+}
+
+/// One of `outputs`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawOutput {
+    pub path: Option<PathBuf>,
+    pub template: Option<String>,
+    pub mode: Option<String>,
+    pub owner: Option<String>,
+    pub group: Option<String>,
+}
+
+/// `reload`: `"none"`, `{ signal = "HUP" }` or `{ command = [...] }`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"none\", { signal = \"HUP\" } or { command = [\"program\", …], timeout = \"30s\" }"
+)]
+pub enum RawReload {
+    Nothing(Nothing),
+    Signal(RawSignal),
+    Command(RawCommand),
+}
+
+/// `proof`: `"none"`, `"workers"` or `{ command = [...] }`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "expected \"none\", \"workers\" or { command = [\"program\", …] }")]
+pub enum RawProof {
+    Nothing(Nothing),
+    Workers(Workers),
+    Command(RawCommand),
+}
+
+/// The word `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nothing {
+    None,
+}
+
+/// The word `workers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workers {
+    Workers,
+}
+
+/// A reload by signal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSignal {
+    pub signal: String,
+}
+
+/// A reload or a proof by command.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCommand {
+    pub command: Vec<String>,
+    #[serde(default, with = "compact::optional")]
+    pub timeout: Option<Duration>,
+}
+
+/// A fault: the key under the frontend's table, and what is wrong with it.
+pub type Fault = (String, String);
+
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Twice the slowest reload of nginx that field reports tell of (7 to 8 s, ingress-nginx#3314), and some.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
+const PACING: Pacing = Pacing {
+    settle: Duration::from_millis(100),
+    settle_max: Duration::from_secs(1),
+    min_reload_gap: Duration::from_secs(1),
+};
+
+impl Raw {
+    /// Lays these keys over a preset's: what is written here wins, and `vars` are merged key by key.
+    pub fn over(self, preset: Self) -> Self {
+        let mut vars = preset.vars;
+        vars.extend(self.vars);
+        Self {
+            description: preset.description,
+            services: self.services.or(preset.services),
+            output: self.output.or(preset.output),
+            template: self.template.or(preset.template),
+            mode: self.mode.or(preset.mode),
+            owner: self.owner.or(preset.owner),
+            group: self.group.or(preset.group),
+            outputs: self.outputs.or(preset.outputs),
+            escape: self.escape.or(preset.escape),
+            check: self.check.or(preset.check),
+            check_timeout: self.check_timeout.or(preset.check_timeout),
+            reload: self.reload.or(preset.reload),
+            pid_file: self.pid_file.or(preset.pid_file),
+            executable: self.executable.or(preset.executable),
+            proof: self.proof.or(preset.proof),
+            proof_timeout: self.proof_timeout.or(preset.proof_timeout),
+            vars,
+            settle: self.settle.or(preset.settle),
+            settle_max: self.settle_max.or(preset.settle_max),
+            min_reload_gap: self.min_reload_gap.or(preset.min_reload_gap),
+        }
+    }
+
+    /// Fills in what is left out and refuses what cannot work. `base` is where relative template paths start,
+    /// `all_services` what a frontend without `services` is told of.
+    ///
+    /// # Errors
+    ///
+    /// Every fault, each with its key.
+    pub fn resolve(
+        self,
+        name: Name,
+        type_name: &str,
+        all_services: &[Name],
+        base: &Path,
+    ) -> Result<Config, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let outputs = self.resolve_outputs(base, &mut faults);
+        let check = self.resolve_check(&mut faults);
+        let reload = self.resolve_reload(&mut faults);
+        let proof = self.resolve_proof(&reload, &mut faults);
+        let pacing = self.resolve_pacing(&mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Config {
+            name,
+            type_name: type_name.to_owned(),
+            services: self.services.unwrap_or_else(|| all_services.to_vec()),
+            outputs,
+            escape: self.escape.unwrap_or_default(),
+            check,
+            reload,
+            proof,
+            vars: self.vars,
+            pacing,
+        })
+    }
+
+    /// `output` and its companions are the short way to write, or to override, the only output.
+    fn resolve_outputs(&self, base: &Path, faults: &mut Vec<Fault>) -> Vec<Output> {
+        let mut raws = self.outputs.clone().unwrap_or_default();
+        let short = RawOutput {
+            path: self.output.clone(),
+            template: self.template.clone(),
+            mode: self.mode.clone(),
+            owner: self.owner.clone(),
+            group: self.group.clone(),
+        };
+        if short != RawOutput::default() {
+            match raws.as_mut_slice() {
+                [] => raws.push(short),
+                [only] => {
+                    *only = RawOutput {
+                        path: short.path.or(only.path.take()),
+                        template: short.template.or(only.template.take()),
+                        mode: short.mode.or(only.mode.take()),
+                        owner: short.owner.or(only.owner.take()),
+                        group: short.group.or(only.group.take()),
+                    };
+                }
+                several => faults.push((
+                    "output".to_owned(),
+                    format!("this frontend has {} outputs: write them as `outputs`", several.len()),
+                )),
+            }
+        }
+        if raws.is_empty() {
+            faults.push((
+                "outputs".to_owned(),
+                "missing: nothing would be written; set `output` and `template`".to_owned(),
+            ));
+        }
+        let resolve = |(index, raw): (usize, RawOutput)| resolve_output(raw, &format!("outputs.{index}"), base, faults);
+        raws.into_iter().enumerate().filter_map(resolve).collect()
+    }
+
+    fn resolve_check(&self, faults: &mut Vec<Fault>) -> Option<Check> {
+        // An empty list is how a preset's check is switched off.
+        let argv = self.check.clone().filter(|argv| !argv.is_empty())?;
+        let limit = positive("check_timeout", self.check_timeout.unwrap_or(CHECK_TIMEOUT), faults);
+        Some(Check { argv, limit })
+    }
+
+    fn resolve_reload(&self, faults: &mut Vec<Fault>) -> Reload {
+        match &self.reload {
+            None | Some(RawReload::Nothing(_)) => Reload::None,
+            Some(RawReload::Command(raw)) => {
+                let limit = positive("reload.timeout", raw.timeout.unwrap_or(RELOAD_TIMEOUT), faults);
+                Reload::Command { argv: command("reload.command", raw, faults), limit }
+            }
+            Some(RawReload::Signal(raw)) => {
+                let Some(executable) = self.executable.clone().map(Executable::new) else {
+                    let expected =
+                        "missing: name the program that may be signalled, such as \"nginx\" or \"/usr/sbin/nginx\"";
+                    faults.push(("executable".to_owned(), expected.to_owned()));
+                    return Reload::None;
+                };
+                let find = match self.pid_file.clone() {
+                    Some(path) if path.is_absolute() => Find::PidFile { path, executable },
+                    // An empty path is how a preset's pid file is switched off.
+                    Some(path) if path.as_os_str().is_empty() => Find::Match { executable },
+                    Some(path) => {
+                        faults.push(("pid_file".to_owned(), format!("{path:?} is not an absolute path")));
+                        return Reload::None;
+                    }
+                    None => Find::Match { executable },
+                };
+                match signal(&raw.signal) {
+                    Ok(signal) => Reload::Signal { signal, find },
+                    Err(message) => {
+                        faults.push(("reload.signal".to_owned(), message));
+                        Reload::None
+                    }
+                }
+            }
+        }
+    }
+
+    fn resolve_proof(&self, reload: &Reload, faults: &mut Vec<Fault>) -> Proof {
+        let limit = positive("proof_timeout", self.proof_timeout.unwrap_or(PROOF_TIMEOUT), faults);
+        match &self.proof {
+            None | Some(RawProof::Nothing(_)) => Proof::None,
+            // A frontend whose preset's reload was replaced by a command has no process of which we know the children.
+            Some(RawProof::Workers(_)) if !matches!(reload, Reload::Signal { .. }) => Proof::None,
+            Some(RawProof::Workers(_)) => Proof::Workers { limit },
+            Some(RawProof::Command(raw)) => {
+                Proof::Command { argv: command("proof.command", raw, faults), limit: raw.timeout.unwrap_or(limit) }
+            }
+        }
+    }
+
+    fn resolve_pacing(&self, faults: &mut Vec<Fault>) -> Pacing {
+        let settle = self.settle.unwrap_or(PACING.settle);
+        let settle_max = self.settle_max.unwrap_or(PACING.settle_max.max(settle));
+        if settle_max < settle {
+            faults.push(("settle_max".to_owned(), format!("{settle_max:?} is shorter than settle, {settle:?}")));
+        }
+        Pacing { settle, settle_max, min_reload_gap: self.min_reload_gap.unwrap_or(PACING.min_reload_gap) }
+    }
+}
+
+fn resolve_output(raw: RawOutput, key: &str, base: &Path, faults: &mut Vec<Fault>) -> Option<Output> {
+    let before = faults.len();
+    let mut fault = |field: &str, message: String| faults.push((format!("{key}.{field}"), message));
+    let path = raw.path.unwrap_or_default();
+    if !path.is_absolute() || path.file_name().is_none() {
+        fault("path", format!("{path:?} is not an absolute path of a file"));
+    }
+    let mode = raw.mode.as_deref().unwrap_or("0644");
+    let mode = parse_mode(mode).unwrap_or_else(|message| {
+        fault("mode", message);
+        0
+    });
+    let template = match raw.template.as_deref() {
+        None => Err("missing: name a template file, or a built-in one such as \"nginx/upstreams.conf\"".to_owned()),
+        Some(name) => read_template(name, base),
+    };
+    let template = template.map_err(|message| fault("template", message));
+    let uid = raw.owner.as_deref().map(uid).transpose().map_err(|message| fault("owner", message));
+    let gid = raw.group.as_deref().map(gid).transpose().map_err(|message| fault("group", message));
+    let (Ok(template), Ok(uid), Ok(gid)) = (template, uid, gid) else { return None };
+    let output = Output {
+        path,
+        template_name: raw.template.unwrap_or_default(),
+        template,
+        ownership: Ownership { mode, uid, gid },
+    };
+    (faults.len() == before).then_some(output)
+}
+
+/// A path that exists wins over a built-in template of the same name.
+fn read_template(name: &str, base: &Path) -> Result<String, String> {
+    let path = base.join(name);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => preset::template(name)
+            .map(str::to_owned)
+            .ok_or_else(|| format!("there is no file {} and no built-in template {name:?}", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// Reads permission bits as people write them: octal digits, `"0644"`.
+///
+/// # Errors
+///
+/// What was expected instead.
+pub fn parse_mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777 && text.bytes().all(|b| b.is_ascii_digit()))
+        .ok_or_else(|| format!("{text:?} is not a mode: write octal digits, such as \"0644\""))
+}
+
+/// The id of a group given by name or number.
+///
+/// # Errors
+///
+/// There is no such group.
+pub fn gid(group: &str) -> Result<u32, String> {
+    match group.parse() {
+        Ok(gid) => Ok(gid),
+        Err(_) => match Group::from_name(group) {
+            Ok(Some(found)) => Ok(found.gid.as_raw()),
+            Ok(None) => Err(format!("there is no group {group:?} on this machine")),
+            Err(error) => Err(format!("cannot look up the group {group:?}: {error}")),
+        },
+    }
+}
+
+fn uid(user: &str) -> Result<u32, String> {
+    match user.parse() {
+        Ok(uid) => Ok(uid),
+        Err(_) => match User::from_name(user) {
+            Ok(Some(found)) => Ok(found.uid.as_raw()),
+            Ok(None) => Err(format!("there is no user {user:?} on this machine")),
+            Err(error) => Err(format!("cannot look up the user {user:?}: {error}")),
+        },
+    }
+}
+
+/// Signals by which servers reload; not those that would merely end them.
+fn signal(name: &str) -> Result<Signal, String> {
+    Ok(match name.strip_prefix("SIG").unwrap_or(name) {
+        "HUP" => Signal::HUP,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "WINCH" => Signal::WINCH,
+        "INT" => Signal::INT,
+        "TERM" => Signal::TERM,
+        "QUIT" => Signal::QUIT,
+        "CONT" => Signal::CONT,
+        _ => {
+            return Err(format!(
+                "{name:?} is not a signal a frontend reloads by: HUP, USR1, USR2, WINCH, INT, TERM, QUIT or CONT"
+            ));
+        }
+    })
+}
+
+fn command(key: &str, raw: &RawCommand, faults: &mut Vec<Fault>) -> Vec<String> {
+    if raw.command.first().is_none_or(String::is_empty) {
+        faults.push((key.to_owned(), "is empty: write the program and its arguments as a list".to_owned()));
+    }
+    raw.command.clone()
+}
+
+fn positive(key: &str, duration: Duration, faults: &mut Vec<Fault>) -> Duration {
+    if duration.is_zero() {
+        faults.push((key.to_owned(), "must be longer than 0s".to_owned()));
+    }
+    duration
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(toml: &str) -> Raw {
+        use figment::providers::{Format, Toml};
+        figment::Figment::from(Toml::string(toml)).extract().unwrap_or_else(|e| panic!("{toml}: {e}"))
+    }
+
+    fn resolve(toml: &str) -> Result<Config, Vec<Fault>> {
+        let nginx = preset::defaults("nginx").expect("built in");
+        let name = "front".parse().expect("a name");
+        raw(toml).over(nginx).resolve(name, "nginx", &["web".parse().expect("a name")], Path::new("/nonexistent"))
+    }
+
+    #[test]
+    fn every_key_of_a_preset_can_be_overridden() {
+        let config =
+            resolve("output = '/tmp/x.conf'\nmode = '0600'\nvars.keepalive = 7\nsettle = '2s'").expect("valid");
+        assert_eq!(config.outputs.len(), 1);
+        assert_eq!(config.outputs[0].path, Path::new("/tmp/x.conf"));
+        assert_eq!(config.outputs[0].ownership.mode, 0o600);
+        assert_eq!(config.vars["keepalive"], 7);
+        assert!(config.vars.contains_key("zone_size"), "the other variables stay");
+        assert_eq!(config.pacing.settle_max, Duration::from_secs(2), "never shorter than settle");
+        assert!(matches!(config.reload, Reload::Signal { find: Find::PidFile { .. }, .. }));
+        assert!(matches!(config.proof, Proof::Workers { .. }));
+        assert_eq!(config.services.len(), 1, "all services, if left out");
+
+        let config = resolve("check = []\npid_file = ''\nreload = { command = ['true'] }").expect("valid");
+        assert_eq!(config.check, None);
+        assert!(matches!(config.reload, Reload::Command { .. }));
+        assert_eq!(config.proof, Proof::None);
+        let config = resolve("pid_file = ''").expect("valid");
+        assert!(matches!(config.reload, Reload::Signal { find: Find::Match { .. }, .. }));
+    }
+
+    #[test]
+    fn all_faults_come_at_once_each_with_its_key() {
+        let faults = resolve(
+            "output = 'relative'\ntemplate = 'none.conf'\nmode = '999'\nowner = 'no-such-user'\ngroup = 'no-such-group'\n\
+             reload = { signal = 'KILL' }\nsettle = '5s'\nsettle_max = '1s'\ncheck_timeout = '0s'",
+        )
+        .expect_err("all wrong");
+        let mut keys: Vec<_> = faults.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys,
+            [
+                "check_timeout",
+                "outputs.0.group",
+                "outputs.0.mode",
+                "outputs.0.owner",
+                "outputs.0.path",
+                "outputs.0.template",
+                "reload.signal",
+                "settle_max"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mode_is_octal_digits() {
+        assert_eq!(parse_mode("0640"), Ok(0o640));
+        for bad in ["", "0888", "rw", "+644", "1777"] {
+            assert!(parse_mode(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The reconciler of one frontend: it compares what the frontend has been proven to run with what the snapshot renders
+//! to, and works until they agree.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{self, Outcome, Rendered};
+use super::config::{Config, Reload};
+use super::journal::{Journal, Proven, Step, all_on_disk};
+use super::plan::{self, Action};
+use super::report::{Phase, Report};
+use super::template::{Context, Template};
+use crate::model::{Name, Snapshot};
+use crate::sys::atomic_file;
+use crate::sys::process::{Identity, Process};
+
+/// How often the world is compared anew though nothing has changed: a frontend may have been restarted, a file edited.
+const AUDIT: Duration = Duration::from_secs(30);
+
+/// The shortest and the longest pause before a failed attempt is made again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Why a worker could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A template does not compile.
+    #[error(transparent)]
+    Template(#[from] super::template::Error),
+    /// The directory for apply records cannot be made.
+    #[error("cannot create {path}: {source}; make `state_dir` writable for elasticd's user")]
+    Records {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// One frontend's worker, built and not yet running.
+#[derive(Debug)]
+pub struct Worker {
+    config: Config,
+    templates: Vec<Template>,
+    record: PathBuf,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    report: watch::Sender<Arc<Report>>,
+}
+
+/// A worker at work.
+struct Running {
+    config: Config,
+    templates: Vec<Template>,
+    journal: Journal,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    report: watch::Sender<Arc<Report>>,
+    last_reload: Option<Instant>,
+    failures_in_a_row: u32,
+}
+
+impl Worker {
+    /// Compiles the templates, and makes sure that the apply record has a place.
+    ///
+    /// # Errors
+    ///
+    /// A template does not compile, or the apply record has no place.
+    pub fn build(
+        config: Config,
+        state_dir: &Path,
+        snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    ) -> Result<Self, BuildError> {
+        let templates = config
+            .outputs
+            .iter()
+            .map(|output| Template::compile(&output.template_name, &output.template, config.escape))
+            .collect::<Result<_, _>>()?;
+        let records = state_dir.join("frontends");
+        std::fs::create_dir_all(&records).map_err(|source| BuildError::Records { path: records.clone(), source })?;
+        let record = records.join(format!("{}.json", config.name));
+        let report = Report { type_name: config.type_name.clone(), ..Report::default() };
+        let report = watch::Sender::new(Arc::new(report));
+        Ok(Self { config, templates, record, snapshots, report })
+    }
+
+    /// The frontend's name.
+    pub fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    /// Where the worker says how it stands.
+    pub fn report(&self) -> watch::Receiver<Arc<Report>> {
+        self.report.subscribe()
+    }
+
+    /// Reconciles until told to stop. A change under way is brought to its end first.
+    ///
+    /// The apply record is read only now: until here, a worker that this one replaces may still be at it.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { config, templates, record, snapshots, report } = self;
+        let journal = tokio::task::block_in_place(|| Journal::open(record));
+        let running =
+            Running { config, templates, journal, snapshots, report, last_reload: None, failures_in_a_row: 0 };
+        running.reconcile_until(shutdown).await;
+    }
+}
+
+impl Running {
+    async fn reconcile_until(mut self, shutdown: CancellationToken) {
+        if let Err(error) = tokio::task::block_in_place(|| apply::recover(&mut self.journal)) {
+            self.failed(&error.to_string());
+        }
+        loop {
+            let pause = self.reconcile(&shutdown).await;
+            let wake = Instant::now() + pause;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep_until(wake) => {}
+                changed = self.snapshots.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.settle(&shutdown).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until no change has come for `settle`, or for `settle_max` altogether.
+    async fn settle(&mut self, shutdown: &CancellationToken) {
+        let pacing = self.config.pacing;
+        let latest = Instant::now() + pacing.settle_max;
+        loop {
+            let quiet = (Instant::now() + pacing.settle).min(latest);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep_until(quiet) => return,
+                changed = self.snapshots.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// One comparison, and what follows from it. Returns how long to wait for the next one.
+    async fn reconcile(&mut self, shutdown: &CancellationToken) -> Duration {
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return AUDIT };
+        if self.config.services.iter().any(|service| !snapshot.services.contains_key(service)) {
+            self.say(|report| report.phase = Phase::Waiting);
+            return AUDIT;
+        }
+        let rendered = match self.render(&snapshot) {
+            Ok(rendered) => rendered,
+            Err(error) => return self.failed(&error.to_string()),
+        };
+        self.say(|report| report.wanted_revision = Some(rendered.revision));
+        let action = tokio::task::block_in_place(|| self.plan(&rendered));
+        if matches!(action, Action::Apply) && self.config.reload != Reload::None && !self.wait_for_gap(shutdown).await {
+            return AUDIT;
+        }
+        match action {
+            Action::Nothing => self.settled(rendered.revision, self.journal.proven().and_then(|p| p.process)),
+            Action::Adopt => self.adopt(&rendered),
+            Action::AwaitFrontend => self.not_running("it does not run"),
+            Action::Prove => {
+                self.say(|report| report.phase = Phase::Applying);
+                match apply::prove_interrupted(&self.config, &mut self.journal).await {
+                    Ok(process) => self.proven(&rendered, process),
+                    Err(error) => self.failed(&error.to_string()),
+                }
+            }
+            Action::Apply => self.apply(&rendered).await,
+        }
+    }
+
+    fn render(&self, snapshot: &Snapshot) -> Result<Rendered, super::template::Error> {
+        let context = Context::new(snapshot, &self.config.services, &self.config.vars);
+        let contents = self.templates.iter().map(|template| template.render(&context)).collect::<Result<_, _>>()?;
+        Ok(Rendered::new(&self.config.outputs, contents, snapshot.revision))
+    }
+
+    fn plan(&self, rendered: &Rendered) -> Action {
+        let running = match self.config.find().map(Process::find) {
+            None => plan::Running::Unknown,
+            Some(Ok(process)) => plan::Running::Yes(process.identity),
+            // One that cannot be identified is treated as absent here; an attempt to reload it says what is wrong.
+            Some(Err(error)) if error.is_not_running() => plan::Running::No,
+            Some(Err(_)) => return Action::Apply,
+        };
+        let on_disk = all_on_disk(&self.config.outputs);
+        plan::plan(&rendered.digest, &on_disk, self.journal.proven(), self.journal.step(), running)
+    }
+
+    /// Keeps reloads apart. `false`: told to stop meanwhile.
+    async fn wait_for_gap(&self, shutdown: &CancellationToken) -> bool {
+        let Some(last) = self.last_reload else { return true };
+        tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = sleep_until(last + self.config.pacing.min_reload_gap) => true,
+        }
+    }
+
+    async fn apply(&mut self, rendered: &Rendered) -> Duration {
+        self.say(|report| {
+            report.phase = Phase::Applying;
+            report.applies += 1;
+        });
+        let outcome = apply::apply(&self.config, &mut self.journal, rendered).await;
+        if self.config.reload != Reload::None && !matches!(outcome, Ok(Outcome::NotRunning(_))) {
+            self.last_reload = Some(Instant::now());
+        }
+        match outcome {
+            Ok(Outcome::Proven(process)) => {
+                if self.config.reload != Reload::None {
+                    self.say(|report| report.reloads += 1);
+                }
+                self.proven(rendered, process)
+            }
+            Ok(Outcome::NotRunning(why)) => self.not_running(&why.to_string()),
+            Err(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    fn adopt(&mut self, rendered: &Rendered) -> Duration {
+        let process = self.config.find().and_then(|find| Process::find(find).ok()).map(|process| process.identity);
+        let swapped_at = match self.journal.step() {
+            Step::Reloading { swapped_at, swaps, .. } => {
+                for swap in swaps {
+                    atomic_file::discard(&swap.path);
+                }
+                *swapped_at
+            }
+            Step::Idle | Step::Swapping { .. } => self.journal.proven().map_or(0, |proven| proven.swapped_at),
+        };
+        let proven = Proven { digest: rendered.digest.clone(), revision: rendered.revision, process, swapped_at };
+        self.journal.end(Some(proven));
+        self.proven(rendered, process)
+    }
+
+    fn proven(&mut self, rendered: &Rendered, process: Option<Identity>) -> Duration {
+        let revision = rendered.revision;
+        tracing::info!(frontend = %self.config.name, revision, pid = process.map(|p| p.pid), "proven to run the new configuration");
+        self.say(|report| report.proven_at = Some(SystemTime::now()));
+        self.settled(revision, process)
+    }
+
+    fn settled(&mut self, revision: u64, process: Option<Identity>) -> Duration {
+        self.failures_in_a_row = 0;
+        if self.report.borrow().error.is_some() {
+            tracing::info!(frontend = %self.config.name, "recovered");
+        }
+        self.say(|report| {
+            report.phase = Phase::Proven;
+            report.proven_revision = Some(revision);
+            report.proven_at.get_or_insert_with(SystemTime::now);
+            report.pid = process.map(|process| process.pid);
+            report.error = None;
+            report.attempted = true;
+        });
+        AUDIT
+    }
+
+    fn not_running(&mut self, why: &str) -> Duration {
+        if self.report.borrow().phase != Phase::NotRunning {
+            tracing::warn!(frontend = %self.config.name, why, "the configuration is in place, but nothing runs that could take it");
+        }
+        self.say(|report| {
+            if report.phase != Phase::NotRunning {
+                report.phase = Phase::NotRunning;
+                report.error = Some(why.to_owned());
+            }
+            report.pid = None;
+            report.attempted = true;
+        });
+        RETRY.0
+    }
+
+    /// Says what failed, once, and when to try again.
+    fn failed(&mut self, message: &str) -> Duration {
+        if self.report.borrow().error.as_deref() != Some(message) {
+            tracing::error!(frontend = %self.config.name, error = message, "the old configuration stays");
+        }
+        self.say(|report| {
+            report.phase = Phase::Failed;
+            report.failures += 1;
+            report.error = Some(message.to_owned());
+            report.attempted = true;
+        });
+        let doubled = RETRY.0.saturating_mul(1 << self.failures_in_a_row.min(10)).min(RETRY.1);
+        self.failures_in_a_row += 1;
+        // Frontends that fail for a common reason do not all try again in the same moment.
+        doubled.mul_f64(fastrand::f64().mul_add(0.4, 0.8))
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Report)) {
+        self.report.send_modify(|report| change(Arc::make_mut(report)));
+    }
+}
