@@ -23,6 +23,7 @@
 //! | [`app`] | composition: builds all that can fail, then runs, reloads and drains |
 //! | [`cli`] | one file per subcommand |
 
+pub mod api;
 pub mod frontend;
 pub mod model;
 pub mod provider;

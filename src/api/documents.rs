@@ -1,0 +1,226 @@
+//! Answers, serialised once per change and lazily: a request clones [`Bytes`] only.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::hash::{DefaultHasher, Hasher};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use hyper::body::Bytes;
+use hyper::header::HeaderValue;
+use serde::Serialize;
+
+use crate::model::{Backend, Name, ServiceSet, Snapshot};
+
+/// One representation of a resource.
+#[derive(Debug, Clone)]
+pub(super) struct Document {
+    /// The body.
+    pub(super) bytes: Bytes,
+    /// A strong entity tag: the revision and a hash of the content. A revision alone would name two contents once
+    /// the state directory is lost and revisions start anew.
+    pub(super) etag: HeaderValue,
+}
+
+impl Document {
+    fn new(revision: u64, bytes: Vec<u8>) -> Self {
+        // The hash may differ between versions of elasticd: then an answer is sent once more than needed.
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&bytes);
+        let tag = format!("\"{revision:x}-{:016x}\"", hasher.finish());
+        // Only quotes, hexadecimal digits and a hyphen: always a header value. The fallback matches nothing.
+        let etag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { bytes: bytes.into(), etag }
+    }
+}
+
+#[derive(Serialize)]
+struct Shape<'a> {
+    name: &'a Name,
+    revision: u64,
+    backends: &'a [Backend],
+}
+
+/// One service's representations.
+#[derive(Debug)]
+pub(super) struct ServiceDocuments {
+    name: Name,
+    set: Arc<ServiceSet>,
+    json: OnceLock<Document>,
+    text: OnceLock<Document>,
+}
+
+impl ServiceDocuments {
+    fn new(name: Name, set: Arc<ServiceSet>) -> Self {
+        Self { name, set, json: OnceLock::new(), text: OnceLock::new() }
+    }
+
+    /// The revision at which the service last changed.
+    pub(super) fn revision(&self) -> u64 {
+        self.set.revision
+    }
+
+    /// `{"name", "revision", "backends"}`.
+    pub(super) fn json(&self) -> Result<&Document, serde_json::Error> {
+        get_or_try_init(&self.json, || {
+            let shape = Shape { name: &self.name, revision: self.set.revision, backends: &self.set.backends };
+            Ok(Document::new(self.set.revision, serde_json::to_vec(&shape)?))
+        })
+    }
+
+    /// One `ip:port` a line, IPv6 in brackets.
+    pub(super) fn text(&self) -> &Document {
+        self.text.get_or_init(|| {
+            let mut text = String::new();
+            for backend in &self.set.backends {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{}", SocketAddr::new(backend.address, backend.port));
+            }
+            Document::new(self.set.revision, text.into_bytes())
+        })
+    }
+}
+
+/// All representations of one snapshot.
+#[derive(Debug)]
+pub(super) struct SnapshotDocuments {
+    snapshot: Arc<Snapshot>,
+    services: BTreeMap<Name, Arc<ServiceDocuments>>,
+    json: OnceLock<Document>,
+}
+
+impl SnapshotDocuments {
+    fn new(snapshot: Arc<Snapshot>, previous: &Self) -> Self {
+        let services = snapshot.services.iter().map(|(name, set)| {
+            let kept = previous.services.get(name).filter(|kept| Arc::ptr_eq(&kept.set, set));
+            let made = || Arc::new(ServiceDocuments::new(name.clone(), Arc::clone(set)));
+            (name.clone(), kept.map_or_else(made, Arc::clone))
+        });
+        Self { services: services.collect(), snapshot, json: OnceLock::new() }
+    }
+
+    /// The snapshot's revision.
+    pub(super) fn revision(&self) -> u64 {
+        self.snapshot.revision
+    }
+
+    /// By name; takes any text, as a client may ask for any.
+    pub(super) fn service(&self, name: &str) -> Option<&Arc<ServiceDocuments>> {
+        self.services.get(name)
+    }
+
+    /// `{"revision", "services"}`, made of the services' own documents, so that only what changed is serialised.
+    pub(super) fn json(&self) -> Result<&Document, serde_json::Error> {
+        get_or_try_init(&self.json, || {
+            let mut bytes = format!("{{\"revision\":{},\"services\":[", self.snapshot.revision).into_bytes();
+            for (index, service) in self.services.values().enumerate() {
+                if index > 0 {
+                    bytes.push(b',');
+                }
+                bytes.extend_from_slice(&service.json()?.bytes);
+            }
+            bytes.extend_from_slice(b"]}");
+            Ok(Document::new(self.snapshot.revision, bytes))
+        })
+    }
+}
+
+fn get_or_try_init<E>(cell: &OnceLock<Document>, make: impl FnOnce() -> Result<Document, E>) -> Result<&Document, E> {
+    match cell.get() {
+        Some(made) => Ok(made),
+        None => make().map(|made| cell.get_or_init(|| made)),
+    }
+}
+
+/// The newest snapshot's documents.
+#[derive(Debug)]
+pub(super) struct Documents(RwLock<Arc<SnapshotDocuments>>);
+
+impl Documents {
+    pub(super) fn new() -> Self {
+        let nothing = SnapshotDocuments { snapshot: Arc::default(), services: BTreeMap::new(), json: OnceLock::new() };
+        Self(RwLock::new(Arc::new(nothing)))
+    }
+
+    /// The snapshot's documents, shared with those of the snapshot before as far as services are the same.
+    pub(super) fn of(&self, snapshot: &Arc<Snapshot>) -> Arc<SnapshotDocuments> {
+        let current = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        if Arc::ptr_eq(&current.snapshot, snapshot) {
+            return current;
+        }
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current.snapshot, snapshot) {
+            *current = Arc::new(SnapshotDocuments::new(Arc::clone(snapshot), &current));
+        }
+        Arc::clone(&current)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::api) fn backend(id: &str, address: &str, port: u16) -> Backend {
+        Backend {
+            id: id.to_owned(),
+            address: address.parse().expect("an address"),
+            port,
+            zone: None,
+            weight: 1,
+            state: crate::model::BackendState::Up,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    fn set(revision: u64, backends: &[(&str, &str, u16)]) -> Arc<ServiceSet> {
+        let backends = backends.iter().map(|(id, address, port)| backend(id, address, *port)).collect();
+        Arc::new(ServiceSet { revision, backends })
+    }
+
+    fn snapshot(revision: u64, services: &[(&str, &Arc<ServiceSet>)]) -> Arc<Snapshot> {
+        let services = services.iter().map(|(name, set)| (name.parse().expect("a name"), Arc::clone(set)));
+        Arc::new(Snapshot { revision, services: services.collect() })
+    }
+
+    #[test]
+    fn writes_json_and_text() {
+        let documents = Documents::new();
+        let web = set(2, &[("i-1", "10.0.0.1", 80), ("i-2", "2001:db8::1", 8080)]);
+        let all = documents.of(&snapshot(3, &[("db", &set(3, &[])), ("web", &web)]));
+        assert_eq!(all.service("web").expect("web").text().bytes, "10.0.0.1:80\n[2001:db8::1]:8080\n");
+        assert_eq!(all.service("db").expect("db").text().bytes, "");
+        let json: serde_json::Value = serde_json::from_slice(&all.json().expect("JSON").bytes).expect("JSON");
+        assert_eq!(json["revision"], 3);
+        assert_eq!(json["services"][0], serde_json::json!({"name": "db", "revision": 3, "backends": []}));
+        assert_eq!(
+            json["services"][1]["backends"][1],
+            serde_json::json!({"id": "i-2", "address": "2001:db8::1", "port": 8080, "zone": null, "weight": 1,
+                "state": "up", "tags": {}})
+        );
+    }
+
+    #[test]
+    fn serialises_once_and_keeps_what_did_not_change() {
+        let documents = Documents::new();
+        let (web, db) = (set(1, &[("i-1", "10.0.0.1", 80)]), set(1, &[]));
+        let first = snapshot(1, &[("db", &db), ("web", &web)]);
+        let before = documents.of(&first);
+        assert!(Arc::ptr_eq(&before, &documents.of(&first)));
+        let bytes = before.service("web").expect("web").json().expect("JSON").bytes.as_ptr();
+        let after = documents.of(&snapshot(2, &[("db", &set(2, &[("i-2", "10.0.0.2", 80)])), ("web", &web)]));
+        assert_eq!(after.service("web").expect("web").json().expect("JSON").bytes.as_ptr(), bytes);
+        assert!(!Arc::ptr_eq(after.service("db").expect("db"), before.service("db").expect("db")));
+    }
+
+    #[test]
+    fn equal_revisions_of_different_content_have_different_tags() {
+        let tag = |address| {
+            let all = Documents::new().of(&snapshot(1, &[("web", &set(1, &[("i-1", address, 80)]))]));
+            let web = all.service("web").expect("web");
+            [web.json().expect("JSON").etag.clone(), web.text().etag.clone(), all.json().expect("JSON").etag.clone()]
+        };
+        let all: std::collections::HashSet<_> = tag("10.0.0.1").into_iter().chain(tag("10.0.0.2")).collect();
+        assert_eq!(all.len(), 6);
+        assert_eq!(tag("10.0.0.1"), tag("10.0.0.1"));
+    }
+}

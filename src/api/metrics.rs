@@ -1,0 +1,236 @@
+//! `GET /metrics`: OpenMetrics text, encoded from the reports when asked for. There is no second set of counters.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::{Response, StatusCode};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::Registry;
+
+use super::Sources;
+use super::error::Problem;
+use super::route::{Body, respond_as};
+use crate::model::Name;
+use crate::{frontend, registry};
+
+/// The media type of OpenMetrics text (OpenMetrics 1.0, "Protocol Negotiation").
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The encoder.
+#[derive(Debug)]
+pub(super) struct Metrics(Registry);
+
+impl Metrics {
+    pub(super) fn new(sources: Sources) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Reports(sources)));
+        Self(registry)
+    }
+
+    /// The answer.
+    pub(super) fn answer(&self) -> Result<Response<Body>, Problem> {
+        let mut body = String::new();
+        text::encode(&mut body, &self.0).map_err(|error| Problem::Internal { why: error.to_string() })?;
+        Ok(respond_as(StatusCode::OK, OPEN_METRICS, body))
+    }
+}
+
+#[derive(Debug)]
+struct Reports(Sources);
+
+impl Collector for Reports {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let report = Arc::clone(&self.0.registry.borrow());
+        let frontends = Arc::clone(&self.0.frontends.borrow());
+        let frontends: Vec<_> = frontends.iter().map(|(name, report)| (name, Arc::clone(&report.borrow()))).collect();
+        let mut families = Families(encoder);
+        self.elasticd(&mut families)?;
+        providers(&mut families, &report)?;
+        services(&mut families, &report)?;
+        of_frontends(&mut families, &frontends)?;
+        process(&mut families, self.0.started)
+    }
+}
+
+impl Reports {
+    fn elasticd(&self, families: &mut Families<'_>) -> fmt::Result {
+        let mut build = families.0.encode_descriptor(
+            "elasticd_build",
+            "The version of elasticd that runs.",
+            None,
+            MetricType::Info,
+        )?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        let ready = u64::from(*self.0.ready.borrow());
+        families.gauge("elasticd_ready", "Whether elasticd is ready: 0 or 1.", ready)?;
+        let revision = self.0.snapshot.borrow().as_ref().map_or(0, |snapshot| snapshot.revision);
+        families.gauge("elasticd_snapshot_revision", "The snapshot's revision; 0 before there is one.", revision)
+    }
+}
+
+fn providers(families: &mut Families<'_>, report: &registry::Report) -> fmt::Result {
+    let mut all = families.labelled("provider", || report.providers.iter());
+    all.counters("elasticd_provider_polls", "Polls, failed ones included.", |p| p.polls)?;
+    all.counters("elasticd_provider_failures", "Failed polls.", |p| p.failures)?;
+    all.counters("elasticd_provider_throttles", "Polls refused because of too many calls.", |p| p.throttles)?;
+    all.gauges("elasticd_provider_instances", "Instances in the last complete answer.", |p| Some(p.instances))?;
+    all.gauges(
+        "elasticd_provider_last_success_timestamp_seconds",
+        "When the provider last answered in full; 0 if it has not since elasticd started.",
+        |p| Some(p.last_success.map_or(0.0, unix_seconds)),
+    )?;
+    all.gauges("elasticd_provider_poll_duration_seconds", "How long the last poll took.", |p| Some(p.last_duration))
+}
+
+fn services(families: &mut Families<'_>, report: &registry::Report) -> fmt::Result {
+    let mut all = families.labelled("service", || report.services.iter());
+    all.gauges("elasticd_service_backends", "Backends in the snapshot; absent while nothing is known.", |s| {
+        s.backends
+    })?;
+    all.gauges("elasticd_service_excluded", "Instances that did not become backends.", |s| Some(s.exclusions.len()))?;
+    all.gauges("elasticd_service_held", "Whether a newly observed set is held back: 0 or 1.", |s| {
+        Some(u64::from(s.held.is_some()))
+    })?;
+    all.gauges(
+        "elasticd_service_observed_timestamp_seconds",
+        "When the service's provider last answered for it in full; 0 if it never has.",
+        |s| Some(s.observed.map_or(0.0, unix_seconds)),
+    )
+}
+
+fn of_frontends(families: &mut Families<'_>, frontends: &[(&Name, Arc<frontend::Report>)]) -> fmt::Result {
+    let mut all = families.labelled("frontend", || frontends.iter().map(|(name, report)| (*name, &**report)));
+    all.counters("elasticd_frontend_applies", "Attempts that changed a file or asked for a reload.", |f| f.applies)?;
+    all.counters("elasticd_frontend_failures", "Attempts that failed.", |f| f.failures)?;
+    all.counters("elasticd_frontend_reloads", "Reloads asked for.", |f| f.reloads)?;
+    all.gauges(
+        "elasticd_frontend_proven_revision",
+        "The revision last proven to run; absent before the first.",
+        |f| f.proven_revision,
+    )?;
+    all.gauges("elasticd_frontend_in_sync", "Whether the newest snapshot is proven to run: 0 or 1.", |f| {
+        Some(u64::from(f.phase == frontend::Phase::Proven))
+    })
+}
+
+/// What `/proc/self` tells, under the names Prometheus's own clients use.
+fn process(families: &mut Families<'_>, started: SystemTime) -> fmt::Result {
+    families.gauge("process_start_time_seconds", "When elasticd started.", unix_seconds(started))?;
+    // Where /proc is not to be had, these are left out.
+    let Ok(myself) = procfs::process::Process::myself() else { return Ok(()) };
+    if let Ok(stat) = myself.stat() {
+        families.gauge("process_resident_memory_bytes", "Memory in use.", stat.rss * procfs::page_size())?;
+        // Ticks of a hundredth of a second: exact as a float for a million years.
+        let seconds = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
+        families.counter("process_cpu_seconds", "Processor time used.", seconds)?;
+    }
+    match myself.fd_count() {
+        Ok(open) => families.gauge("process_open_fds", "Open file descriptors.", open),
+        Err(_) => Ok(()),
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Writes metric families.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl<'a> Families<'a> {
+    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter(&value, None::<&Exemplar<[(&str, &str); 0], f64>>)
+    }
+
+    fn labelled<'r, R: 'r, I: Iterator<Item = (&'r Name, &'r R)>, F: Fn() -> I>(
+        &mut self,
+        label: &'static str,
+        all: F,
+    ) -> Labelled<'_, 'a, F> {
+        Labelled { families: self, label, all }
+    }
+}
+
+/// Writes families with one sample for each of `all`.
+struct Labelled<'f, 'a, F> {
+    families: &'f mut Families<'a>,
+    label: &'static str,
+    all: F,
+}
+
+impl<'r, R: 'r, I: Iterator<Item = (&'r Name, &'r R)>, F: Fn() -> I> Labelled<'_, '_, F> {
+    fn gauges<V: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: impl Fn(&R) -> Option<V>) -> fmt::Result {
+        let mut metric = self.families.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (of, report) in (self.all)() {
+            if let Some(value) = value(report) {
+                metric.encode_family(&[(self.label, of.as_str())])?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counters(&mut self, name: &str, help: &str, value: impl Fn(&R) -> u64) -> fmt::Result {
+        let mut metric = self.families.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (of, report) in (self.all)() {
+            metric
+                .encode_family(&[(self.label, of.as_str())])?
+                .encode_counter(&value(report), None::<&Exemplar<[(&str, &str); 0], f64>>)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::api::status::tests::feeds;
+
+    #[tokio::test]
+    async fn encodes_the_reports() {
+        let (feeds, sources) = feeds();
+        feeds.nginx.send_modify(|report| {
+            let report = Arc::make_mut(report);
+            (report.phase, report.proven_revision, report.reloads) = (frontend::Phase::Proven, Some(8), 3);
+        });
+        let response = Metrics::new(sources).answer().expect("an answer");
+        assert_eq!(response.headers()["content-type"], OPEN_METRICS);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8(body.to_vec()).expect("UTF-8");
+        for line in [
+            concat!("elasticd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "# TYPE elasticd_ready gauge",
+            "elasticd_ready 0",
+            "elasticd_snapshot_revision 8",
+            "# TYPE elasticd_provider_polls counter",
+            "elasticd_provider_polls_total{provider=\"prod\"} 9",
+            "elasticd_provider_failures_total{provider=\"prod\"} 2",
+            "elasticd_provider_throttles_total{provider=\"prod\"} 1",
+            "elasticd_provider_instances{provider=\"prod\"} 12",
+            "elasticd_provider_poll_duration_seconds{provider=\"prod\"} 0.25",
+            "elasticd_service_backends{service=\"web\"} 1",
+            "elasticd_service_excluded{service=\"web\"} 2",
+            "elasticd_service_held{service=\"web\"} 1",
+            "elasticd_service_held{service=\"db\"} 0",
+            "elasticd_service_observed_timestamp_seconds{service=\"db\"} 0.0",
+            "elasticd_frontend_reloads_total{frontend=\"nginx\"} 3",
+            "elasticd_frontend_proven_revision{frontend=\"nginx\"} 8",
+            "elasticd_frontend_in_sync{frontend=\"nginx\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");
+        }
+        assert!(!text.contains("elasticd_service_backends{service=\"db\"}"), "nothing is known of it");
+        assert!(text.contains("\nprocess_start_time_seconds 1"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,201 @@
+//! The query socket: HTTP/1.1 over a Unix socket, and optionally the health and metrics resources over TCP.
+//!
+//! [`Api::bind`] does all that can fail; [`Api::serve`] cannot fail. Everything answered is read from [`Sources`].
+
+mod documents;
+mod error;
+mod health;
+mod metrics;
+mod route;
+mod server;
+mod services;
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Name, Snapshot};
+use crate::sys::unix_socket;
+use crate::{frontend, registry};
+use route::{Answers, Surface};
+
+/// Connections the metrics listener serves at once. A scraper needs one or two; what is beyond waits.
+const METRICS_CONNECTIONS: usize = 32;
+
+/// Where the API listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The query socket's path.
+    pub socket: PathBuf,
+    /// Its permission bits, 0 to 0o777.
+    pub mode: u32,
+    /// Its group; that of the process (or of a set-group-id directory) if none is given.
+    pub gid: Option<u32>,
+    /// Connections served at once on the query socket, at least 1; what is beyond waits. By default
+    /// [`Config::MAX_CONNECTIONS`].
+    pub max_connections: usize,
+    /// A TCP address that serves `/metrics`, `/healthz` and `/readyz` and nothing else. Off unless given.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Config {
+    /// The default of [`max_connections`](Self::max_connections): the file descriptors a service gets by default
+    /// (systemd's soft `LimitNOFILE`) are as many.
+    pub const MAX_CONNECTIONS: usize = 1024;
+}
+
+/// What the API answers from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The newest snapshot. `None`: nothing is known yet.
+    pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What the registry says of itself.
+    pub registry: watch::Receiver<Arc<registry::Report>>,
+    /// What each frontend's worker says of itself, by frontend.
+    pub frontends: watch::Receiver<Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>>,
+    /// Whether elasticd is ready.
+    pub ready: watch::Receiver<bool>,
+    /// When elasticd started.
+    pub started: SystemTime,
+}
+
+/// What a client may take of time and memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From the first byte of a request to the end of its headers.
+    pub header: Duration,
+    /// From the end of an answer, or the start of a connection, to the first byte of the next request.
+    pub idle: Duration,
+    /// From the end of a request's headers until the client has taken the whole answer.
+    pub request: Duration,
+    /// How long requests under way may take to end after shutdown was asked for.
+    pub drain: Duration,
+    /// The longest request line and headers together, in bytes, at least 8192 (hyper's minimum); less counts as that.
+    pub header_bytes: usize,
+    /// The first pause after an accept that failed; it doubles with each failure in a row, up to [`Limits::MAX_PAUSE`].
+    pub accept_pause: Duration,
+}
+
+impl Limits {
+    /// The longest pause after an accept that failed.
+    pub const MAX_PAUSE: Duration = Duration::from_secs(1);
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            // Longer than the 60 s after which nginx (`keepalive_timeout` in an upstream, and lua's `setkeepalive`)
+            // closes its side, so that no request is sent into a connection that we are just closing.
+            idle: Duration::from_secs(75),
+            request: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+            header_bytes: 16 * 1024,
+            accept_pause: Duration::from_millis(5),
+        }
+    }
+}
+
+/// Why the API cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The query socket.
+    #[error(transparent)]
+    Socket(#[from] unix_socket::Error),
+    /// The metrics listener.
+    #[error(
+        "cannot serve metrics on {address}: {cause}; set api.metrics to a free address of this machine, or leave it out"
+    )]
+    Metrics {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// The API's listeners, bound and not yet served.
+#[derive(Debug)]
+pub struct Api {
+    query: unix_socket::Listener,
+    metrics: Option<TcpListener>,
+    max_connections: usize,
+    answers: Arc<Answers>,
+    limits: Limits,
+}
+
+impl Api {
+    /// Binds all listeners. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps a listener from its address; nothing is left behind but the socket's `.lock` file.
+    pub fn bind(config: &Config, sources: Sources) -> Result<Self, Error> {
+        let metrics = config.metrics.map(bind_tcp).transpose()?;
+        let query = unix_socket::bind(&config.socket, config.mode, config.gid)?;
+        Ok(Self {
+            query,
+            metrics,
+            max_connections: config.max_connections.max(1),
+            answers: Arc::new(Answers::new(sources)),
+            limits: Limits::default(),
+        })
+    }
+
+    /// With other limits than the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The address the metrics listener got, if there is one: the port that port 0 became.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until `shutdown`, then ends requests under way within [`Limits::drain`].
+    ///
+    /// # Panics
+    ///
+    /// If answering a request panics: the process should not live on half-working.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let Self { query, metrics, max_connections, answers, limits } = self;
+        let server = |surface, connections| server::Server {
+            surface,
+            connections,
+            answers: Arc::clone(&answers),
+            limits: limits.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let metrics = async {
+            if let Some(listener) = metrics {
+                server(Surface::Metrics, METRICS_CONNECTIONS).run(listener).await;
+            }
+        };
+        tokio::join!(server(Surface::Query, max_connections).run(query), metrics);
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Error> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    bind().map_err(|cause| Error::Metrics { address, cause })
+}
+
+/// Whole seconds since `then`; 0 if the clock was set back meanwhile.
+fn age_seconds(then: SystemTime) -> u64 {
+    then.elapsed().map_or(0, |age| age.as_secs())
+}

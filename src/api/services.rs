@@ -1,0 +1,135 @@
+//! `GET /v1/services` and `GET /v1/services/{name}`: backends at a revision.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hyper::header::{AGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::{Response, StatusCode};
+
+use super::documents::{Document, SnapshotDocuments};
+use super::error::{MAX_KNOWN, Problem, echo};
+use super::route::{Answers, Body, Format, JSON, TEXT, respond, respond_as};
+use super::{Sources, age_seconds};
+use crate::model::Name;
+use crate::registry::{Report, ServiceReport};
+
+/// The revision at which what is answered last changed.
+const REVISION: HeaderName = HeaderName::from_static("x-elasticd-revision");
+
+/// All services. Its age is that of the service observed longest ago.
+pub(super) fn all(answers: &Answers, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
+    let documents = newest(answers).ok_or_else(|| Problem::NotYet { why: "no snapshot exists yet".to_owned() })?;
+    let document = documents.json().map_err(internal)?;
+    let observed = {
+        let report = answers.sources.registry.borrow();
+        let served = |name: &Name| documents.service(name.as_str()).is_some();
+        report.services.iter().filter(|(name, _)| served(name)).filter_map(|(_, service)| service.observed).min()
+    };
+    Ok(represent(document, JSON, documents.revision(), observed, asked))
+}
+
+/// One service.
+pub(super) fn one(answers: &Answers, name: &str, format: Format, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
+    let documents = newest(answers);
+    let Some(service) = documents.as_ref().and_then(|documents| documents.service(name)) else {
+        return Err(absent(&answers.sources, name));
+    };
+    let (document, media_type) = match format {
+        Format::Json => (service.json().map_err(internal)?, JSON),
+        Format::Text => (service.text(), TEXT),
+    };
+    let observed = answers.sources.registry.borrow().services.get(name).and_then(|report| report.observed);
+    Ok(represent(document, media_type, service.revision(), observed, asked))
+}
+
+fn newest(answers: &Answers) -> Option<Arc<SnapshotDocuments>> {
+    // Cloned first: a borrow would keep the registry from writing while documents are looked up.
+    let snapshot = answers.sources.snapshot.borrow().clone()?;
+    Some(answers.documents.of(&snapshot))
+}
+
+fn internal(error: serde_json::Error) -> Problem {
+    Problem::Internal { why: error.to_string() }
+}
+
+fn represent(
+    document: &Document,
+    media_type: &'static str,
+    revision: u64,
+    observed: Option<SystemTime>,
+    asked: &HeaderMap,
+) -> Response<Body> {
+    let mut response = if matches_any(asked, &document.etag) {
+        respond(StatusCode::NOT_MODIFIED, "")
+    } else {
+        respond_as(StatusCode::OK, media_type, document.bytes.clone())
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, document.etag.clone());
+    headers.insert(REVISION, HeaderValue::from(revision));
+    if let Some(observed) = observed {
+        headers.insert(AGE, HeaderValue::from(age_seconds(observed)));
+    }
+    response
+}
+
+/// Weak comparison with a list of entity tags, or with `*` (RFC 9110, 13.1.2).
+fn matches_any(asked: &HeaderMap, etag: &HeaderValue) -> bool {
+    let lists = asked.get_all(IF_NONE_MATCH).iter().map(HeaderValue::as_bytes);
+    lists
+        .flat_map(|list| list.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
+}
+
+/// Why the snapshot lacks a service.
+fn absent(sources: &Sources, name: &str) -> Problem {
+    let report = Arc::clone(&sources.registry.borrow());
+    if let Some(service) = report.services.get(name) {
+        return Problem::NotYet { why: format!("service {name}: {}", awaited(service, &report)) };
+    }
+    let snapshot = sources.snapshot.borrow().clone();
+    if report.services.is_empty() && snapshot.is_none() {
+        return Problem::NotYet { why: "no snapshot exists yet".to_owned() };
+    }
+    let served = snapshot.iter().flat_map(|snapshot| snapshot.services.keys());
+    let known: BTreeSet<&Name> = report.services.keys().chain(served).collect();
+    Problem::UnknownService {
+        name: echo(name),
+        more: known.len().saturating_sub(MAX_KNOWN),
+        known: known.into_iter().take(MAX_KNOWN).map(Name::to_string).collect(),
+    }
+}
+
+/// What a service without a set waits for.
+pub(super) fn awaited(service: &ServiceReport, report: &Report) -> String {
+    if let Some(hold) = &service.held {
+        return format!("held back: {hold}");
+    }
+    let provider = &service.provider;
+    match report.providers.get(provider).and_then(|provider| provider.error.as_deref()) {
+        Some(error) => format!("waiting for provider {provider}, whose last poll failed: {error}"),
+        None => format!("waiting for the first complete answer of provider {provider}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (IF_NONE_MATCH, HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn compares_tags_weakly_in_lists_over_several_headers() {
+        let etag = HeaderValue::from_static("\"7-ab\"");
+        for hit in [&["\"7-ab\""][..], &["W/\"7-ab\""], &["*"], &["\"x\" , \"7-ab\""], &["\"x\"", "W/\"7-ab\",\"y\""]] {
+            assert!(matches_any(&asked(hit), &etag), "{hit:?}");
+        }
+        for miss in [&[][..], &["\"7-a\""], &["7-ab"], &["w/\"7-ab\""], &[""], &["\"*\""]] {
+            assert!(!matches_any(&asked(miss), &etag), "{miss:?}");
+        }
+    }
+}

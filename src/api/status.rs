@@ -1,0 +1,244 @@
+//! `GET /v1/status`: how old everything is, what is held back, and what each frontend was proven to run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hyper::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::error::Problem;
+use super::route::{Body, JSON, respond_as};
+use super::{Sources, age_seconds};
+use crate::model::{self, Name};
+use crate::registry::guard::Hold;
+use crate::{frontend, registry};
+
+/// Exclusions listed for each service.
+pub const MAX_EXCLUSIONS: usize = 100;
+
+/// elasticd's standing, as the API answers it. Ages are in whole seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// elasticd's version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// The snapshot's revision; none before there is a snapshot.
+    pub revision: Option<u64>,
+    /// By name.
+    pub providers: BTreeMap<Name, Provider>,
+    /// By name.
+    pub services: BTreeMap<Name, Service>,
+    /// By name.
+    pub frontends: BTreeMap<Name, Frontend>,
+    /// Why the last known good could not be written, while it cannot.
+    pub state_error: Option<String>,
+}
+
+/// One provider's standing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provider {
+    /// The provider's type.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Seconds since it last answered in full; none if it has not since elasticd started.
+    pub age_seconds: Option<u64>,
+    /// Instances in the last complete answer.
+    pub instances: usize,
+    /// How long the last poll took, in seconds.
+    pub poll_seconds: f64,
+    /// Polls since start, failed ones included.
+    pub polls: u64,
+    /// Failed polls since start.
+    pub failures: u64,
+    /// Polls refused because of too many calls, since start.
+    pub throttles: u64,
+    /// The last poll's error; none once one succeeds.
+    pub error: Option<String>,
+}
+
+/// One service's standing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The provider its instances come from.
+    pub provider: Name,
+    /// How many backends it has; none while nothing is known.
+    pub backends: Option<usize>,
+    /// The revision at which they last changed.
+    pub revision: u64,
+    /// Seconds since its provider last answered for it in full.
+    pub age_seconds: Option<u64>,
+    /// The set stems from the state directory, and no poll has confirmed it yet.
+    pub restored: bool,
+    /// The newly observed set that is held back.
+    pub held: Option<Held>,
+    /// Instances that did not become backends.
+    pub exclusions: Exclusions,
+}
+
+/// Why an observed set is held back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// In one word: `empty` or `drop`.
+    pub reason: String,
+    /// In a sentence, with the remedy.
+    pub message: String,
+}
+
+/// Instances that did not become backends of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exclusions {
+    /// All of them.
+    pub count: usize,
+    /// Those among them that somebody must mend.
+    pub faults: usize,
+    /// Up to [`MAX_EXCLUSIONS`] of them, faults first, then by id.
+    pub first: Vec<Exclusion>,
+}
+
+/// One instance that did not become a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exclusion {
+    /// The instance's id.
+    pub id: String,
+    /// The rule that kept it out, in one word.
+    pub reason: String,
+    /// The same in a sentence.
+    pub message: String,
+}
+
+/// One frontend's standing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frontend {
+    /// The frontend's type.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// What its worker is at: `waiting`, `applying`, `not_running`, `proven` or `failed`.
+    pub phase: String,
+    /// The revision it was last proven to run.
+    pub proven_revision: Option<u64>,
+    /// Seconds since that was proven.
+    pub proven_age_seconds: Option<u64>,
+    /// The newest revision that it should run.
+    pub wanted_revision: Option<u64>,
+    /// The PID last signalled or seen.
+    pub pid: Option<i32>,
+    /// Why the last attempt failed; none once one succeeds.
+    pub error: Option<String>,
+    /// Attempts that changed a file or asked for a reload, since start.
+    pub applies: u64,
+    /// Attempts that failed, since start.
+    pub failures: u64,
+    /// Reloads asked for, since start.
+    pub reloads: u64,
+}
+
+/// The answer.
+pub(super) fn answer(sources: &Sources) -> Result<Response<Body>, Problem> {
+    let body =
+        serde_json::to_vec(&Status::of(sources)).map_err(|error| Problem::Internal { why: error.to_string() })?;
+    Ok(respond_as(StatusCode::OK, JSON, body))
+}
+
+impl Status {
+    /// What the sources say now.
+    pub fn of(sources: &Sources) -> Self {
+        // Cloned, so that no writer waits while this is put together.
+        let report = Arc::clone(&sources.registry.borrow());
+        let frontends = Arc::clone(&sources.frontends.borrow());
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: age_seconds(sources.started),
+            ready: *sources.ready.borrow(),
+            revision: sources.snapshot.borrow().as_ref().map(|snapshot| snapshot.revision),
+            providers: report.providers.iter().map(|(name, report)| (name.clone(), report.into())).collect(),
+            services: report.services.iter().map(|(name, report)| (name.clone(), report.into())).collect(),
+            frontends: frontends.iter().map(|(name, report)| (name.clone(), (&**report.borrow()).into())).collect(),
+            state_error: report.state_error.clone(),
+        }
+    }
+}
+
+impl From<&registry::ProviderReport> for Provider {
+    fn from(report: &registry::ProviderReport) -> Self {
+        Self {
+            type_name: report.type_name.to_owned(),
+            age_seconds: report.last_success.map(age_seconds),
+            instances: report.instances,
+            poll_seconds: report.last_duration,
+            polls: report.polls,
+            failures: report.failures,
+            throttles: report.throttles,
+            error: report.error.clone(),
+        }
+    }
+}
+
+impl From<&registry::ServiceReport> for Service {
+    fn from(report: &registry::ServiceReport) -> Self {
+        Self {
+            provider: report.provider.clone(),
+            backends: report.backends,
+            revision: report.revision,
+            age_seconds: report.observed.map(age_seconds),
+            restored: report.restored,
+            held: report.held.as_ref().map(Held::from),
+            exclusions: report.exclusions.as_slice().into(),
+        }
+    }
+}
+
+impl From<&Hold> for Held {
+    fn from(hold: &Hold) -> Self {
+        Self { reason: tag_of(hold), message: hold.to_string() }
+    }
+}
+
+impl From<&[model::Exclusion]> for Exclusions {
+    fn from(all: &[model::Exclusion]) -> Self {
+        let faults = || all.iter().filter(|exclusion| exclusion.reason.is_fault());
+        // Most of a provider's instances belong elsewhere; the few that should have belonged here must not drown.
+        let others = all.iter().filter(|exclusion| !exclusion.reason.is_fault());
+        let first = faults().chain(others).take(MAX_EXCLUSIONS).map(Exclusion::from).collect();
+        Self { count: all.len(), faults: faults().count(), first }
+    }
+}
+
+impl From<&model::Exclusion> for Exclusion {
+    fn from(exclusion: &model::Exclusion) -> Self {
+        let reason = &exclusion.reason;
+        Self { id: exclusion.id.clone(), reason: tag_of(reason), message: reason.to_string() }
+    }
+}
+
+impl From<&frontend::Report> for Frontend {
+    fn from(report: &frontend::Report) -> Self {
+        Self {
+            type_name: report.type_name.clone(),
+            phase: text_of(serde_json::to_value(report.phase).ok().as_ref()),
+            proven_revision: report.proven_revision,
+            proven_age_seconds: report.proven_at.map(age_seconds),
+            wanted_revision: report.wanted_revision,
+            pid: report.pid,
+            error: report.error.clone(),
+            applies: report.applies,
+            failures: report.failures,
+            reloads: report.reloads,
+        }
+    }
+}
+
+/// The tag that an enum serialises with, so that the words are written down once, where the enum is.
+fn tag_of(reason: &impl Serialize) -> String {
+    text_of(serde_json::to_value(reason).ok().as_ref().and_then(|value| value.get("reason")))
+}
+
+fn text_of(value: Option<&serde_json::Value>) -> String {
+    value.and_then(serde_json::Value::as_str).unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+pub(super) mod tests;
