@@ -24,8 +24,13 @@
 //! | [`cli`] | one file per subcommand |
 
 pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod frontend;
 pub mod model;
 pub mod provider;
+mod readiness;
 pub mod registry;
+mod supervisor;
 pub mod sys;

@@ -1,3 +1,7 @@
 //! The `elasticd` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    elasticd::cli::main()
+}

@@ -1,0 +1,369 @@
+//! The composition root: [`App::build`] does all that can fail, [`App::run`] supervises, reloads and drains.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook_tokio::Signals;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::config::{self, Config, Fault, Faults};
+use crate::frontend::{self, Worker};
+use crate::model::{Name, Selector};
+use crate::provider::{Observation, poll};
+use crate::readiness;
+use crate::registry::{self, Registry};
+use crate::supervisor::Supervisor;
+use crate::sys::lock::{self, DirectoryLock};
+use crate::sys::{reaper, systemd};
+
+/// How long a change under way may take to end after a stop was asked for. What does not end is taken up again at the
+/// next start, from its apply record.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Observations that may wait for the registry.
+const QUEUE: usize = 16;
+
+/// Why elasticd did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] Faults),
+    /// The state directory cannot be created.
+    #[error("cannot create `state_dir` {path}: {source}; create it, writable for elasticd's user")]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state directory cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// A socket cannot be opened.
+    #[error(transparent)]
+    Api(#[from] api::Error),
+    /// A frontend's worker cannot be built.
+    #[error("frontends.{name}: {source}")]
+    Frontend {
+        /// The frontend.
+        name: Name,
+        /// Why.
+        source: frontend::BuildError,
+    },
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(#[source] io::Error),
+    /// A part of elasticd ended that never should.
+    #[error("{0} ended unexpectedly; elasticd stops rather than live on half-working")]
+    Ended(String),
+}
+
+impl From<&Error> for ExitCode {
+    /// The codes are those of sysexits.h, as far as it has one.
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Config(_) => Self::from(78),
+            Error::Ended(_) => Self::from(70),
+            Error::StateDir { .. } | Error::Lock(_) | Error::Api(_) | Error::Frontend { .. } | Error::Signals(_) => {
+                Self::from(1)
+            }
+        }
+    }
+}
+
+/// Everything elasticd consists of, built and not yet running.
+#[expect(missing_debug_implementations, reason = "the stream of signals has none")]
+pub struct App {
+    file: PathBuf,
+    config: Config,
+    registry: Registry,
+    workers: Vec<Worker>,
+    api: Api,
+    ready: watch::Sender<bool>,
+    frontends: watch::Sender<Frontends>,
+    signals: Signals,
+    lock: DirectoryLock,
+}
+
+/// Where each frontend's worker says how it stands.
+type Frontends = Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>;
+
+impl App {
+    /// Builds everything that `config`, read from `file`, asks for.
+    ///
+    /// # Errors
+    ///
+    /// Something could not be built; nothing has been started.
+    pub async fn build(file: PathBuf, config: Config) -> Result<Self, Error> {
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
+        let lock = lock::lock(&config.state_dir)?;
+        let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
+        let registry = Registry::build(config.services.clone(), provider_types(&config), &config.state_dir);
+        let workers = config
+            .frontends
+            .iter()
+            .map(|f| build_worker(f, &config, &registry.snapshots()))
+            .collect::<Result<_, _>>()?;
+        let ready = watch::Sender::new(false);
+        let frontends = watch::Sender::new(Frontends::default());
+        let sources = api::Sources {
+            snapshot: registry.snapshots(),
+            registry: registry.report(),
+            frontends: frontends.subscribe(),
+            ready: ready.subscribe(),
+            started: SystemTime::now(),
+        };
+        let api = Api::bind(&config.api, sources)?;
+        Ok(Self { file, config, registry, workers, api, ready, frontends, signals, lock })
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// SIGHUP reloads the configuration; one with faults is reported and changes nothing. SIGUSR1 polls now.
+    ///
+    /// # Errors
+    ///
+    /// A part of elasticd ended by itself.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self { file, config, registry, workers, api, ready, frontends, mut signals, lock } = self;
+        let _held_until_the_end = lock;
+        tracing::info!(config = %file.display(), socket = %config.api.socket.display(), "started");
+        let (events, inbox) = mpsc::channel(QUEUE);
+        let mut house = House {
+            file,
+            snapshots: registry.snapshots(),
+            report: registry.report(),
+            config,
+            events,
+            refresh: watch::Sender::new(0),
+            frontends,
+            ready,
+            supervisor: Supervisor::default(),
+            pollers: BTreeMap::new(),
+            workers: BTreeMap::new(),
+        };
+        house.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
+        house.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
+        house.start_pollers().await;
+        for worker in workers {
+            house.start_worker(worker);
+        }
+        house.publish_frontends();
+        house.watch_readiness();
+        let ended = house.supervise(&mut signals).await;
+        systemd::stopping();
+        tracing::info!("stopping");
+        house.supervisor.drain(DRAIN).await;
+        ended
+    }
+}
+
+/// What runs, and what it was configured from.
+struct House {
+    file: PathBuf,
+    config: Config,
+    events: mpsc::Sender<registry::Event>,
+    snapshots: watch::Receiver<Option<Arc<crate::model::Snapshot>>>,
+    report: watch::Receiver<Arc<registry::Report>>,
+    refresh: watch::Sender<u64>,
+    frontends: watch::Sender<Frontends>,
+    ready: watch::Sender<bool>,
+    supervisor: Supervisor,
+    pollers: BTreeMap<Name, (Poller, CancellationToken)>,
+    workers: BTreeMap<Name, RunningWorker>,
+}
+
+/// All that a poller depends on: if none of it changes, a reload of the configuration leaves it alone.
+#[derive(PartialEq)]
+struct Poller {
+    provider: config::Provider,
+    selectors: Vec<Selector>,
+}
+
+struct RunningWorker {
+    config: frontend::Config,
+    stop: CancellationToken,
+    ended: CancellationToken,
+    report: watch::Receiver<Arc<frontend::Report>>,
+}
+
+impl House {
+    async fn supervise(&mut self, signals: &mut Signals) -> Result<(), Error> {
+        let watchdog = systemd::watchdog_interval();
+        let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_hours(1)));
+        loop {
+            tokio::select! {
+                ended = self.supervisor.ended() => return Err(Error::Ended(ended)),
+                _ = alive.tick() => systemd::alive(),
+                signal = signals.next() => match signal {
+                    Some(SIGHUP) => self.reload().await,
+                    Some(SIGUSR1) => {
+                        tracing::info!("polling now");
+                        self.refresh.send_modify(|asked| *asked += 1);
+                    }
+                    Some(SIGCHLD) => {
+                        if std::process::id() == 1 {
+                            reaper::reap_orphans();
+                        }
+                    }
+                    Some(SIGTERM | SIGINT) | None => return Ok(()),
+                    Some(_) => {}
+                },
+            }
+        }
+    }
+
+    /// Takes up what the configuration file now says, or, if anything is wrong with it, nothing.
+    async fn reload(&mut self) {
+        systemd::reloading();
+        match self.try_reload().await {
+            Ok(()) => tracing::info!("the configuration was reloaded"),
+            Err(error) => tracing::error!("the new configuration is refused, and the old one stays: {error}"),
+        }
+        systemd::ready();
+    }
+
+    async fn try_reload(&mut self) -> Result<(), Error> {
+        let new = tokio::task::block_in_place(|| Config::load(&self.file))?;
+        let fixed = [("state_dir", new.state_dir != self.config.state_dir), ("api", new.api != self.config.api)];
+        let fault = |key: &str| Fault {
+            place: Some(self.file.display().to_string()),
+            key: key.to_owned(),
+            message: "cannot change while elasticd runs: restart it".to_owned(),
+        };
+        let faults: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(key, _)| fault(key)).collect();
+        if !faults.is_empty() {
+            return Err(Faults(faults).into());
+        }
+        let changed: Vec<_> =
+            new.frontends.iter().filter(|f| self.workers.get(&f.name).is_none_or(|w| w.config != **f)).collect();
+        let workers: Vec<_> =
+            changed.into_iter().map(|f| build_worker(f, &new, &self.snapshots)).collect::<Result<_, _>>()?;
+        // From here on nothing can fail.
+        self.config = new;
+        let reconfigured = registry::Event::Reconfigured {
+            services: self.config.services.clone(),
+            providers: provider_types(&self.config),
+        };
+        // The registry only ends by being stopped or by a panic, of which the supervisor knows.
+        let _ = self.events.send(reconfigured).await;
+        self.workers.retain(|name, worker| {
+            let stays = self.config.frontends.iter().any(|frontend| frontend.name == *name);
+            if !stays {
+                worker.stop.cancel();
+            }
+            stays
+        });
+        for worker in workers {
+            self.start_worker(worker);
+        }
+        self.publish_frontends();
+        self.start_pollers().await;
+        Ok(())
+    }
+
+    /// Starts the pollers that the configuration asks for and do not run yet, and stops those it asks for no more.
+    async fn start_pollers(&mut self) {
+        let mut running = std::mem::take(&mut self.pollers);
+        for (name, provider) in self.config.providers.clone() {
+            let services = self.config.services.iter().filter(|service| service.provider == name);
+            let selectors: Vec<_> = services.map(|service| service.select.clone()).collect();
+            if selectors.is_empty() {
+                tracing::warn!(provider = %name, "no service uses this provider; it is not polled");
+                continue;
+            }
+            let poller = Poller { provider, selectors };
+            match running.remove(&name) {
+                Some((same, stop)) if same == poller => {
+                    self.pollers.insert(name, (same, stop));
+                }
+                changed => {
+                    if let Some((_, stop)) = changed {
+                        stop.cancel();
+                    }
+                    let stop = self.start_poller(&name, &poller).await;
+                    self.pollers.insert(name, (poller, stop));
+                }
+            }
+        }
+        for (_, stop) in running.into_values() {
+            stop.cancel();
+        }
+    }
+
+    async fn start_poller(&mut self, name: &Name, poller: &Poller) -> CancellationToken {
+        let built = poller.provider.config.build(&poller.selectors).await;
+        let (sender, mut observations) = mpsc::channel::<Observation>(1);
+        let events = self.events.clone();
+        let forward = async move {
+            while let Some(observation) = observations.recv().await {
+                if events.send(registry::Event::Observed(observation)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (name, pace, refresh) = (name.clone(), poller.provider.pace, self.refresh.subscribe());
+        self.supervisor.spawn(format!("the poller of {name}"), |stop| async move {
+            tokio::join!(poll::run(name, built, pace, refresh, sender, stop), forward);
+        })
+    }
+
+    /// Starts a worker, once the one it replaces has brought its change to an end.
+    fn start_worker(&mut self, worker: Worker) {
+        let name = worker.name().clone();
+        let Some(config) = self.config.frontends.iter().find(|frontend| frontend.name == name).cloned() else { return };
+        let report = worker.report();
+        let before = self.workers.remove(&name).map(|old| {
+            old.stop.cancel();
+            old.ended
+        });
+        let ended = CancellationToken::new();
+        let done = ended.clone().drop_guard();
+        let stop = self.supervisor.spawn(format!("the worker of {name}"), |stop| async move {
+            let _done = done;
+            if let Some(before) = before {
+                before.cancelled().await;
+            }
+            worker.run(stop).await;
+        });
+        self.workers.insert(name, RunningWorker { config, stop, ended, report });
+    }
+
+    fn publish_frontends(&self) {
+        let reports = self.workers.iter().map(|(name, worker)| (name.clone(), worker.report.clone()));
+        self.frontends.send_replace(Arc::new(reports.collect()));
+    }
+
+    fn watch_readiness(&mut self) {
+        let services = self.config.frontends.iter().map(|f| (f.name.clone(), f.services.clone())).collect();
+        let first_pass =
+            readiness::first_pass(self.report.clone(), self.frontends.subscribe(), services, self.ready.clone());
+        let status = readiness::status_line(self.report.clone());
+        self.supervisor.spawn("readiness".to_owned(), |stop| async move {
+            stop.run_until_cancelled(async { tokio::join!(first_pass, status) }).await;
+        });
+    }
+}
+
+fn provider_types(config: &Config) -> BTreeMap<Name, &'static str> {
+    config.providers.iter().map(|(name, provider)| (name.clone(), provider.config.type_name())).collect()
+}
+
+fn build_worker(
+    frontend: &frontend::Config,
+    config: &Config,
+    snapshots: &watch::Receiver<Option<Arc<crate::model::Snapshot>>>,
+) -> Result<Worker, Error> {
+    Worker::build(frontend.clone(), &config.state_dir, snapshots.clone())
+        .map_err(|source| Error::Frontend { name: frontend.name.clone(), source })
+}

@@ -1,0 +1,26 @@
+//! `elasticd check`.
+
+use std::path::Path;
+
+use super::{Exit, complain};
+use crate::config::Config;
+
+/// Reads the configuration and says what is wrong with it.
+pub fn run(file: &Path) -> Exit {
+    match Config::load(file) {
+        Ok(config) => {
+            let counts = [
+                (config.providers.len(), "provider"),
+                (config.services.len(), "service"),
+                (config.frontends.len(), "frontend"),
+            ];
+            let counts = counts.map(|(n, what)| format!("{n} {what}{}", if n == 1 { "" } else { "s" }));
+            println!("{}: good: {}", file.display(), counts.join(", "));
+            Exit::SUCCESS
+        }
+        Err(faults) => {
+            complain(&faults);
+            Exit::CONFIG
+        }
+    }
+}

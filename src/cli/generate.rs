@@ -1,0 +1,60 @@
+//! `elasticd completions` and `elasticd man`: what is made from the command line's own description.
+
+use clap::Command;
+use clap_complete::Shell;
+
+use super::{Exit, client, complain};
+
+/// Which shell.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Which page.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ManArgs {
+    /// The subcommand; without it, elasticd's own page
+    subcommand: Option<String>,
+}
+
+/// Prints a shell's completions.
+pub fn completions(args: &CompletionsArgs, mut command: Command) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "elasticd", &mut script);
+    print(&script)
+}
+
+/// Prints a manual page.
+pub fn man(args: &ManArgs, mut command: Command) -> Exit {
+    command.build();
+    let (page, title) = match &args.subcommand {
+        None => (command, "elasticd".to_owned()),
+        Some(name) => match command.find_subcommand(name) {
+            Some(subcommand) => (subcommand.clone(), format!("elasticd-{name}")),
+            None => {
+                complain(&format!("there is no subcommand {name:?}"));
+                return Exit::FAILURE;
+            }
+        },
+    };
+    let mut text = Vec::new();
+    match clap_mangen::Man::new(page).title(title).render(&mut text) {
+        Ok(()) => print(&text),
+        Err(error) => {
+            complain(&error);
+            Exit::FAILURE
+        }
+    }
+}
+
+fn print(text: &[u8]) -> Exit {
+    match client::write_out(text) {
+        Ok(()) => Exit::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            Exit::FAILURE
+        }
+    }
+}

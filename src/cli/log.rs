@@ -1,0 +1,56 @@
+//! Where the log goes, and how much of it.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+
+/// How much is logged.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// What is logged
+    #[arg(long = "log", global = true, env = "ELASTICD_LOG", default_value = "info", value_name = "LEVEL")]
+    level: Level,
+    /// How it is written
+    #[arg(long, global = true, env = "ELASTICD_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Logs to standard error from here on.
+pub fn start(args: &Args) {
+    let level = match args.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    // What the libraries say is rarely about anything an operator could mend.
+    let filter = Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("elasticd", level);
+    let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = match args.log_format {
+        Format::Json => layer.json().flatten_event(true).boxed(),
+        // The journal has its own clock.
+        Format::Text if std::env::var_os("JOURNAL_STREAM").is_some() => layer.without_time().with_ansi(false).boxed(),
+        Format::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    // Only a second call could fail.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+}

@@ -1,0 +1,145 @@
+//! The command line: one file per subcommand.
+
+mod check;
+pub mod client;
+mod demo;
+pub mod diff;
+mod generate;
+pub mod get;
+mod log;
+mod render;
+mod run;
+pub mod status;
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Config, DEFAULT_PATH};
+
+/// Shown below the help and in the man page.
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  success
+   1  failure; `render --diff`: there are differences; `status`: not ready
+   2  the command line is wrong
+  69  no elasticd answers on the socket, or a provider does not answer (`render`)
+  70  a part of elasticd ended unexpectedly
+  78  the configuration is wrong
+
+Environment:
+  Any key of the configuration can be set as ELASTICD_KEY, with __ between the parts of the key:
+  ELASTICD_API__SOCKET=/tmp/elasticd.sock sets api.socket.";
+
+/// Gives frontends the addresses of their backends, learnt from the cloud's own tags.
+#[derive(Debug, Parser)]
+#[command(name = "elasticd", version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    /// The configuration file; `conf.d/*.toml` beside it is read too
+    #[arg(short, long, global = true, env = "ELASTICD_CONFIG", default_value = DEFAULT_PATH, value_name = "FILE")]
+    config: PathBuf,
+    /// The socket to ask; by default the configuration's
+    #[arg(long, global = true, env = "ELASTICD_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(flatten)]
+    log: log::Args,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run: discover, render, reload, answer
+    Run,
+    /// Check the configuration, and do nothing else
+    Check,
+    /// Discover once, and print what would be written
+    Render(render::Args),
+    /// Show the backends of a service
+    Get(get::Args),
+    /// Show how everything stands
+    Status(status::Args),
+    /// Run on a small configuration of its own, in ./elasticd-demo
+    Demo,
+    /// Print a shell's completions
+    Completions(generate::CompletionsArgs),
+    /// Print the manual page, of elasticd or of one subcommand
+    Man(generate::ManArgs),
+}
+
+/// What a command came to, for `main`.
+#[derive(Debug, Clone, Copy)]
+struct Exit(u8);
+
+impl Exit {
+    const SUCCESS: Self = Self(0);
+    const FAILURE: Self = Self(1);
+    const UNAVAILABLE: Self = Self(69);
+    const CONFIG: Self = Self(78);
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let Cli { config, socket, log, command } = Cli::parse();
+    match command {
+        Command::Run => run::run(config, &log),
+        Command::Demo => demo::run(&log),
+        Command::Check => check::run(&config).into(),
+        Command::Render(args) => block_on(render::run(&args, &config)).into(),
+        Command::Get(args) => asked(block_on(get::run(&args, &socket_path(socket, &config)))).into(),
+        Command::Status(args) => {
+            let health = block_on(status::run(&args, &socket_path(socket, &config)));
+            asked(health.map(|health| match health {
+                status::Health::Ready => Exit::SUCCESS,
+                status::Health::NotReady => Exit::FAILURE,
+            }))
+            .into()
+        }
+        Command::Completions(args) => generate::completions(&args, Cli::command()).into(),
+        Command::Man(args) => generate::man(&args, Cli::command()).into(),
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.0)
+    }
+}
+
+impl From<()> for Exit {
+    fn from((): ()) -> Self {
+        Self::SUCCESS
+    }
+}
+
+/// Where elasticd listens: as told, or as configured. A configuration that cannot be read here says nothing, and what
+/// holds without one is tried.
+fn socket_path(told: Option<PathBuf>, config: &Path) -> PathBuf {
+    told.or_else(|| Config::load(config).ok().map(|config| config.api.socket))
+        .unwrap_or_else(|| PathBuf::from(crate::config::DEFAULT_SOCKET))
+}
+
+fn asked(result: Result<impl Into<Exit>, client::Error>) -> Exit {
+    match result {
+        Ok(done) => done.into(),
+        Err(error) => {
+            complain(&error);
+            if error.is_unavailable() { Exit::UNAVAILABLE } else { Exit::FAILURE }
+        }
+    }
+}
+
+fn complain(error: &impl Display) {
+    eprintln!("elasticd: {error}");
+}
+
+/// Runs a command that needs a runtime only for a moment.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime needs a few file descriptors and nothing else")
+        .block_on(work)
+}

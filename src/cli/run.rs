@@ -1,0 +1,32 @@
+//! `elasticd run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::log;
+use crate::app::App;
+use crate::config::Config;
+
+/// Threads for what is asked of elasticd; what waits for a disk has its own.
+const THREADS: usize = 2;
+
+/// Runs elasticd on a configuration file until it is told to stop.
+pub fn run(file: PathBuf, log: &log::Args) -> ExitCode {
+    log::start(log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .expect("a runtime needs a few threads and file descriptors, and nothing else");
+    let ended = runtime.block_on(async {
+        let config = Config::load(&file)?;
+        App::build(file, config).await?.run().await
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(&error)
+        }
+    }
+}

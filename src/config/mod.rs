@@ -1,0 +1,299 @@
+//! The configuration: figment layers, read raw, then valid. All faults at once, each with its file and key.
+
+mod fault;
+mod layers;
+mod service;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::value::Value;
+use jiff::fmt::serde::unsigned_duration::friendly::compact;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub use fault::{Fault, Faults};
+use layers::Layers;
+
+use crate::model::{Name, Service};
+use crate::provider::poll::Pace;
+use crate::sys::unix_socket;
+use crate::{api, frontend, provider};
+
+/// The configuration file, where none is named.
+pub const DEFAULT_PATH: &str = "/etc/elasticd/elasticd.toml";
+
+/// The query socket, where none is configured.
+pub const DEFAULT_SOCKET: &str = "/run/elasticd/elasticd.sock";
+
+/// The shortest and the longest interval between polls.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(24));
+
+/// A configuration in which everything is known to fit together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where the last known good and the apply records are kept.
+    pub state_dir: PathBuf,
+    /// The sockets.
+    pub api: api::Config,
+    /// By name.
+    pub providers: BTreeMap<Name, Provider>,
+    /// Ordered by name.
+    pub services: Vec<Service>,
+    /// Ordered by name.
+    pub frontends: Vec<frontend::Config>,
+}
+
+/// A provider, and how often it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// The provider's own configuration.
+    pub config: provider::Config,
+    /// How often it is asked.
+    pub pace: Pace,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTop {
+    state_dir: PathBuf,
+    api: RawApi,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawApi {
+    socket: PathBuf,
+    mode: Option<String>,
+    group: Option<String>,
+    max_connections: Option<usize>,
+    metrics: Option<SocketAddr>,
+}
+
+/// The keys every provider has, beside `type` and its own.
+#[derive(Deserialize)]
+struct RawPace {
+    #[serde(default, with = "compact::optional")]
+    interval: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    timeout: Option<Duration>,
+}
+
+impl Config {
+    /// Reads `file`, the fragments beside it and the environment.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with them.
+    pub fn load(file: &Path) -> Result<Self, Faults> {
+        let mut layers = Layers::read(file).map_err(Faults)?;
+        let base = file.parent().unwrap_or(Path::new(""));
+        let providers = providers(&mut layers);
+        let services = service::services(&mut layers);
+        let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
+        let frontends = frontends(&mut layers, &names, base);
+        let top = top(&mut layers);
+        let config = top.map(|(state_dir, api)| Self { state_dir, api, providers, services, frontends });
+        if let Some(config) = &config {
+            config.cross_check(&mut layers);
+        }
+        match config {
+            Some(config) if layers.faults.is_empty() => Ok(config),
+            _ => Err(Faults(layers.faults)),
+        }
+    }
+
+    /// What no section can know alone. A section that could not be read is still named by its key.
+    fn cross_check(&self, layers: &mut Layers) {
+        let defined = |layers: &Layers, section: &str| -> BTreeSet<String> {
+            let table = layers.values.get(section).and_then(Value::as_dict);
+            table.map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
+        };
+        let providers = defined(layers, "providers");
+        let services = defined(layers, "services");
+        for service in self.services.iter().filter(|service| !providers.contains(service.provider.as_str())) {
+            let key = format!("services.{}.provider", service.name);
+            layers.fault(
+                &key,
+                format!("there is no provider {:?}; {}", service.provider, known("providers", &providers)),
+            );
+        }
+        let mut outputs: BTreeMap<&Path, &Name> = BTreeMap::new();
+        for frontend in &self.frontends {
+            let key = format!("frontends.{}", frontend.name);
+            for service in frontend.services.iter().filter(|name| !services.contains(name.as_str())) {
+                let message = format!("there is no service {service:?}; {}", known("services", &services));
+                layers.fault(&format!("{key}.services"), message);
+            }
+            for output in &frontend.outputs {
+                if let Some(other) = outputs.insert(&output.path, &frontend.name) {
+                    let message = format!("{} is written by frontends.{other} as well", output.path.display());
+                    layers.fault(&format!("{key}.output"), message);
+                }
+            }
+            for (field, message) in frontend.verify(&self.services) {
+                layers.fault(&format!("{key}.{field}"), message);
+            }
+        }
+        if services.is_empty() {
+            layers.fault("services", "there is none: nothing would be discovered; write [services.NAME]");
+        }
+    }
+}
+
+fn known(what: &str, names: &BTreeSet<String>) -> String {
+    if names.is_empty() {
+        return format!("there are no {what} at all");
+    }
+    format!("the {what} are {}", names.iter().cloned().collect::<Vec<_>>().join(", "))
+}
+
+fn top(layers: &mut Layers) -> Option<(PathBuf, api::Config)> {
+    let mut values = layers.values.clone();
+    for section in ["providers", "services", "frontends"] {
+        values.remove(section);
+    }
+    let RawTop { state_dir, api } = layers.extract("", &mut Value::from(values))?;
+    if !state_dir.is_absolute() {
+        layers.fault("state_dir", format!("{state_dir:?} is not an absolute path"));
+    }
+    if !api.socket.is_absolute() {
+        layers.fault("api.socket", format!("{:?} is not an absolute path", api.socket));
+    }
+    let length = api.socket.as_os_str().len();
+    if length > unix_socket::MAX_PATH {
+        let message = format!(
+            "the path has {length} bytes, and a Unix socket's may have {}: use a shorter one",
+            unix_socket::MAX_PATH
+        );
+        layers.fault("api.socket", message);
+    }
+    let mode = frontend::parse_mode(api.mode.as_deref().unwrap_or("0660")).unwrap_or_else(|message| {
+        layers.fault("api.mode", message);
+        0
+    });
+    let gid = api.group.as_deref().map(frontend::gid).transpose().unwrap_or_else(|message| {
+        layers.fault("api.group", message);
+        None
+    });
+    let max_connections = api.max_connections.unwrap_or(api::Config::MAX_CONNECTIONS);
+    if max_connections == 0 {
+        layers.fault("api.max_connections", "must be at least 1");
+    }
+    Some((state_dir, api::Config { socket: api.socket, mode, gid, max_connections, metrics: api.metrics }))
+}
+
+fn name(layers: &mut Layers, section: &str, text: &str) -> Option<Name> {
+    text.parse().map_err(|error| layers.fault(&format!("{section}.{text}"), format!("{error}"))).ok()
+}
+
+/// Takes `type` out of an entry.
+fn type_of(layers: &mut Layers, key: &str, entry: &mut Value, known: &[&str]) -> Option<String> {
+    let Value::Dict(_, dict) = entry else { return None };
+    match dict.remove("type") {
+        Some(Value::String(tag, text)) if known.contains(&text.as_str()) => {
+            let _ = tag;
+            Some(text)
+        }
+        Some(other) => {
+            let found = other.as_str().map_or_else(|| "not a text".to_owned(), |text| format!("{text:?}"));
+            layers.fault(&format!("{key}.type"), format!("{found} is none of {}", known.join(", ")));
+            None
+        }
+        None => {
+            layers.fault(&format!("{key}.type"), format!("missing: one of {}", known.join(", ")));
+            None
+        }
+    }
+}
+
+fn providers(layers: &mut Layers) -> BTreeMap<Name, Provider> {
+    let mut providers = BTreeMap::new();
+    for (text, mut entry) in layers.tables("providers") {
+        let key = format!("providers.{text}");
+        let name = name(layers, "providers", &text);
+        let type_name = type_of(layers, &key, &mut entry, provider::Config::TYPES);
+        let pace = pace(layers, &key, &mut entry);
+        let config = type_name.and_then(|type_name| provider_config(layers, &key, &type_name, &mut entry));
+        if let (Some(name), Some(config), Some(pace)) = (name, config, pace) {
+            providers.insert(name, Provider { config, pace });
+        }
+    }
+    providers
+}
+
+fn provider_config(layers: &mut Layers, key: &str, type_name: &str, entry: &mut Value) -> Option<provider::Config> {
+    use provider::{file, fixed};
+    match type_name {
+        "fixed" => resolved(layers, key, entry, fixed::Raw::resolve).map(provider::Config::Fixed),
+        "file" => resolved(layers, key, entry, file::Raw::resolve).map(provider::Config::File),
+        #[cfg(feature = "ec2")]
+        "ec2" => resolved(layers, key, entry, provider::ec2::Raw::resolve).map(provider::Config::Ec2),
+        _ => None,
+    }
+}
+
+fn resolved<R: DeserializeOwned, C>(
+    layers: &mut Layers,
+    key: &str,
+    entry: &mut Value,
+    resolve: impl FnOnce(R) -> Result<C, Vec<String>>,
+) -> Option<C> {
+    let raw = layers.extract(key, entry)?;
+    match resolve(raw) {
+        Ok(config) => Some(config),
+        Err(messages) => {
+            // A provider's own message begins with its own key.
+            for message in messages {
+                match message.split_once(": ") {
+                    Some((field, message)) => layers.fault(&format!("{key}.{field}"), message),
+                    None => layers.fault(key, message),
+                }
+            }
+            None
+        }
+    }
+}
+
+fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<Pace> {
+    let Value::Dict(tag, dict) = entry else { return None };
+    let own = ["interval", "timeout"].into_iter().filter_map(|field| dict.remove_entry(field)).collect();
+    let raw: RawPace = layers.extract(key, &mut Value::Dict(*tag, own))?;
+    let interval = raw.interval.unwrap_or(Duration::from_secs(15));
+    let timeout = raw.timeout.unwrap_or(Duration::from_secs(60));
+    if !(INTERVALS.0..=INTERVALS.1).contains(&interval) {
+        layers.fault(&format!("{key}.interval"), format!("{interval:?} is not between 100ms and 24h"));
+    }
+    if timeout.is_zero() {
+        layers.fault(&format!("{key}.timeout"), "must be longer than 0s");
+    }
+    Some(Pace { interval, timeout })
+}
+
+fn frontends(layers: &mut Layers, services: &[Name], base: &Path) -> Vec<frontend::Config> {
+    use frontend::preset;
+    let mut known = preset::names();
+    known.push(preset::CUSTOM);
+    let mut frontends = Vec::new();
+    for (text, mut entry) in layers.tables("frontends") {
+        let key = format!("frontends.{text}");
+        let name = name(layers, "frontends", &text);
+        let type_name = type_of(layers, &key, &mut entry, &known);
+        let raw: Option<frontend::Raw> = layers.extract(&key, &mut entry);
+        let (Some(name), Some(type_name), Some(raw)) = (name, type_name, raw) else { continue };
+        match raw.over(preset::defaults(&type_name).unwrap_or_default()).resolve(name, &type_name, services, base) {
+            Ok(config) => frontends.push(config),
+            Err(faults) => {
+                for (field, message) in faults {
+                    layers.fault(&format!("{key}.{field}"), message);
+                }
+            }
+        }
+    }
+    frontends
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use std::fs;
+
+use super::*;
+
+/// A configuration directory of its own.
+struct Etc(tempfile::TempDir);
+
+impl Etc {
+    fn new(main: &str) -> Self {
+        let etc = Self(tempfile::tempdir().expect("a directory"));
+        fs::write(etc.main(), main).expect("written");
+        etc
+    }
+
+    fn main(&self) -> PathBuf {
+        self.0.path().join("elasticd.toml")
+    }
+
+    fn fragment(self, name: &str, text: &str) -> Self {
+        let directory = self.0.path().join("conf.d");
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::write(directory.join(name), text).expect("written");
+        self
+    }
+
+    fn load(&self) -> Result<Config, Faults> {
+        Config::load(&self.main())
+    }
+
+    /// The faults as lines, with the directory left out.
+    fn faults(&self) -> Vec<String> {
+        let directory = format!("{}/", self.0.path().display());
+        let faults = self.load().expect_err("has faults");
+        faults.0.iter().map(|fault| fault.to_string().replace(&directory, "")).collect()
+    }
+}
+
+const GOOD: &str = r#"
+state_dir = "/var/lib/elasticd"
+[providers.prod]
+type = "fixed"
+instances = [{ address = "10.0.0.1", tags = { Role = "web" } }]
+interval = "30s"
+[services.web]
+provider = "prod"
+select = { Role = "web", Env = ["prod", "canary"] }
+port = { tag = "Port", default = 8080 }
+guard = { on_empty = "accept", max_drop = "25%", confirm = 2 }
+[services.api]
+provider = "prod"
+port = 80
+[frontends.nginx]
+type = "nginx"
+services = ["web"]
+output = "/etc/nginx/conf.d/elasticd.conf"
+pid_file = "/run/nginx.pid"
+"#;
+
+#[test]
+fn a_good_one_is_read_whole() {
+    let config = Etc::new(GOOD).load().expect("good");
+    assert_eq!(config.api.socket, Path::new(DEFAULT_SOCKET));
+    assert_eq!(config.api.mode, 0o660);
+    let names: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["api", "web"], "ordered by name");
+    let web = &config.services[1];
+    assert_eq!(
+        web.guard,
+        crate::model::Guard {
+            on_empty: crate::model::OnEmpty::Accept,
+            max_drop: crate::model::Percent(25),
+            confirm: 2
+        }
+    );
+    assert_eq!(web.select.0["Env"].len(), 2);
+    assert_eq!(config.providers.values().next().map(|p| p.pace.interval), Some(Duration::from_secs(30)));
+    assert_eq!(config.frontends[0].services.len(), 1);
+}
+
+#[test]
+fn later_layers_win_key_by_key() {
+    let etc = Etc::new(GOOD)
+        .fragment("10-a.toml", "[services.api]\nport = 81\n[api]\nmode = '0600'")
+        .fragment("20-b.toml", "[services.api]\nport = 82")
+        .fragment("30-c.txt", "not read");
+    let config = etc.load().expect("good");
+    assert_eq!(config.services[0].port, crate::model::PortRule::Fixed(82));
+    assert_eq!(config.services[0].provider.as_str(), "prod", "what a fragment leaves out stays");
+    assert_eq!(config.api.mode, 0o600);
+}
+
+#[test]
+fn all_faults_come_at_once_each_with_its_file_and_key() {
+    let etc = Etc::new(
+        r#"
+        state_dir = "relative"
+        stat_dir = "/x"
+        [api]
+        mode = "9999"
+        max_connections = 0
+        [providers.prod]
+        type = "ec3"
+        [providers.local]
+        type = "fixed"
+        instances = [{ address = "nonsense" }]
+        interval = "1ms"
+        pages = 3
+        [providers."bad name"]
+        type = "fixed"
+        instances = []
+        [services.web]
+        provider = "nope"
+        prot = 80
+        weight = 300
+        guard = { max_drop = "150%", confirm = 0 }
+        [services.api]
+        port = 99999
+        [frontends.nginx]
+        type = "nginx"
+        services = ["wep"]
+        reload = { signal = "KILL" }
+        "#,
+    )
+    .fragment("frontends.toml", "[frontends.edge]\ntype = 'nginx'\noutput = 'relative.conf'\nsettle = 'soon'\n");
+    let faults = etc.faults();
+    for expected in [
+        "elasticd.toml: state_dir: \"relative\" is not an absolute path",
+        "elasticd.toml: stat_dir: unknown key; the keys here are state_dir, api",
+        "elasticd.toml: api.mode: \"9999\" is not a mode",
+        "elasticd.toml: api.max_connections: must be at least 1",
+        "elasticd.toml: providers.prod.type: \"ec3\" is none of fixed, file",
+        "elasticd.toml: providers.local.instances[0]: the address \"nonsense\" is not an IP address",
+        "elasticd.toml: providers.local.interval: 1ms is not between 100ms and 24h",
+        "elasticd.toml: providers.local.pages: unknown key",
+        "elasticd.toml: providers.bad name: \"bad name\" is not a name",
+        "elasticd.toml: services.web.provider: there is no provider \"nope\"; the providers are bad name, local, prod",
+        "elasticd.toml: services.web.prot: unknown key",
+        "elasticd.toml: services.web.weight: 300 is not a weight: use 0 to 256",
+        "elasticd.toml: services.web.guard.max_drop: \"150%\" is not a percentage",
+        "elasticd.toml: services.web.guard.confirm: must be at least 1",
+        "elasticd.toml: services.api.port: expected a number, or { tag",
+        "elasticd.toml: services.api: the key provider is missing",
+        "elasticd.toml: frontends.nginx.reload.signal: \"KILL\" is not a signal",
+        "conf.d/frontends.toml: frontends.edge.settle:",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected:?} is not among {faults:#?}");
+    }
+}
+
+#[test]
+fn what_only_the_whole_shows() {
+    let etc = Etc::new(&format!(
+        "{GOOD}\n[frontends.second]\ntype = 'nginx'\nservices = ['wep']\noutput = '/etc/nginx/conf.d/elasticd.conf'\n"
+    ));
+    let faults = etc.faults();
+    assert_eq!(
+        faults,
+        [
+            "elasticd.toml: frontends.second.services: there is no service \"wep\"; the services are api, web",
+            "elasticd.toml: frontends.second.output: /etc/nginx/conf.d/elasticd.conf is written by frontends.nginx as well",
+        ]
+    );
+    let faults = Etc::new("").faults();
+    assert_eq!(faults, ["services: there is none: nothing would be discovered; write [services.NAME]"]);
+}
+
+#[test]
+fn templates_are_tried_before_anything_starts() {
+    let etc = Etc::new(&format!("{GOOD}template = 'own.conf'\n"));
+    for (template, expected) in [
+        ("{% for s in services %}", "own.conf"),
+        ("{% for s in services %}{% for b in s.backends %}{{ b.adress }}{% endfor %}{% endfor %}", "adress"),
+    ] {
+        fs::write(etc.0.path().join("own.conf"), template).expect("written");
+        let faults = etc.faults();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].starts_with("elasticd.toml: frontends.nginx.outputs.0.template: "), "{faults:?}");
+        assert!(faults[0].contains(expected), "{faults:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let etc = Etc::new("state_dir = \n").fragment("x.toml", "[[[");
+    let faults = etc.faults();
+    assert!(faults[0].starts_with("elasticd.toml: is not TOML: "), "{faults:?}");
+    assert!(faults[1].starts_with("conf.d/x.toml: is not TOML: "), "{faults:?}");
+    let faults = Config::load(Path::new("/nonexistent/elasticd.toml")).expect_err("absent").to_string();
+    assert!(faults.contains("/nonexistent/elasticd.toml: there is no such file"), "{faults}");
+}
+
+#[test]
+fn a_socket_path_that_does_not_fit_is_refused() {
+    let etc = Etc::new(&format!("api.socket = '/{}'\n{GOOD}", "x".repeat(107)));
+    assert!(etc.faults()[0].contains("the path has 108 bytes"), "{:?}", etc.faults());
+}
