@@ -1,0 +1,8 @@
+//! The integration tests, in one binary: the real program, real frontends, and clouds that others and we have faked.
+
+mod api;
+mod ec2_endpoint;
+mod house;
+mod moto;
+mod nginx_syntax;
+mod provider_ec2;
