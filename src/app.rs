@@ -103,7 +103,7 @@ impl App {
     /// # Errors
     ///
     /// Something could not be built; nothing has been started.
-    pub async fn build(file: PathBuf, config: Config) -> Result<Self, Error> {
+    pub fn build(file: PathBuf, config: Config) -> Result<Self, Error> {
         std::fs::create_dir_all(&config.state_dir)
             .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
         let lock = lock::lock(&config.state_dir)?;
@@ -154,7 +154,7 @@ impl App {
         };
         house.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
         house.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
-        house.start_pollers().await;
+        house.start_pollers();
         for worker in workers {
             house.start_worker(worker);
         }
@@ -268,12 +268,12 @@ impl House {
             self.start_worker(worker);
         }
         self.publish_frontends();
-        self.start_pollers().await;
+        self.start_pollers();
         Ok(())
     }
 
     /// Starts the pollers that the configuration asks for and do not run yet, and stops those it asks for no more.
-    async fn start_pollers(&mut self) {
+    fn start_pollers(&mut self) {
         let mut running = std::mem::take(&mut self.pollers);
         for (name, provider) in self.config.providers.clone() {
             let services = self.config.services.iter().filter(|service| service.provider == name);
@@ -291,7 +291,7 @@ impl House {
                     if let Some((_, stop)) = changed {
                         stop.cancel();
                     }
-                    let stop = self.start_poller(&name, &poller).await;
+                    let stop = self.start_poller(&name, &poller);
                     self.pollers.insert(name, (poller, stop));
                 }
             }
@@ -301,8 +301,8 @@ impl House {
         }
     }
 
-    async fn start_poller(&mut self, name: &Name, poller: &Poller) -> CancellationToken {
-        let built = poller.provider.config.build(&poller.selectors).await;
+    fn start_poller(&mut self, name: &Name, poller: &Poller) -> CancellationToken {
+        let built = poller.provider.config.build(&poller.selectors);
         let (sender, mut observations) = mpsc::channel::<Observation>(1);
         let events = self.events.clone();
         let forward = async move {

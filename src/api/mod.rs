@@ -141,6 +141,11 @@ impl Api {
     /// Whatever keeps a listener from its address; nothing is left behind but the socket's `.lock` file.
     pub fn bind(config: &Config, sources: Sources) -> Result<Self, Error> {
         let metrics = config.metrics.map(bind_tcp).transpose()?;
+        // Outside systemd nobody makes /run/elasticd. Only the last directory: more would hide a misspelt path. Where it
+        // cannot be made, binding says so.
+        if let Some(directory) = config.socket.parent() {
+            let _ = std::fs::create_dir(directory);
+        }
         let query = unix_socket::bind(&config.socket, config.mode, config.gid)?;
         Ok(Self {
             query,

@@ -96,7 +96,7 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
             continue;
         }
         let selectors: Vec<_> = told.iter().map(|service| service.select.clone()).collect();
-        let mut built = provider.config.build(&selectors).await;
+        let mut built = provider.config.build(&selectors);
         let instances = match tokio::time::timeout(provider.pace.timeout, built.discover()).await {
             Ok(Ok(instances)) => instances,
             Ok(Err(error)) => return Err(format!("providers.{name}: {error}")),

@@ -20,7 +20,7 @@ pub fn run(file: PathBuf, log: &log::Args) -> ExitCode {
         .expect("a runtime needs a few threads and file descriptors, and nothing else");
     let ended = runtime.block_on(async {
         let config = Config::load(&file)?;
-        App::build(file, config).await?.run().await
+        App::build(file, config)?.run().await
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

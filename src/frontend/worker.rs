@@ -20,7 +20,7 @@ use crate::sys::atomic_file;
 use crate::sys::process::{Identity, Process};
 
 /// How often the world is compared anew though nothing has changed: a frontend may have been restarted, a file edited.
-const AUDIT: Duration = Duration::from_secs(30);
+const AUDIT: Duration = Duration::from_secs(10);
 
 /// The shortest and the longest pause before a failed attempt is made again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -247,7 +247,7 @@ impl Running {
 
     fn settled(&mut self, revision: u64, process: Option<Identity>) -> Duration {
         self.failures_in_a_row = 0;
-        if self.report.borrow().error.is_some() {
+        if self.report.borrow().phase == Phase::Failed {
             tracing::info!(frontend = %self.config.name, "recovered");
         }
         self.say(|report| {

@@ -65,14 +65,14 @@ impl Config {
 
     /// Builds the provider. `selectors` are those of all its services: a provider whose cloud can filter asks only
     /// for what one of them may want.
-    pub async fn build(&self, selectors: &[Selector]) -> AnyProvider {
+    pub fn build(&self, selectors: &[Selector]) -> AnyProvider {
         #[cfg(not(feature = "ec2"))]
         let _ = selectors;
         match self {
             Self::Fixed(config) => AnyProvider::Fixed(fixed::Fixed::new(config)),
             Self::File(config) => AnyProvider::File(Box::new(file::File::new(config))),
             #[cfg(feature = "ec2")]
-            Self::Ec2(config) => AnyProvider::Ec2(Box::new(ec2::Ec2::new(config, selectors).await)),
+            Self::Ec2(config) => AnyProvider::Ec2(Box::new(ec2::Ec2::new(config, selectors))),
         }
     }
 }

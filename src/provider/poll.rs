@@ -149,12 +149,7 @@ mod tests {
     #[test]
     fn throttling_widens_the_interval_and_success_returns_it_slowly() {
         use crate::provider::ec2;
-        let throttled = || {
-            Err::<(), _>(Error::Ec2(ec2::Error::Throttled {
-                region: "eu-west-1".into(),
-                cause: "RequestLimitExceeded".into(),
-            }))
-        };
+        let throttled = || Err::<(), _>(Error::Ec2(ec2::Error::throttled_for_tests()));
         let mut backoff = Backoff::new(PACE);
         let pauses: Vec<_> = (0..6).map(|_| backoff.after(&throttled()).as_secs() / 15).collect();
         assert_eq!(pauses, [2, 4, 8, 16, 16, 16]);

@@ -6,3 +6,4 @@ mod house;
 mod moto;
 mod nginx_syntax;
 mod provider_ec2;
+mod provider_ec2_chain;

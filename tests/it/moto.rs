@@ -1,118 +1,137 @@
-//! moto: an EC2 that nobody here wrote.
+//! A real `moto_server`: an EC2 that nobody here wrote. It takes any credentials.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
-use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification};
-use tokio::net::TcpStream;
+use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_ec2::types::{Placement, ResourceType, Tag, TagSpecification};
 
-/// Starting Python and importing moto takes seconds on a busy machine.
-const READY: Duration = Duration::from_secs(120);
+/// The region in which the helpers act.
+pub const REGION: &str = "us-east-1";
 
-/// The region all tests use.
-pub const REGION: &str = "eu-west-1";
+/// How long the server may take to answer: a cold start of Python on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Credentials that any fake takes.
-pub fn credentials() -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(Credentials::new("AKIDEXAMPLE", "secret", None, None, "tests"))
+/// The server; it is killed when dropped.
+#[derive(Debug)]
+pub struct Moto {
+    port: u16,
+    child: Child,
+    client: Client,
 }
 
-/// A moto server. It is killed when dropped.
-pub struct Moto {
-    server: Child,
-    url: String,
-    client: Client,
+impl Moto {
+    /// Starts it on a free loopback port.
+    pub async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        Self::start_on(port.expect("a free loopback port").port()).await
+    }
+
+    /// Starts it on this loopback port, and waits until it answers.
+    pub async fn start_on(port: u16) -> Self {
+        let mut moto = Self { port, child: spawn(port), client: client(port) };
+        moto.wait().await;
+        moto
+    }
+
+    /// Kills it and starts it anew on the same port: all it knew is gone.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.port);
+        self.wait().await;
+    }
+
+    /// Where it listens, as `endpoint_url` takes it.
+    pub fn url(&self) -> String {
+        url(self.port)
+    }
+
+    /// Launches one running machine with a call of its own, since moto pages by reservation. `zone` is one of
+    /// [`REGION`]'s. Returns its id.
+    pub async fn launch(&self, tags: &[(&str, &str)], private_ip: &str, zone: Option<&str>) -> String {
+        let tags = tags.iter().map(|(key, value)| tag(key, value)).collect();
+        let spec = TagSpecification::builder().resource_type(ResourceType::Instance).set_tags(Some(tags)).build();
+        let placement = zone.map(|zone| Placement::builder().availability_zone(zone).build());
+        let call = self.client.run_instances().image_id("ami-12c6146b").min_count(1).max_count(1);
+        let call = call.private_ip_address(private_ip).tag_specifications(spec).set_placement(placement);
+        let answer = call.send().await.expect("an instance is launched");
+        answer.instances()[0].instance_id().expect("an id").to_owned()
+    }
+
+    /// Stops a machine.
+    pub async fn stop(&self, id: &str) {
+        self.client.stop_instances().instance_ids(id).send().await.expect("the instance is stopped");
+    }
+
+    /// Starts a stopped machine.
+    pub async fn start_instance(&self, id: &str) {
+        self.client.start_instances().instance_ids(id).send().await.expect("the instance is started");
+    }
+
+    /// Terminates a machine for good.
+    pub async fn terminate(&self, id: &str) {
+        self.client.terminate_instances().instance_ids(id).send().await.expect("the instance is terminated");
+    }
+
+    /// Sets one of a machine's tags.
+    pub async fn tag(&self, id: &str, key: &str, value: &str) {
+        self.client.create_tags().resources(id).tags(tag(key, value)).send().await.expect("the instance is tagged");
+    }
+
+    async fn wait(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.client.describe_regions().send().await.is_err() {
+            if let Some(status) = self.child.try_wait().expect("moto's status") {
+                panic!("moto_server ended at once ({status}): is port {} taken?", self.port);
+            }
+            assert!(Instant::now() < deadline, "moto_server does not answer on {} within {PATIENCE:?}", self.url());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        self.kill();
     }
 }
 
-impl Moto {
-    /// Starts one on a free loopback port, and waits until it accepts.
-    pub async fn start() -> Self {
-        let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/moto_server");
-        let port = free_port();
-        let mut server = Command::new(&program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `tests/run` installs it", program.display()));
-        let accepting = async {
-            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                assert!(server.try_wait().expect("a status").is_none(), "moto_server ended by itself");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let ready = tokio::time::timeout(READY, accepting).await;
-        let url = format!("http://127.0.0.1:{port}");
-        let client = client(&url);
-        let moto = Self { server, url, client };
-        ready.expect("moto_server accepts in time");
-        moto
-    }
-
-    /// Where it listens.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Launches one instance; its id. One call an instance: moto's pages hold whole reservations.
-    pub async fn run(&self, private_ip: &str, tags: &[(&str, &str)]) -> String {
-        let mut specification = TagSpecification::builder().resource_type(ResourceType::Instance);
-        for (key, value) in tags {
-            specification = specification.tags(Tag::builder().key(*key).value(*value).build());
-        }
-        let call = self.client.run_instances().image_id("ami-12c6146b").instance_type(InstanceType::T3Micro);
-        let call = call.min_count(1).max_count(1).private_ip_address(private_ip);
-        let launched = call.tag_specifications(specification.build()).send().await.expect("an instance");
-        launched.instances()[0].instance_id().expect("an id").to_owned()
-    }
-
-    /// Stops one.
-    pub async fn stop(&self, id: &str) {
-        self.client.stop_instances().instance_ids(id).send().await.expect("stopped");
-    }
-
-    /// Starts one that was stopped.
-    pub async fn start_instance(&self, id: &str) {
-        self.client.start_instances().instance_ids(id).send().await.expect("started");
-    }
-
-    /// Ends one for good.
-    pub async fn terminate(&self, id: &str) {
-        self.client.terminate_instances().instance_ids(id).send().await.expect("terminated");
-    }
-
-    /// Sets one tag.
-    pub async fn retag(&self, id: &str, key: &str, value: &str) {
-        let tag = Tag::builder().key(key).value(value).build();
-        self.client.create_tags().resources(id).tags(tag).send().await.expect("tagged");
-    }
+fn program() -> PathBuf {
+    let program = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.venv/bin/moto_server"));
+    assert!(program.exists(), "{} is missing: run `tests/run`, which installs what tests need", program.display());
+    program
 }
 
-/// A port that was free a moment ago: moto cannot say which port it chose by itself.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+fn spawn(port: u16) -> Child {
+    let mut command = Command::new(program());
+    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("moto_server starts")
 }
 
-fn client(url: &str) -> Client {
-    let ring = aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
-    let tls = aws_smithy_http_client::tls::Provider::Rustls(ring);
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+fn client(port: u16) -> Client {
+    let http = aws_smithy_http_client::Builder::new().build_http();
     let config = aws_sdk_ec2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(aws_smithy_http_client::Builder::new().tls_provider(tls).build_https())
+        .http_client(http)
         .region(Region::new(REGION))
-        .endpoint_url(url)
-        .credentials_provider(credentials());
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(url(port));
     Client::from_conf(config.build())
+}
+
+fn tag(key: &str, value: &str) -> Tag {
+    Tag::builder().key(key).value(value).build()
 }

@@ -1,189 +1,307 @@
-//! The `ec2` provider, against our own endpoint and against moto.
+//! The `ec2` provider against an endpoint of our own and against moto.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use aws_sdk_ec2::config::SharedCredentialsProvider;
-use elasticd::model::{Instance, Selector};
-use elasticd::provider::Provider;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use elasticd::model::{Instance, InstanceState, Selector};
+use elasticd::provider::Provider as _;
 use elasticd::provider::ec2::{Config, Ec2, Error};
+use futures_util::{StreamExt as _, stream};
 
-use crate::ec2_endpoint::{Ec2Endpoint, Fault};
-use crate::moto::{Moto, REGION, credentials};
+use crate::ec2_endpoint::{Endpoint, Fault, Machine, When};
+use crate::moto::{self, Moto};
 
-fn provider(url: &str, page_size: i32, selectors: &[Selector]) -> Ec2 {
-    let config = Config {
-        regions: vec![REGION.to_owned()],
-        endpoint_url: Some(url.to_owned()),
-        page_size,
+fn config(url: String) -> Config {
+    Config {
+        regions: vec![moto::REGION.to_owned()],
+        endpoint_url: Some(url),
         call_timeout: Duration::from_secs(20),
         ..Config::default()
-    };
-    Ec2::with_credentials(&config, selectors, credentials())
+    }
 }
 
-fn role(value: &str) -> Selector {
-    Selector([("Role".to_owned(), [value.to_owned()].into())].into())
+fn ec2(config: &Config, selectors: &[Selector]) -> Ec2 {
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    Ec2::with_credentials(config, selectors, SharedCredentialsProvider::new(credentials))
 }
 
-fn pages(count: usize, size: usize) -> Vec<Vec<String>> {
-    let page = |p| (0..size).map(|i| format!("i-{p:04}{i:04}")).collect();
-    (0..count).map(page).collect()
+fn selector(tags: &[(&str, &[&str])]) -> Selector {
+    let values = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
+    Selector(tags.iter().map(|(key, of)| ((*key).to_owned(), values(of))).collect())
+}
+
+fn machines(count: u32) -> Vec<Machine> {
+    (0..count).map(|n| Machine::numbered(n, &[("Role", "web"), ("Name", &format!("web-{n}"))])).collect()
 }
 
 fn ids(instances: &[Instance]) -> Vec<&str> {
-    let mut ids: Vec<_> = instances.iter().map(|i| i.id.as_str()).collect();
+    let mut ids: Vec<_> = instances.iter().map(|instance| instance.id.as_str()).collect();
     ids.sort_unstable();
     ids
 }
 
+/// What a poll says while every answer has this fault.
+async fn failure(fault: Fault, config: impl FnOnce(Config) -> Config) -> Error {
+    let endpoint = Endpoint::start(machines(3));
+    endpoint.fault(When::Always, fault);
+    let mut provider = ec2(&config(self::config(endpoint.url())), &[]);
+    provider.discover().await.expect_err("a fault is an error")
+}
+
+fn assert_says(error: &Error, wanted: &[&str]) {
+    let said = error.to_string();
+    for words in wanted {
+        assert!(said.contains(words), "{words:?} is not in: {said}");
+    }
+}
+
 #[tokio::test]
-async fn reads_25_000_instances_over_25_pages() {
-    let endpoint = Ec2Endpoint::start(&pages(25, 1000)).await;
-    let instances = provider(&endpoint.url(), 1000, &[role("w*b")]).discover().await.unwrap();
+async fn learns_twenty_five_thousand_instances_over_twenty_five_pages() {
+    let endpoint = Endpoint::start(machines(25_000));
+    let mut provider = ec2(&config(endpoint.url()), &[]);
+    let started = Instant::now();
+    let instances = provider.discover().await.expect("all instances");
+    eprintln!("25,000 instances in {:?}", started.elapsed());
     assert_eq!(instances.len(), 25_000);
-    let first = &instances[0];
-    assert_eq!(first.private_ipv4, Some([10, 1, 0, 0].into()));
-    assert_eq!(first.ipv6, Some("2001:db8::".parse().unwrap()));
-    assert_eq!(first.zone.as_deref(), Some("eu-west-1a"));
-    assert_eq!(first.launched, Some("2024-05-01T00:00:00Z".parse().unwrap()));
-    assert_eq!(first.tags.get("Role").map(String::as_str), Some("web"));
+    assert_eq!(instances[24_999].tags["Name"], "web-24999");
     let requests = endpoint.requests();
     assert_eq!(requests.len(), 25);
-    for (key, value) in [
-        ("Action", "DescribeInstances"),
-        ("MaxResults", "1000"),
-        ("Filter.1.Name", "instance-state-name"),
-        ("Filter.1.Value.1", "running"),
-        ("Filter.2.Name", "tag:Role"),
-        ("Filter.2.Value.1", r"w\*b"),
-    ] {
-        assert_eq!(requests[24].get(key).map(String::as_str), Some(value), "{key}");
+    assert!(requests.iter().all(|form| form["Action"] == "DescribeInstances" && form["MaxResults"] == "1000"));
+    assert_eq!(provider.discover().await.expect("again").len(), 25_000);
+}
+
+#[tokio::test]
+async fn everything_known_of_an_instance_is_learnt() {
+    let mut machine = Machine::numbered(258, &[("Role", "web"), ("Note", "a <b> & \"c\";\n}")]);
+    machine.public_ip = Some("203.0.113.7".to_owned());
+    machine.ipv6 = Some("2001:db8::1".to_owned());
+    machine.interface_ipv6 = Some("2001:db8::2".to_owned());
+    let interface_only = Machine { id: "i-2".to_owned(), ipv6: None, private_ip: None, ..machine.clone() };
+    let unknown = Machine { id: "i-3".to_owned(), state: "hibernating".to_owned(), ..machine.clone() };
+    let endpoint = Endpoint::start(vec![machine, interface_only, unknown]);
+    let instances = ec2(&config(endpoint.url()), &[]).discover().await.expect("three instances");
+
+    let mut expected = Instance::new("i-00000000000000102");
+    expected.private_ipv4 = Some("10.0.1.2".parse().unwrap());
+    expected.public_ipv4 = Some("203.0.113.7".parse().unwrap());
+    expected.ipv6 = Some("2001:db8::1".parse().unwrap());
+    expected.zone = Some("eu-west-1a".to_owned());
+    expected.launched = Some("2026-01-02T03:04:05Z".parse().unwrap());
+    expected.tags = [("Role", "web"), ("Note", "a <b> & \"c\";\n}")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    assert_eq!(instances[0], expected);
+    assert_eq!(instances[1].ipv6, Some("2001:db8::2".parse().unwrap()));
+    assert_eq!(instances[1].private_ipv4, None);
+    assert_ne!(instances[2].state, InstanceState::Running, "an unknown state takes no traffic");
+}
+
+#[tokio::test]
+async fn a_page_that_fails_fails_the_whole() {
+    for fault in [Fault::Code(500, "InternalError"), Fault::Html(502), Fault::CutOff, Fault::Unauthorized] {
+        let endpoint = Endpoint::start(machines(9_000));
+        endpoint.fault(When::Page(7), fault.clone());
+        let mut provider = ec2(&config(endpoint.url()), &[]);
+        let error = provider.discover().await.expect_err("never a part");
+        eprintln!("{fault:?}: {error}");
+        endpoint.heal();
+        assert_eq!(provider.discover().await.expect("healed").len(), 9_000);
     }
 }
 
 #[tokio::test]
-async fn tolerates_empty_pages() {
-    let endpoint = Ec2Endpoint::start(&[vec![], vec!["i-1".into()], vec![], vec!["i-2".into()], vec![]]).await;
-    let instances = provider(&endpoint.url(), 5, &[]).discover().await.unwrap();
-    assert_eq!(ids(&instances), ["i-1", "i-2"]);
-}
-
-#[tokio::test]
-async fn page_7_of_9_failing_gives_no_part_and_then_heals() {
-    let endpoint = Ec2Endpoint::start(&pages(9, 5)).await;
-    let mut provider = provider(&endpoint.url(), 5, &[]);
-    endpoint.fail(Some(6), Fault::Refuse(503, "RequestLimitExceeded"));
-    let error = provider.discover().await.unwrap_err();
-    assert!(error.is_throttled(), "{error}");
-    assert_eq!(endpoint.requests().len(), 6 + 3, "three attempts at page 7, and none beyond");
-    endpoint.heal();
-    assert_eq!(provider.discover().await.unwrap().len(), 45);
-}
-
-#[tokio::test]
-async fn each_fault_has_its_words() {
-    let endpoint = Ec2Endpoint::start(&pages(2, 5)).await;
-    let url = endpoint.url();
-    let mut provider = provider(&url, 5, &[]);
-    for (fault, expected) in [
-        (Fault::Refuse(503, "RequestLimitExceeded"), &["RequestLimitExceeded", "`interval`"][..]),
-        (Fault::Refuse(403, "UnauthorizedOperation"), &["allow the action ec2:DescribeInstances"]),
-        (Fault::Refuse(401, "AuthFailure"), &["check the access key", "said the fake"]),
-        (Fault::Refuse(400, "RequestExpired"), &["expired", "clock"]),
-        (Fault::Refuse(403, "RequestTimeTooSkewed"), &["synchronise it"]),
-        (Fault::Refuse(400, "InvalidParameterValue"), &["InvalidParameterValue", "error codes"]),
-        (Fault::Html500, &["HTTP 500", &url, "check that it is an EC2 endpoint"]),
-        (Fault::RepeatToken, &["repeated a page token"]),
-        (Fault::CloseMidBody, &[&url]),
-    ] {
-        // A connection kept from before knows nothing of the fault below HTTP.
-        if fault == Fault::CloseMidBody {
-            provider = self::provider(&url, 5, &[]);
-        }
-        endpoint.fail(None, fault.clone());
-        let error = provider.discover().await.unwrap_err().to_string();
-        assert!(error.starts_with("eu-west-1: "), "{error}");
-        for words in expected {
-            assert!(error.contains(words), "{fault:?}: {error}");
-        }
+async fn a_passing_fault_is_retried_within_the_call() {
+    for fault in [Fault::Code(503, "Unavailable"), Fault::Throttled, Fault::CutOff, Fault::Html(500)] {
+        let endpoint = Endpoint::start(machines(7));
+        endpoint.fault(When::Next(2), fault.clone());
+        let mut provider = ec2(&config(endpoint.url()), &[]);
+        assert_eq!(provider.discover().await.map(|i| i.len()).map_err(|e| e.to_string()), Ok(7), "{fault:?}");
+        assert_eq!(endpoint.requests().len(), 3, "three attempts in all");
     }
-    endpoint.heal();
-    assert_eq!(provider.discover().await.unwrap().len(), 10);
 }
 
 #[tokio::test]
-async fn a_silent_endpoint_and_an_absent_one_are_told_apart() {
-    let endpoint = Ec2Endpoint::start(&pages(1, 1)).await;
-    endpoint.fail(None, Fault::Silent);
-    let config = Config {
-        regions: vec![REGION.to_owned()],
-        endpoint_url: Some(endpoint.url()),
-        call_timeout: Duration::from_secs(1),
-        ..Config::default()
+async fn empty_pages_are_followed_and_none_at_all_is_an_empty_set() {
+    let endpoint = Endpoint::start(Vec::new());
+    let mut provider = ec2(&config(endpoint.url()), &[]);
+    assert_eq!(provider.discover().await.expect("an empty set"), []);
+    endpoint.set_instances(machines(4));
+    endpoint.set_page_size(Some(1));
+    endpoint.fault(When::Page(2), Fault::EmptyPage);
+    endpoint.fault(When::Page(3), Fault::EmptyPage);
+    let instances = provider.discover().await.expect("the first and the last");
+    assert_eq!(ids(&instances), ["i-00000000000000000", "i-00000000000000003"]);
+}
+
+#[tokio::test]
+async fn pages_without_end_are_an_error() {
+    let endpoint = Endpoint::start(machines(50));
+    endpoint.set_page_size(Some(10));
+    endpoint.fault(When::Page(3), Fault::RepeatedToken);
+    let error = ec2(&config(endpoint.url()), &[]).discover().await.expect_err("no end");
+    assert!(matches!(error, Error::RepeatedToken { page: 3, .. }), "{error}");
+    assert_says(&error, &["us-east-1", "`endpoint_url`"]);
+}
+
+#[tokio::test]
+async fn throttling_is_told_from_other_failures() {
+    let error = failure(Fault::Throttled, |config| config).await;
+    assert!(error.is_throttled());
+    assert_says(&error, &["RequestLimitExceeded", "us-east-1", "`interval`"]);
+    assert!(failure(Fault::Html(429), |config| config).await.is_throttled());
+    assert!(!failure(Fault::Html(500), |config| config).await.is_throttled());
+}
+
+#[tokio::test]
+async fn each_fault_names_its_remedy() {
+    let cases: [(Fault, &[&str]); 9] = [
+        (Fault::Unauthorized, &["us-east-1", "ec2:DescribeInstances", "UnauthorizedOperation"]),
+        (Fault::AuthFailure, &["access key is active", "clock", "AuthFailure"]),
+        (Fault::ExpiredToken, &["expired", "renew", "next poll"]),
+        (Fault::Code(400, "RequestExpired"), &["expired", "clock"]),
+        (Fault::Code(403, "RequestTimeTooSkewed"), &["clock", "synchronise"]),
+        (Fault::Html(500), &["http://127.0.0.1", "500", "proxy", "`endpoint_url`"]),
+        (Fault::Html(200), &["http://127.0.0.1", "200", "proxy", "`endpoint_url`"]),
+        (Fault::CutOff, &["http://127.0.0.1", "us-east-1"]),
+        (Fault::Code(400, "InvalidFilter"), &["us-east-1", "InvalidFilter"]),
+    ];
+    let check = async |(fault, wanted)| {
+        let error = failure(fault, |config| config).await;
+        eprintln!("{error}\n");
+        assert_says(&error, wanted);
     };
-    let error = Ec2::with_credentials(&config, &[], credentials()).discover().await.unwrap_err();
+    stream::iter(cases).for_each_concurrent(None, check).await;
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_bounded() {
+    let started = Instant::now();
+    let slow = Fault::Slow(Duration::from_secs(30));
+    let error = failure(slow, |config| Config { call_timeout: Duration::from_millis(300), ..config }).await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert_says(&error, &["300ms", "`call_timeout`", "`page_size`"]);
+}
 
-    let url = endpoint.url();
-    drop(endpoint);
-    let error = provider(&url, 5, &[]).discover().await.unwrap_err();
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_is_named() {
+    let url = Endpoint::start(Vec::new()).url();
+    let error = ec2(&config(url.clone()), &[]).discover().await.expect_err("nobody there");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    assert!(error.to_string().contains(&url), "{error}");
+    assert_says(&error, &[&url, "us-east-1", "refused", "`endpoint_url`"]);
 }
 
 #[tokio::test]
-async fn missing_credentials_say_what_was_tried() {
-    let endpoint = Ec2Endpoint::start(&pages(1, 1)).await;
-    let config = Config { regions: vec![REGION.to_owned()], endpoint_url: Some(endpoint.url()), ..Config::default() };
-    // Holds where the tests' own environment has no AWS keys, as it must not.
-    let absent = aws_config::environment::EnvironmentVariableCredentialsProvider::new();
-    let mut provider = Ec2::with_credentials(&config, &[], SharedCredentialsProvider::new(absent));
-    let error = provider.discover().await.unwrap_err();
-    assert!(matches!(error, Error::NoCredentials { .. }), "{error}");
-    assert!(error.to_string().contains("hop-limit 2"), "{error}");
-    assert_eq!(endpoint.requests().len(), 0);
+async fn one_region_failing_fails_all_and_is_named() {
+    let endpoint = Endpoint::start(machines(3));
+    let regions = ["eu-west-1", "eu-west-2", "eu-west-3", "us-east-1", "us-west-2", "sa-east-1"];
+    let regions = Config { regions: regions.map(str::to_owned).into(), ..config(endpoint.url()) };
+    let mut provider = ec2(&regions, &[]);
+    assert_eq!(provider.discover().await.expect("six regions").len(), 18);
+    endpoint.fault(When::Region("us-west-2"), Fault::Unauthorized);
+    assert_says(&provider.discover().await.expect_err("one fails"), &["us-west-2"]);
 }
 
 #[tokio::test]
-async fn one_failing_region_fails_the_whole_set_and_is_named() {
-    let endpoint = Ec2Endpoint::start(&pages(1, 3)).await;
-    let config = Config {
-        regions: (1..=12).map(|n| format!("eu-west-{n}")).collect(),
-        endpoint_url: Some(endpoint.url()),
-        ..Config::default()
-    };
-    let mut provider = Ec2::with_credentials(&config, &[], credentials());
-    assert_eq!(provider.discover().await.unwrap().len(), 36);
-    endpoint.fail(None, Fault::Refuse(403, "UnauthorizedOperation"));
-    let error = provider.discover().await.unwrap_err().to_string();
-    assert!(error.starts_with("eu-west-"), "{error}");
+async fn selectors_become_the_filters_of_one_call() {
+    let endpoint = Endpoint::start(machines(3));
+    let web = selector(&[("Role", &["web"]), ("Env", &["prod"])]);
+    let db = selector(&[("Role", &["db*"])]);
+    ec2(&config(endpoint.url()), &[web, db]).discover().await.expect("instances");
+    let requests = endpoint.requests();
+    assert_eq!(requests.len(), 1, "one call serves both");
+    let filters: Vec<_> = requests[0].iter().filter(|(key, _)| key.starts_with("Filter.")).collect();
+    let filters: Vec<_> = filters.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(
+        filters,
+        [
+            "Filter.1.Name=instance-state-name",
+            "Filter.1.Value.1=running",
+            "Filter.2.Name=tag:Role",
+            r"Filter.2.Value.1=db\*",
+            "Filter.2.Value.2=web",
+        ]
+    );
 }
 
-#[tokio::test]
-async fn moto_lists_what_runs_over_several_pages() {
-    let moto = Moto::start().await;
-    let mut web = Vec::new();
-    for i in 1..=12 {
-        web.push(moto.run(&format!("127.0.1.{i}"), &[("Role", "web"), ("Port", "80;}")]).await);
+/// Fails first, and then gives other credentials each time it is asked.
+#[derive(Debug, Clone, Default)]
+struct Renewed(Arc<AtomicUsize>);
+
+impl ProvideCredentials for Renewed {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let count = self.0.fetch_add(1, Ordering::Relaxed);
+        future::ProvideCredentials::ready(match count {
+            0 => Err(CredentialsError::not_loaded("the metadata service is out")),
+            _ => Ok(Credentials::new(format!("key{count}"), "test", None, None, "test")),
+        })
     }
-    let db = moto.run("127.0.2.1", &[("Role", "db")]).await;
-    web.sort_unstable();
-    let mut provider = provider(moto.url(), 5, &[role("web")]);
-    let instances = provider.discover().await.unwrap();
-    assert_eq!(ids(&instances), web);
-    let first = instances.iter().find(|i| i.private_ipv4 == Some([127, 0, 1, 1].into())).expect("the first one");
-    assert!(first.public_ipv4.is_some() && first.zone.is_some() && first.launched.is_some(), "{first:?}");
-    assert_eq!(first.tags.get("Port").map(String::as_str), Some("80;}"));
+}
 
-    let last = web.pop().expect("twelve");
-    moto.stop(&last).await;
-    assert_eq!(ids(&provider.discover().await.unwrap()), web, "one is stopped");
-    moto.start_instance(&last).await;
-    assert_eq!(provider.discover().await.unwrap().len(), 12, "it is started again");
-    moto.terminate(&last).await;
-    assert_eq!(ids(&provider.discover().await.unwrap()), web, "it is terminated");
-    moto.retag(&db, "Role", "web").await;
-    web.push(db);
-    web.sort_unstable();
-    assert_eq!(ids(&provider.discover().await.unwrap()), web, "another is retagged");
+#[tokio::test]
+async fn lost_and_expired_credentials_are_got_anew_at_the_next_poll() {
+    let endpoint = Endpoint::start(machines(3));
+    let renewed = Renewed::default();
+    let credentials = SharedCredentialsProvider::new(renewed.clone());
+    let mut provider = Ec2::with_credentials(&config(endpoint.url()), &[], credentials);
+    let error = provider.discover().await.expect_err("no credentials");
+    assert!(matches!(error, Error::NoCredentials { .. }), "{error}");
+    assert_says(&error, &["hop-limit 2", "instance profile", "the metadata service is out"]);
+    assert_eq!(provider.discover().await.expect("it is back").len(), 3);
+    assert_eq!(provider.discover().await.expect("cached").len(), 3);
+    assert_eq!(renewed.0.load(Ordering::Relaxed), 2);
+    endpoint.fault(When::Next(1), Fault::ExpiredToken);
+    let error = provider.discover().await.expect_err("expired");
+    assert!(matches!(error, Error::Expired { .. }), "{error}");
+    assert_eq!(provider.discover().await.expect("renewed").len(), 3);
+    assert_eq!(renewed.0.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn moto_pages_of_five_hold_all_twelve() {
+    let moto = Moto::start().await;
+    let mut launched = Vec::new();
+    for n in 1..=12 {
+        launched.push(moto.launch(&[("Role", "web")], &format!("127.1.0.{n}"), Some("us-east-1b")).await);
+    }
+    moto.launch(&[("Role", "db")], "127.1.1.1", None).await;
+    let config = Config { page_size: 5, ..config(moto.url()) };
+    let instances = ec2(&config, &[selector(&[("Role", &["web"])])]).discover().await.expect("instances");
+    launched.sort_unstable();
+    assert_eq!(ids(&instances), launched);
+    let mut addresses: Vec<_> = instances.iter().filter_map(|i| i.private_ipv4).collect();
+    addresses.sort_unstable();
+    assert_eq!(addresses[11], std::net::Ipv4Addr::new(127, 1, 0, 12));
+    assert!(instances.iter().all(|i| i.zone.as_deref() == Some("us-east-1b") && i.launched.is_some()));
+    assert!(instances.iter().all(|i| i.public_ipv4.is_some() && i.public_ipv4 != i.private_ipv4));
+}
+
+#[tokio::test]
+async fn moto_instances_come_and_go() {
+    let mut moto = Moto::start().await;
+    let a = moto.launch(&[("Role", "web"), ("Port", "80")], "127.1.0.1", None).await;
+    let b = moto.launch(&[("Role", "web")], "127.1.0.2", None).await;
+    let mut sorted = [a.as_str(), b.as_str()];
+    sorted.sort_unstable();
+    let mut provider = ec2(&config(moto.url()), &[selector(&[("Role", &["web"])])]);
+    assert_eq!(ids(&provider.discover().await.expect("both")), sorted);
+    moto.stop(&a).await;
+    assert_eq!(ids(&provider.discover().await.expect("one stopped")), [b.as_str()]);
+    moto.start_instance(&a).await;
+    assert_eq!(ids(&provider.discover().await.expect("started again")), sorted);
+    moto.tag(&b, "Role", "db").await;
+    moto.tag(&a, "Port", "81").await;
+    let instances = provider.discover().await.expect("one retagged");
+    assert_eq!(ids(&instances), [a.as_str()]);
+    assert_eq!(instances[0].tags["Port"], "81");
+    moto.terminate(&a).await;
+    assert_eq!(provider.discover().await.expect("an empty set"), []);
+    moto.restart().await;
+    moto.launch(&[("Role", "web")], "127.1.0.3", None).await;
+    assert_eq!(provider.discover().await.expect("after a restart").len(), 1);
 }

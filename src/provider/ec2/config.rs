@@ -1,32 +1,35 @@
-//! How EC2 is asked.
+//! What an operator writes for an `ec2` provider.
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use serde::Deserialize;
 
-/// `MaxResults` of `DescribeInstances` (Amazon EC2 API reference).
-const PAGE_SIZES: std::ops::RangeInclusive<i32> = 5..=1000;
+/// How many instances a page may hold (EC2 API reference, `DescribeInstances`, `MaxResults`).
+const PAGE_SIZES: std::ops::RangeInclusive<i64> = 5..=1000;
 
-/// Most answers take a second or two; one user's 99th percentile was 114 s (prometheus#3664).
+/// How long a call may take, in all its attempts, unless configured.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How EC2 is asked.
+/// How short and how long `call_timeout` may be.
+const CALL_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
+
+/// An `ec2` provider's configuration, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The regions, without repetition. None: the one region that the environment, the profile or the metadata name.
+    /// The regions whose instances are learnt; none: the one that the environment, the AWS profile or the metadata
+    /// service names.
     pub regions: Vec<String>,
-    /// Replaces EC2's endpoint, in every region.
+    /// Where EC2 is, if not where AWS and the region say. For EC2 alone, not for STS.
     pub endpoint_url: Option<String>,
-    /// The profile of the shared AWS configuration files.
+    /// The profile in AWS's own files whose credentials are used, rather than the whole chain's.
     pub profile: Option<String>,
-    /// A role to assume with the credentials found.
+    /// The role, by its ARN, that is assumed with those credentials.
     pub role_arn: Option<String>,
     /// What the role's trust policy may ask for.
     pub external_id: Option<String>,
-    /// Instances a page, 5 to 1000.
+    /// How many instances a page holds: 5 to 1000.
     pub page_size: i32,
-    /// For one call, its retries included; 1 s to 10 min.
+    /// How long one call, which is one page, may take in all its attempts.
     pub call_timeout: Duration,
 }
 
@@ -38,102 +41,165 @@ impl Default for Config {
             profile: None,
             role_arn: None,
             external_id: None,
-            page_size: *PAGE_SIZES.end(),
+            page_size: 1000,
             call_timeout: CALL_TIMEOUT,
         }
     }
 }
 
-/// How EC2 is asked, as written. Each key means what it means in [`Config`].
-#[derive(Debug, Clone, Default, Deserialize)]
+/// An `ec2` provider's configuration, as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the keys of `Config`")]
 pub struct Raw {
-    /// One region; may stand beside `regions`.
+    /// One region.
     pub region: Option<String>,
+    /// More regions.
     pub regions: Vec<String>,
+    /// See [`Config::endpoint_url`].
     pub endpoint_url: Option<String>,
+    /// See [`Config::profile`].
     pub profile: Option<String>,
+    /// See [`Config::role_arn`].
     pub role_arn: Option<String>,
+    /// See [`Config::external_id`].
     pub external_id: Option<String>,
-    pub page_size: Option<i32>,
-    /// Such as `"30s"`.
-    pub call_timeout: Option<SignedDuration>,
+    /// See [`Config::page_size`].
+    pub page_size: Option<i64>,
+    /// See [`Config::call_timeout`]; written `"30s"`.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
+    pub call_timeout: Option<Duration>,
 }
 
 impl Raw {
-    /// Judges what is written.
-    ///
-    /// # Errors
-    ///
-    /// All faults at once, each with its key.
+    /// The valid configuration, or everything that is wrong, each message beginning with the key.
     pub fn resolve(self) -> Result<Config, Vec<String>> {
         let mut faults = Vec::new();
-        let mut regions: Vec<String> = Vec::new();
-        for region in self.region.clone().into_iter().chain(self.regions.clone()) {
-            let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-            if region.is_empty() || !region.bytes().all(known) {
-                faults.push(format!("regions: {region:?} is not a region: write one such as \"eu-west-1\""));
-            } else if !regions.contains(&region) {
-                regions.push(region);
-            }
-        }
-        if let Some(url) = self.endpoint_url.as_deref().filter(|url| !is_url(url)) {
-            faults.push(format!("endpoint_url: {url:?} is not a URL: write https://host or http://host:port"));
-        }
-        if let Some(arn) = self.role_arn.as_deref().filter(|arn| !(arn.starts_with("arn:") && arn.contains(":role/"))) {
-            faults.push(format!("role_arn: {arn:?} is not a role: write arn:aws:iam::123456789012:role/name"));
-        }
-        if self.external_id.is_some() && self.role_arn.is_none() {
-            faults.push("external_id: it belongs to a role: set `role_arn` too, or remove it".to_owned());
-        }
-        let page_size = self.page_size.unwrap_or(*PAGE_SIZES.end());
-        if !PAGE_SIZES.contains(&page_size) {
-            faults.push(format!("page_size: {page_size} is not within EC2's bounds: use 5 to 1000"));
-        }
-        let call_timeout = self.call_timeout.map_or(Ok(CALL_TIMEOUT), Duration::try_from).unwrap_or_default();
-        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&call_timeout) {
-            faults.push("call_timeout: use \"1s\" to \"10min\"".to_owned());
-        }
+        let page_size = self.page_size(&mut faults);
+        let call_timeout = self.call_timeout(&mut faults);
+        self.check_endpoint(&mut faults);
+        self.check_identity(&mut faults);
+        let regions = regions(self.region, self.regions, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
-        let Self { endpoint_url, profile, role_arn, external_id, .. } = self;
-        Ok(Config { regions, endpoint_url, profile, role_arn, external_id, page_size, call_timeout })
+        Ok(Config {
+            regions,
+            endpoint_url: self.endpoint_url,
+            profile: self.profile,
+            role_arn: self.role_arn,
+            external_id: self.external_id,
+            page_size,
+            call_timeout,
+        })
+    }
+
+    fn page_size(&self, faults: &mut Vec<String>) -> i32 {
+        let size = self.page_size.unwrap_or(*PAGE_SIZES.end());
+        if !PAGE_SIZES.contains(&size) {
+            faults.push(format!("page_size: {size} is not from 5 to 1000, which are EC2's bounds"));
+        }
+        i32::try_from(size).unwrap_or_default()
+    }
+
+    fn call_timeout(&self, faults: &mut Vec<String>) -> Duration {
+        let timeout = self.call_timeout.unwrap_or(CALL_TIMEOUT);
+        if !CALL_TIMEOUTS.contains(&timeout) {
+            faults.push(format!("call_timeout: {timeout:?} is not from \"100ms\" to \"10m\""));
+        }
+        timeout
+    }
+
+    fn check_endpoint(&self, faults: &mut Vec<String>) {
+        let Some(url) = &self.endpoint_url else { return };
+        let valid = url.parse::<hyper::Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+        });
+        if !valid {
+            faults.push(format!(
+                "endpoint_url: {url:?} is not a URL such as \"https://vpce-0a1b.ec2.eu-west-1.vpce.amazonaws.com\""
+            ));
+        }
+    }
+
+    fn check_identity(&self, faults: &mut Vec<String>) {
+        if self.profile.as_ref().is_some_and(|profile| profile.trim().is_empty()) {
+            faults.push("profile: it is empty; leave it out for the whole credential chain".to_owned());
+        }
+        if let Some(role) = &self.role_arn
+            && !(role.starts_with("arn:") && role.contains(":role/"))
+        {
+            faults
+                .push(format!("role_arn: {role:?} is not an ARN such as \"arn:aws:iam::123456789012:role/discovery\""));
+        }
+        match &self.external_id {
+            Some(_) if self.role_arn.is_none() => {
+                faults.push("external_id: it is for assuming a role; set `role_arn`, or leave it out".to_owned());
+            }
+            // AWS STS API reference, `AssumeRole`, `ExternalId`: 2 to 1224 characters.
+            Some(id) if !(2..=1224).contains(&id.chars().count()) => {
+                faults.push("external_id: it must have from 2 to 1224 characters, which are STS's bounds".to_owned());
+            }
+            _ => {}
+        }
     }
 }
 
-fn is_url(text: &str) -> bool {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && text.parse::<hyper::Uri>().is_ok())
+fn regions(one: Option<String>, more: Vec<String>, faults: &mut Vec<String>) -> Vec<String> {
+    let named = one.map(|region| ("region", region)).into_iter().chain(more.into_iter().map(|r| ("regions", r)));
+    let mut regions: Vec<String> = Vec::new();
+    for (key, region) in named {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if region.is_empty() || !region.bytes().all(plain) {
+            faults.push(format!("{key}: {region:?} is not a region such as \"eu-west-1\""));
+        } else if regions.contains(&region) {
+            faults.push(format!("{key}: {region:?} is there twice"));
+        } else {
+            regions.push(region);
+        }
+    }
+    regions
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn resolve(json: &str) -> Result<Config, Vec<String>> {
-        serde_json::from_str::<Raw>(json).unwrap().resolve()
+    fn raw(json: &str) -> Raw {
+        serde_json::from_str(json).expect("a raw configuration")
     }
 
     #[test]
-    fn left_out_is_the_default() {
-        assert_eq!(resolve("{}"), Ok(Config::default()));
-        let config = resolve(r#"{"region": "a-1", "regions": ["b-1", "a-1"], "call_timeout": "90s"}"#).unwrap();
-        assert_eq!(config.regions, ["a-1", "b-1"]);
+    fn nothing_written_means_the_defaults() {
+        assert_eq!(raw("{}").resolve(), Ok(Config::default()));
+    }
+
+    #[test]
+    fn one_region_and_more_are_joined() {
+        let config =
+            raw(r#"{"region": "eu-west-1", "regions": ["us-east-1"], "call_timeout": "1m 30s", "page_size": 5}"#);
+        let config = config.resolve().expect("valid");
+        assert_eq!(config.regions, ["eu-west-1", "us-east-1"]);
         assert_eq!(config.call_timeout, Duration::from_secs(90));
+        assert_eq!(config.page_size, 5);
     }
 
     #[test]
-    fn all_faults_come_at_once_each_with_its_key() {
-        let faults = resolve(
-            r#"{"regions": ["EU West"], "endpoint_url": "localhost", "role_arn": "me", "page_size": 4,
-                "call_timeout": "-1s"}"#,
-        )
-        .unwrap_err();
-        let keys: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
-        assert_eq!(keys, ["regions", "endpoint_url", "role_arn", "page_size", "call_timeout"]);
-        assert!(resolve(r#"{"external_id": "x"}"#).unwrap_err()[0].starts_with("external_id"));
+    fn an_unknown_key_is_refused() {
         assert!(serde_json::from_str::<Raw>(r#"{"zone": "a"}"#).is_err());
+    }
+
+    #[test]
+    fn all_faults_are_reported_each_with_its_key() {
+        let faults = raw(
+            r#"{"region": "EU", "regions": ["eu-west-1", "eu-west-1", ""], "endpoint_url": "ec2.example.com", "profile": " ",
+                "external_id": "x", "page_size": 1001, "call_timeout": "0s"}"#,
+        );
+        let faults = faults.resolve().expect_err("faulty");
+        let keys: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
+        let expected =
+            ["page_size", "call_timeout", "endpoint_url", "profile", "external_id", "region", "regions", "regions"];
+        assert_eq!(keys, expected, "{faults:#?}");
+        let faults = raw(r#"{"role_arn": "discovery", "external_id": "x", "page_size": -5}"#).resolve();
+        assert_eq!(faults.expect_err("faulty").len(), 3);
     }
 }

@@ -1,233 +1,292 @@
-//! Why EC2 did not answer, in operators' words.
+//! Why EC2 could not be asked, in operators' words.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 
-/// Why a poll of EC2 yielded no set.
+use super::credentials;
+
+/// Why EC2 gave no complete answer: what was tried, on what, and the remedy.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "`region` is where, `cause` the SDK's words, `endpoint` and `role` what was asked")]
 pub enum Error {
-    /// Nothing says which region.
+    /// EC2 asks for fewer calls.
     #[error(
-        "no region: neither the provider's `regions`, AWS_REGION, the profile nor the instance metadata names one; set \
-         `regions = [\"…\"]`"
+        "EC2 in {region} throttled DescribeInstances ({code}): polls are spaced out by themselves; if it lasts, raise \
+         the provider's `interval`, or poll from fewer sidecars of this account"
+    )]
+    Throttled {
+        /// The region asked.
+        region: String,
+        /// EC2's word for it.
+        code: String,
+    },
+    /// The identity may not list instances.
+    #[error(
+        "EC2 in {region} refused DescribeInstances: allow the action `ec2:DescribeInstances` on resource `*` to the \
+         identity that elasticd uses ({detail})"
+    )]
+    AccessDenied {
+        /// The region asked.
+        region: String,
+        /// EC2's own words.
+        detail: String,
+    },
+    /// The identity may not take on `role_arn`.
+    #[error(
+        "STS refused to let elasticd assume the role {role}: allow `sts:AssumeRole` on it to the identity that elasticd \
+         starts from, and name that identity, and any `external_id`, in the role's trust policy ({detail})"
+    )]
+    RoleDenied {
+        /// The role to be assumed, by its ARN.
+        role: String,
+        /// STS's own words.
+        detail: String,
+    },
+    /// The credential chain is at its end.
+    #[error(
+        "no AWS credentials from the environment, the AWS profile, a web identity token, the container's credential \
+         endpoint or the metadata service (IMDS): attach an instance profile or a task role to this machine, or set the \
+         provider's `profile`; in a container, let IMDS answer across one more hop: `aws ec2 \
+         modify-instance-metadata-options --http-put-response-hop-limit 2 --instance-id ...` ({detail})"
+    )]
+    NoCredentials {
+        /// What the chain said.
+        detail: String,
+    },
+    /// The configured profile yields no credentials.
+    #[error(
+        "no AWS credentials from the profile {profile:?}: check that AWS's files (`~/.aws/config` and \
+         `~/.aws/credentials` of elasticd's user, or where AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE point) define \
+         it and can be read, or leave the provider's `profile` out to have the whole chain asked ({detail})"
+    )]
+    NoProfile {
+        /// The profile's name.
+        profile: String,
+        /// What the SDK said.
+        detail: String,
+    },
+    /// The session token is past its time.
+    #[error(
+        "the AWS credentials used in {region} have expired ({detail}): renew them where they come from (environment and \
+         static profiles need it by hand); they are read anew at the next poll. If they have not, set this machine's \
+         clock"
+    )]
+    Expired {
+        /// The region asked.
+        region: String,
+        /// AWS's own words.
+        detail: String,
+    },
+    /// AWS does not know the credentials.
+    #[error(
+        "AWS does not accept the credentials used in {region}: check that the access key is active, that the region is \
+         enabled for the account, and that this machine's clock is right ({detail})"
+    )]
+    BadCredentials {
+        /// The region asked.
+        region: String,
+        /// AWS's own words.
+        detail: String,
+    },
+    /// No region is configured, and none is to be found.
+    #[error(
+        "no AWS region: neither the environment (AWS_REGION), nor the AWS profile, nor the metadata service (IMDS) names \
+         one: set the provider's `region`"
     )]
     NoRegion,
-    /// The chain ended without credentials.
+    /// No connection came about, or it broke.
     #[error(
-        "{region}: no AWS credentials: tried the environment, the profile, web identity, the container's role and the \
-         instance metadata ({cause}); attach an instance profile, and in a container raise the metadata hop limit: aws \
-         ec2 modify-instance-metadata-options --http-put-response-hop-limit 2"
+        "the connection to the EC2 endpoint {endpoint} ({region}) failed: {detail}; check the region's name, DNS, routes, the \
+         firewall, any VPC endpoint, the provider's `endpoint_url`, and, if its certificate is not trusted, that the CA \
+         certificates (package ca-certificates) are installed"
     )]
-    NoCredentials { region: String, cause: String },
-    /// They were good once.
+    Unreachable {
+        /// The region asked.
+        region: String,
+        /// The URL asked.
+        endpoint: String,
+        /// What the connection said.
+        detail: String,
+    },
+    /// A call took longer than `call_timeout`.
     #[error(
-        "{region}: the AWS credentials have expired ({cause}); the next poll loads them anew: if they are static, \
-         replace them, and check this machine's clock"
+        "the EC2 endpoint {endpoint} ({region}) did not answer DescribeInstances within {limit:?}: raise the provider's \
+         `call_timeout`, or lower its `page_size`"
     )]
-    Expired { region: String, cause: String },
-    /// AWS does not know them.
+    Timeout {
+        /// The region asked.
+        region: String,
+        /// The URL asked.
+        endpoint: String,
+        /// The provider's `call_timeout`.
+        limit: Duration,
+    },
+    /// What answered does not speak EC2, or fails before it does.
     #[error(
-        "{region}: AWS does not accept the credentials ({cause}); check the access key, and that the region is enabled \
-         for the account"
+        "the EC2 endpoint {endpoint} ({region}) answered with status {status} and something that is not EC2's XML: if it \
+         lasts, look for a proxy in between or a wrong `endpoint_url` ({detail})"
     )]
-    BadCredentials { region: String, cause: String },
-    /// Credentials exist, but the role was refused.
-    #[error(
-        "{region}: cannot assume the role {role} ({cause}); allow sts:AssumeRole on it to the credentials used, and \
-         name them in the role's trust policy, with the `external_id` if it asks for one"
-    )]
-    AssumeRole { region: String, role: String, cause: String },
-    /// The credentials may not ask.
-    #[error("{region}: access denied ({cause}); allow the action ec2:DescribeInstances to the credentials used")]
-    Denied { region: String, cause: String },
-    /// Too many calls in the account and region.
-    #[error(
-        "{region}: too many calls ({cause}); polls are spaced out meanwhile: raise the provider's `interval`, or let \
-         one publisher poll for all"
-    )]
-    Throttled { region: String, cause: String },
+    Unreadable {
+        /// The region asked.
+        region: String,
+        /// The URL asked.
+        endpoint: String,
+        /// The HTTP status.
+        status: u16,
+        /// What could not be read.
+        detail: String,
+    },
     /// The signature's time is not AWS's.
-    #[error("{region}: this machine's clock differs from AWS's ({cause}); synchronise it, with chrony for instance")]
-    ClockSkew { region: String, cause: String },
-    /// No connection, or a broken one.
     #[error(
-        "{region}: cannot reach {endpoint} ({cause}); check routes, security groups and proxies, or `endpoint_url`"
+        "AWS in {region} refused the request's time: this machine's clock is wrong, synchronise it (chrony, \
+         systemd-timesyncd) ({detail})"
     )]
-    Unreachable { region: String, endpoint: String, cause: String },
-    /// One call took too long.
+    ClockSkew {
+        /// The region asked.
+        region: String,
+        /// AWS's own words.
+        detail: String,
+    },
+    /// Following the pages would never end.
     #[error(
-        "{region}: {endpoint} did not answer within {after:?}; raise the provider's `call_timeout` if it is merely slow"
+        "EC2 in {region} gave the same NextToken twice, after page {page}: the pages would never end; if it lasts, \
+         something between elasticd and EC2 caches answers: check the provider's `endpoint_url` and any proxy"
     )]
-    Timeout { region: String, endpoint: String, after: Duration },
-    /// Something else than an EC2 endpoint, or an ill one.
-    #[error(
-        "{region}: {endpoint} gave no valid EC2 answer{} ({cause}); check that it is an EC2 endpoint, and the AWS \
-         Health Dashboard",
-        http(*status)
-    )]
-    Invalid { region: String, endpoint: String, status: Option<u16>, cause: String },
-    /// A page that leads back to one already read.
-    #[error("{region}: {endpoint} repeated a page token after page {page}: the answer has no end; check the endpoint")]
-    RepeatedToken { region: String, endpoint: String, page: usize },
-    /// EC2 understood, and refused for another reason.
-    #[error("{region}: EC2 refused DescribeInstances ({cause}); look the code up in the EC2 API's error codes")]
-    Refused { region: String, cause: String },
-    /// A defect: the task that asked one region ended by itself.
-    #[error("the poll of one region ended early ({cause}); please report this")]
-    Lost { cause: String },
-}
-
-fn http(status: Option<u16>) -> String {
-    status.map_or_else(String::new, |status| format!(", but HTTP {status}"))
+    RepeatedToken {
+        /// The region asked.
+        region: String,
+        /// The page that repeated it, counted from 1.
+        page: usize,
+    },
+    /// Anything else.
+    #[error("EC2 in {region} failed DescribeInstances: {detail}; the poll is repeated, look the code up if it lasts")]
+    Other {
+        /// The region asked.
+        region: String,
+        /// EC2's own words.
+        detail: String,
+    },
 }
 
 impl Error {
-    /// Whether AWS asked for fewer calls.
+    /// Whether EC2 asked for fewer calls.
     pub const fn is_throttled(&self) -> bool {
         matches!(self, Self::Throttled { .. })
     }
 
-    /// Whether credentials loaded anew might help.
-    pub(super) const fn is_about_credentials(&self) -> bool {
+    /// Whether the clients may be used again as they are. Where identity, region or connection is in doubt, all is
+    /// built anew, so that whatever has healed meanwhile is noticed.
+    pub(super) const fn keeps_clients(&self) -> bool {
         matches!(
             self,
-            Self::NoRegion
-                | Self::NoCredentials { .. }
-                | Self::Expired { .. }
-                | Self::BadCredentials { .. }
-                | Self::AssumeRole { .. }
-                | Self::Denied { .. }
+            Self::Throttled { .. } | Self::Unreadable { .. } | Self::RepeatedToken { .. } | Self::Other { .. }
         )
     }
-}
 
-/// What was asked, for the words of an error.
-pub(super) struct Asked<'a> {
-    pub region: &'a str,
-    pub endpoint: &'a str,
-    pub role: Option<&'a str>,
-    pub timeout: Duration,
-}
-
-/// Puts the SDK's error into operators' words.
-pub(super) fn explain(asked: &Asked<'_>, error: &SdkError<DescribeInstancesError>) -> Error {
-    let (region, endpoint) = (asked.region.to_owned(), asked.endpoint.to_owned());
-    let status = error.raw_response().map(|response| response.status().as_u16());
-    let cause = DisplayErrorContext(error).to_string();
-    match error {
-        SdkError::TimeoutError(_) => Error::Timeout { region, endpoint, after: asked.timeout },
-        SdkError::ServiceError(service) => match service.err().code() {
-            Some(code) => refused(region, code, service.err().message().unwrap_or("no message")),
-            None => Error::Invalid { region, endpoint, status, cause: chain(error) },
-        },
-        SdkError::ResponseError(_) => Error::Invalid { region, endpoint, status, cause: chain(error) },
-        SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
-            Error::Unreachable { region, endpoint, cause: chain(error) }
-        }
-        // The SDK's types do not tell whose failure it was: its words do.
-        _ if is_about_credentials(&cause) => credentials(asked, &cause, chain(error)),
-        _ if cause.contains("timeout") || cause.contains("timed out") => {
-            Error::Timeout { region, endpoint, after: asked.timeout }
-        }
-        _ => Error::Unreachable { region, endpoint, cause: chain(error) },
+    #[cfg(test)]
+    pub(crate) fn throttled_for_tests() -> Self {
+        Self::Throttled { region: "eu-west-1".to_owned(), code: "RequestLimitExceeded".to_owned() }
     }
 }
 
-fn is_about_credentials(cause: &str) -> bool {
-    ["credential", "Credential", "identity", "AssumeRole"].iter().any(|word| cause.contains(word))
+/// What a call was about, for its errors.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub region: String,
+    pub endpoint: String,
+    pub role: Option<String>,
+    pub profile: Option<String>,
+    pub limit: Duration,
 }
 
-fn credentials(asked: &Asked<'_>, words: &str, cause: String) -> Error {
-    let region = asked.region.to_owned();
-    let says = |codes: &[&str]| codes.iter().any(|code| words.contains(code));
-    match asked.role {
-        _ if says(&["ExpiredToken"]) => Error::Expired { region, cause },
-        _ if says(&["RequestTimeTooSkewed", "Signature expired", "Signature not yet current"]) => {
-            Error::ClockSkew { region, cause }
+impl Context {
+    /// The error in operators' words.
+    pub fn explain(&self, error: &SdkError<DescribeInstancesError, HttpResponse>) -> Error {
+        if let Some(cause) = credentials::cause(error) {
+            return credentials::explain(self, cause);
         }
-        Some(role) if says(&["AccessDenied", "AssumeRole"]) => {
-            Error::AssumeRole { region, role: role.to_owned(), cause }
+        match error {
+            SdkError::TimeoutError(_) => self.timeout(),
+            SdkError::DispatchFailure(_) => self.unreachable(error),
+            SdkError::ResponseError(answer) => self.unreadable(answer.raw(), error),
+            SdkError::ServiceError(answer) => match answer.err().code() {
+                Some(code) => self.refused(code, answer.err().message().unwrap_or_default()),
+                None => self.unreadable(answer.raw(), error),
+            },
+            _ => Error::Other { region: self.region.clone(), detail: chain(error) },
         }
-        None if says(&["AccessDenied", "AssumeRole"]) => {
-            Error::AssumeRole { region, role: "of the profile or the web identity".to_owned(), cause }
+    }
+
+    /// EC2 or STS answered with an error of its own.
+    pub fn refused(&self, code: &str, message: &str) -> Error {
+        let region = self.region.clone();
+        let detail = format!("{code}: {message}");
+        match code {
+            "RequestLimitExceeded"
+            | "Throttling"
+            | "ThrottlingException"
+            | "ThrottledException"
+            | "TooManyRequestsException"
+            | "SlowDown"
+            | "BandwidthLimitExceeded"
+            | "PriorRequestNotComplete" => Error::Throttled { region, code: code.to_owned() },
+            "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "Blocked" => {
+                Error::AccessDenied { region, detail }
+            }
+            // EC2 has said `RequestExpired` of an old session token, too.
+            "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Error::Expired { region, detail },
+            "RequestTimeTooSkewed" | "RequestInTheFuture" => Error::ClockSkew { region, detail },
+            "SignatureDoesNotMatch" | "InvalidSignatureException"
+                if message.contains("expired") || message.contains("not yet current") =>
+            {
+                Error::ClockSkew { region, detail }
+            }
+            "AuthFailure"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "SignatureDoesNotMatch"
+            | "InvalidSignatureException"
+            | "OptInRequired"
+            | "PendingVerification"
+            | "MissingAuthenticationToken"
+            | "InvalidAccessKeyId" => Error::BadCredentials { region, detail },
+            _ => Error::Other { region, detail },
         }
-        _ => Error::NoCredentials { region, cause },
+    }
+
+    fn timeout(&self) -> Error {
+        Error::Timeout { region: self.region.clone(), endpoint: self.endpoint.clone(), limit: self.limit }
+    }
+
+    fn unreachable(&self, error: &(dyn StdError + 'static)) -> Error {
+        Error::Unreachable { region: self.region.clone(), endpoint: self.endpoint.clone(), detail: chain(error) }
+    }
+
+    fn unreadable(&self, answer: &HttpResponse, error: &(dyn StdError + 'static)) -> Error {
+        let status = answer.status().as_u16();
+        if status == 429 {
+            return Error::Throttled { region: self.region.clone(), code: "429 Too Many Requests".to_owned() };
+        }
+        Error::Unreadable { region: self.region.clone(), endpoint: self.endpoint.clone(), status, detail: chain(error) }
     }
 }
 
-/// By the codes of "Error codes for the Amazon EC2 API" and of the SDK's own list of throttling codes.
-fn refused(region: String, code: &str, message: &str) -> Error {
-    let cause = format!("{code}: {message}");
-    match code {
-        "RequestLimitExceeded"
-        | "Throttling"
-        | "ThrottlingException"
-        | "ThrottledException"
-        | "RequestThrottled"
-        | "RequestThrottledException"
-        | "TooManyRequestsException"
-        | "BandwidthLimitExceeded"
-        | "SlowDown" => Error::Throttled { region, cause },
-        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => Error::Denied { region, cause },
-        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Error::Expired { region, cause },
-        "RequestTimeTooSkewed" | "RequestInTheFuture" => Error::ClockSkew { region, cause },
-        _ if message.contains("Signature expired") || message.contains("Signature not yet current") => {
-            Error::ClockSkew { region, cause }
+/// The error and everything beneath it, on one line: the SDK keeps the reason at the bottom.
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for error in causes(error) {
+        let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !words.iter().any(|earlier| earlier.contains(&said)) {
+            words.push(said);
         }
-        "AuthFailure"
-        | "InvalidClientTokenId"
-        | "InvalidAccessKeyId"
-        | "SignatureDoesNotMatch"
-        | "UnrecognizedClientException"
-        | "OptInRequired" => Error::BadCredentials { region, cause },
-        _ => Error::Refused { region, cause },
-    }
-}
-
-/// Every error of the chain, without the debug form that the SDK appends.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        if words.last() != Some(&text) {
-            words.push(text);
-        }
-        source = error.source();
     }
     words.join(": ")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_code_leads_to_its_remedy() {
-        for (code, message, remedy) in [
-            ("RequestLimitExceeded", "", "`interval`"),
-            ("UnauthorizedOperation", "", "ec2:DescribeInstances"),
-            ("ExpiredToken", "", "loads them anew"),
-            ("AuthFailure", "", "check the access key"),
-            ("SignatureDoesNotMatch", "Signature expired: 2020 is now earlier than 2021", "synchronise it"),
-            ("InvalidParameterValue", "", "error codes"),
-        ] {
-            let error = refused("eu-west-1".to_owned(), code, message);
-            let text = error.to_string();
-            assert!(text.starts_with("eu-west-1: ") && text.contains(code) && text.contains(remedy), "{text}");
-            assert_eq!(error.is_throttled(), code == "RequestLimitExceeded");
-        }
-    }
-
-    #[test]
-    fn a_refused_role_is_told_from_missing_credentials() {
-        let asked = Asked { region: "r", endpoint: "e", role: Some("arn:x"), timeout: Duration::ZERO };
-        let explain = |words: &str| credentials(&asked, words, words.to_owned()).to_string();
-        assert!(explain("AccessDenied: not authorized to perform sts:AssumeRole").contains("sts:AssumeRole on it"));
-        assert!(explain("no providers in chain provided credentials").contains("hop-limit 2"));
-        assert!(explain("AssumeRoleError: ExpiredToken").contains("expired"));
-    }
+/// The error, its source, that one's source and so on.
+pub(super) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }

@@ -1,75 +1,87 @@
-//! From the services' selectors to the filters of one call. Pure.
+//! From the services' selectors to the filters of one call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Selector;
 
-/// The largest number of filter values in one call
-/// (Amazon EC2 API reference, `DescribeInstances`, "You can specify up to 200 filter values").
-const MAX_VALUES: usize = 200;
+/// How many filter values EC2 takes in one call (EC2 API reference, `DescribeInstances`, `Filter.N`: at most 200).
+pub const MAX_VALUES: usize = 200;
 
-/// One server-side filter: an instance passes if the name's value is any of the values.
+/// One server-side filter: the instance must match one of the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     /// The filter's name, such as `tag:Role`.
     pub name: String,
-    /// The values, with EC2's wildcards escaped.
+    /// The values, any of which will do, with EC2's wildcards escaped.
     pub values: Vec<String>,
 }
 
-/// Filters that let pass every running instance that any of the selectors admits, and as few others as one call can
-/// tell apart. Selection judges again; what passes needlessly costs only time.
-///
-/// A filter that would exceed EC2's bound on values is left out, which lets more pass.
-pub fn merge(selectors: &[Selector]) -> Vec<Filter> {
-    let mut filters = vec![Filter { name: "instance-state-name".to_owned(), values: vec!["running".to_owned()] }];
-    // A selector that admits no value at all admits no instance.
-    let selectors: Vec<_> = selectors.iter().filter(|s| s.0.values().all(|values| !values.is_empty())).collect();
-    let mut room = MAX_VALUES - 1;
-    let mut by_tag = common(&selectors);
-    if by_tag.is_empty() {
-        by_tag.extend(any_key(&selectors));
+impl Filter {
+    /// Escapes the values: a tag value that holds a wildcard means itself.
+    fn literal<'a>(name: String, values: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { name, values: values.into_iter().map(escaped).collect() }
     }
-    // The shortest first: the more filters fit.
-    by_tag.sort_by_key(|filter| filter.values.len());
-    for filter in by_tag {
+}
+
+/// The filters of the one call that serves all services: running instances, narrowed by what the selectors have in
+/// common.
+///
+/// They never exclude a running instance that one of the selectors admits, and may well let others through: each
+/// service selects again from what comes back.
+pub fn merged(selectors: &[Selector]) -> Vec<Filter> {
+    let mut filters = vec![Filter::literal("instance-state-name".to_owned(), ["running"])];
+    let mut room = MAX_VALUES - 1;
+    for filter in by_value(selectors) {
         if filter.values.len() <= room {
             room -= filter.values.len();
             filters.push(filter);
         }
     }
+    if filters.len() == 1
+        && let Some(filter) = by_key(selectors).filter(|filter| filter.values.len() <= room)
+    {
+        filters.push(filter);
+    }
     filters
 }
 
-/// For each tag that every selector names, the values any of them wants.
-fn common(selectors: &[&Selector]) -> Vec<Filter> {
-    let mut wanted: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
-    for (key, values) in selectors.iter().flat_map(|selector| &selector.0) {
-        let (named, union) = wanted.entry(key).or_default();
-        *named += 1;
-        union.extend(values.iter().map(String::as_str));
+/// A filter for each tag that every selector names, the one of the fewest values first.
+fn by_value(selectors: &[Selector]) -> Vec<Filter> {
+    let Some((first, rest)) = selectors.split_first() else { return Vec::new() };
+    let mut common: BTreeMap<&str, BTreeSet<&str>> =
+        first.0.iter().map(|(key, values)| (key.as_str(), texts(values))).collect();
+    for selector in rest {
+        common.retain(|key, union| match selector.0.get(*key) {
+            Some(values) => {
+                union.extend(texts(values));
+                true
+            }
+            None => false,
+        });
     }
-    let common = wanted.into_iter().filter(|(_, (named, _))| *named == selectors.len());
-    common
-        .map(|(key, (_, values))| Filter {
-            name: format!("tag:{key}"),
-            values: values.into_iter().map(escape).collect(),
-        })
-        .collect()
+    // EC2 does not document what an empty filter value matches, and refuses a filter without any.
+    common.retain(|_, union| !union.is_empty() && !union.contains(""));
+    let mut filters: Vec<_> =
+        common.into_iter().map(|(key, union)| Filter::literal(format!("tag:{key}"), union)).collect();
+    filters.sort_by_key(|filter| filter.values.len());
+    filters
 }
 
-/// One tag of each selector, unless one of them names none.
-fn any_key(selectors: &[&Selector]) -> Option<Filter> {
-    let keys: Option<BTreeSet<&str>> = selectors.iter().map(|s| s.0.keys().next().map(String::as_str)).collect();
-    let values: Vec<_> = keys?.into_iter().map(escape).collect();
-    (!values.is_empty()).then(|| Filter { name: "tag-key".to_owned(), values })
+/// Where no tag is common to all: a filter that asks for one tag of each selector, whatever its value.
+fn by_key(selectors: &[Selector]) -> Option<Filter> {
+    let keys = selectors.iter().map(|selector| selector.0.keys().next().map(String::as_str));
+    let keys = keys.collect::<Option<BTreeSet<_>>>()?;
+    (!keys.is_empty()).then(|| Filter::literal("tag-key".to_owned(), keys))
 }
 
-/// `*` and `?` are wildcards, and a backslash takes their meaning away
-/// (Amazon EC2 user guide, "List and filter using the CLI and API").
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
+fn texts(values: &BTreeSet<String>) -> BTreeSet<&str> {
+    values.iter().map(String::as_str).collect()
+}
+
+/// EC2 reads `*` and `?` as wildcards unless a backslash precedes them.
+fn escaped(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for c in value.chars() {
         if matches!(c, '*' | '?' | '\\') {
             escaped.push('\\');
         }
@@ -80,105 +92,121 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_map, btree_set, vec};
     use proptest::prelude::*;
 
     use super::*;
 
+    type Tags = BTreeMap<String, String>;
+
     fn selector(tags: &[(&str, &[&str])]) -> Selector {
         let values = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
-        Selector(tags.iter().map(|(key, wanted)| ((*key).to_owned(), values(wanted))).collect())
+        Selector(tags.iter().map(|(key, of)| ((*key).to_owned(), values(of))).collect())
     }
 
-    fn merged(selectors: &[Selector]) -> Vec<String> {
-        merge(selectors).iter().skip(1).map(|f| format!("{}={}", f.name, f.values.join(","))).collect()
+    /// The filters beyond the state's, as `name=value,value`.
+    fn narrowed(selectors: &[Selector]) -> Vec<String> {
+        let mut filters = merged(selectors);
+        assert_eq!(filters.remove(0), Filter { name: "instance-state-name".into(), values: vec!["running".into()] });
+        filters.iter().map(|f| format!("{}={}", f.name, f.values.join(","))).collect()
     }
 
     #[test]
-    fn tags_in_common_are_pushed_with_all_their_values() {
+    fn a_tag_common_to_all_asks_for_the_union_of_values() {
         let web = selector(&[("Role", &["web"]), ("Env", &["prod", "canary"])]);
-        let api = selector(&[("Role", &["api"]), ("Env", &["prod"]), ("Tier", &["1"])]);
-        assert_eq!(merged(std::slice::from_ref(&web)), ["tag:Role=web", "tag:Env=canary,prod"]);
-        assert_eq!(merged(&[web, api]), ["tag:Env=canary,prod", "tag:Role=api,web"]);
+        let db = selector(&[("Role", &["db", "web"]), ("Zone", &["a"])]);
+        assert_eq!(narrowed(std::slice::from_ref(&web)), ["tag:Role=web", "tag:Env=canary,prod"]);
+        assert_eq!(narrowed(&[web, db]), ["tag:Role=db,web"]);
     }
 
     #[test]
-    fn without_a_tag_in_common_one_of_each_will_do() {
-        let selectors = [selector(&[("Role", &["web"])]), selector(&[("Env", &["prod"]), ("Tier", &["1"])])];
-        assert_eq!(merged(&selectors), ["tag-key=Env,Role"]);
+    fn without_a_common_tag_one_key_of_each_is_asked_for() {
+        let selectors = [selector(&[("Role", &["web"])]), selector(&[("Pool", &["a"]), ("Team", &["b"])])];
+        assert_eq!(narrowed(&selectors), ["tag-key=Pool,Role"]);
     }
 
     #[test]
-    fn a_selector_that_takes_everything_pushes_nothing() {
-        assert_eq!(merged(&[selector(&[("Role", &["web"])]), Selector::default()]), [""; 0]);
-        assert_eq!(merged(&[]), [""; 0]);
-        let running = Filter { name: "instance-state-name".into(), values: vec!["running".into()] };
-        assert_eq!(merge(&[]), [running]);
+    fn an_empty_selector_or_none_asks_for_everything_that_runs() {
+        let none: [String; 0] = [];
+        assert_eq!(narrowed(&[]), none);
+        assert_eq!(narrowed(&[selector(&[("Role", &["web"])]), Selector::default()]), none);
     }
 
     #[test]
     fn wildcards_mean_themselves() {
-        assert_eq!(merged(&[selector(&[("a*", &[r"w?b*\"])])]), [r"tag:a*=w\?b\*\\"]);
+        assert_eq!(narrowed(&[selector(&[("Role", &[r"a*b?c\d"])])]), [r"tag:Role=a\*b\?c\\d"]);
+        let keys = [selector(&[("a*", &["x"])]), selector(&[("b", &["x"])])];
+        assert_eq!(narrowed(&keys), [r"tag-key=a\*,b"]);
     }
 
     #[test]
-    fn what_exceeds_the_bound_is_not_sent() {
-        let many: Vec<String> = (0..MAX_VALUES).map(|i| i.to_string()).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(merged(&[selector(&[("Id", &many), ("Role", &["web"])])]), ["tag:Role=web"]);
-        assert_eq!(merge(&[selector(&[("Id", &many[1..])])])[1].values.len(), MAX_VALUES - 1);
+    fn an_empty_value_is_asked_for_by_key() {
+        assert_eq!(narrowed(&[selector(&[("Role", &["", "web"])])]), ["tag-key=Role"]);
     }
 
-    /// EC2's own reading of a filter's value.
+    #[test]
+    fn what_exceeds_the_limit_is_left_to_the_local_selection() {
+        let many: Vec<String> = (0..199).map(|n| format!("v{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(merged(&[selector(&[("A", &many)])])[1].values.len(), 199);
+        assert_eq!(narrowed(&[selector(&[("A", &many), ("B", &["x"])])]), ["tag:B=x"]);
+        let mut more = many;
+        more.push("one more");
+        assert_eq!(narrowed(&[selector(&[("A", &more)])]), ["tag-key=A"]);
+    }
+
+    /// EC2's reading of a filter value.
     fn matches(pattern: &[char], text: &[char]) -> bool {
-        match pattern {
-            [] => text.is_empty(),
-            ['\\', c, rest @ ..] => text.first() == Some(c) && matches(rest, &text[1..]),
-            ['*', rest @ ..] => (0..=text.len()).any(|i| matches(rest, &text[i..])),
-            ['?', rest @ ..] => !text.is_empty() && matches(rest, &text[1..]),
-            [c, rest @ ..] => text.first() == Some(c) && matches(rest, &text[1..]),
+        match (pattern, text) {
+            ([], text) => text.is_empty(),
+            (['\\', c, pattern @ ..], text) => {
+                text.split_first().is_some_and(|(t, rest)| t == c && matches(pattern, rest))
+            }
+            (['*', rest @ ..], text) => (0..=text.len()).any(|n| matches(rest, &text[n..])),
+            (['?', pattern @ ..], [_, text @ ..]) => matches(pattern, text),
+            ([c, pattern @ ..], [t, text @ ..]) => c == t && matches(pattern, text),
+            (_, []) => false,
         }
     }
 
-    fn passes(filter: &Filter, tags: &BTreeMap<String, String>) -> bool {
-        let any = |text: &str| {
-            let text: Vec<char> = text.chars().collect();
-            filter.values.iter().any(|value| matches(&value.chars().collect::<Vec<_>>(), &text))
-        };
+    fn lets_through(filter: &Filter, tags: &Tags) -> bool {
+        let chars = |text: &str| text.chars().collect::<Vec<_>>();
+        let any = |text: &str| filter.values.iter().any(|value| matches(&chars(value), &chars(text)));
         match filter.name.strip_prefix("tag:") {
             Some(key) => tags.get(key).is_some_and(|value| any(value)),
             None if filter.name == "tag-key" => tags.keys().any(|key| any(key)),
-            None => true,
+            None => any("running"),
         }
-    }
-
-    fn tag() -> impl Strategy<Value = String> {
-        r"[ab*?\\]{1,2}"
     }
 
     proptest! {
         #[test]
-        fn whatever_a_selector_admits_passes(
-            selectors in proptest::collection::vec(
-                proptest::collection::btree_map(tag(), proptest::collection::btree_set(tag(), 0..4), 0..4), 0..4),
-            tags in proptest::collection::btree_map(tag(), tag(), 0..8),
-            at in any::<proptest::sample::Index>(),
-            chosen in any::<proptest::sample::Index>(),
+        fn nothing_that_a_selector_admits_is_filtered_out(
+            selectors in vec(btree_map("[ab*]{1,2}", btree_set(r"[ab*?\\]{0,2}", 0..4), 0..3), 0..4),
+            instances in vec(btree_map("[ab*]{1,2}", r"[ab*?\\]{0,2}", 0..4), 1..20),
         ) {
             let selectors: Vec<_> = selectors.into_iter().map(Selector).collect();
-            let mut tags = tags;
-            // Random tags are seldom admitted: make one selector admit them where it can.
-            if !selectors.is_empty() {
-                for (key, values) in &at.get(&selectors).0 {
-                    if !values.is_empty() {
-                        let values: Vec<_> = values.iter().collect();
-                        tags.insert(key.clone(), (*chosen.get(&values)).clone());
-                    }
+            let filters = merged(&selectors);
+            prop_assert!(filters.iter().map(|f| f.values.len()).sum::<usize>() <= MAX_VALUES);
+            prop_assert!(filters.iter().all(|f| !f.values.is_empty()));
+            for tags in &instances {
+                if selectors.iter().any(|s| s.admits(tags).is_ok()) {
+                    prop_assert!(filters.iter().all(|f| lets_through(f, tags)), "{tags:?} {filters:?}");
                 }
             }
-            let filters = merge(&selectors);
-            let admitted = selectors.iter().any(|selector| selector.admits(&tags).is_ok());
-            prop_assert!(!admitted || filters.iter().all(|filter| passes(filter, &tags)));
-            prop_assert!(filters.iter().map(|filter| filter.values.len()).sum::<usize>() <= MAX_VALUES);
+        }
+
+        #[test]
+        fn an_admitted_instance_is_found_among_many_values(
+            counts in vec(1usize..150, 1..4),
+            pick in any::<prop::sample::Index>(),
+        ) {
+            let of = |n: usize| (0..n).map(|i| format!("v{i}")).collect::<BTreeSet<_>>();
+            let tags: BTreeMap<_, _> = counts.iter().enumerate().map(|(k, n)| (format!("k{k}"), of(*n))).collect();
+            let carried = tags.iter().map(|(k, v)| (k.clone(), v.iter().nth(pick.index(v.len())).cloned().unwrap())).collect();
+            let filters = merged(&[Selector(tags)]);
+            prop_assert!(filters.iter().map(|f| f.values.len()).sum::<usize>() <= MAX_VALUES);
+            prop_assert!(filters.iter().all(|f| lets_through(f, &carried)));
         }
     }
 }

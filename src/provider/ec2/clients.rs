@@ -1,0 +1,99 @@
+//! From the configuration to one EC2 client for each region.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::retry::RetryConfig;
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
+use aws_sdk_ec2::config::{Region, SharedHttpClient};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::Provider as Tls;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+
+use super::error::Context;
+use super::{Config, Error, credentials};
+
+/// How long a connection may take to come about: the SDK's own default, written here so that it stays.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+
+/// How often a call is tried in all. More is up to the next poll.
+const ATTEMPTS: u32 = 3;
+
+/// One region's client.
+#[derive(Debug)]
+pub(super) struct Regional {
+    pub ec2: Client,
+    pub context: Context,
+}
+
+/// Asks AWS's own chain for what is not configured, and builds the clients.
+pub(super) async fn build(config: &Config, given: Option<&SharedCredentialsProvider>) -> Result<Vec<Regional>, Error> {
+    let base = base(config, given).await;
+    let regions = match (&*config.regions, base.region()) {
+        ([], None) => return Err(Error::NoRegion),
+        ([], Some(region)) => vec![region.clone()],
+        (regions, _) => regions.iter().cloned().map(Region::new).collect(),
+    };
+    let sdk = credentials::assume(config, base).await;
+    Ok(regions.into_iter().map(|region| regional(config, &sdk, region)).collect())
+}
+
+/// Region, credentials, retries and bounds, as all clients share them.
+async fn base(config: &Config, given: Option<&SharedCredentialsProvider>) -> SdkConfig {
+    let http = http();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http.clone())
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(bounds(config.call_timeout));
+    let region = config.regions.first().cloned().map(Region::new);
+    // With a region configured, the metadata service is not asked for one.
+    if let Some(region) = &region {
+        loader = loader.region(region.clone());
+    }
+    if let Some(profile) = &config.profile {
+        loader = loader.profile_name(profile).credentials_provider(credentials::of_profile(profile, region, &http));
+    }
+    if let Some(given) = given {
+        loader = loader.credentials_provider(given.clone());
+    }
+    loader.load().await
+}
+
+fn http() -> SharedHttpClient {
+    Builder::new().tls_provider(Tls::Rustls(CryptoMode::Ring)).build_https()
+}
+
+fn bounds(call: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(call)
+        .operation_timeout(call)
+        .build()
+}
+
+fn regional(config: &Config, sdk: &SdkConfig, region: Region) -> Regional {
+    let context = Context {
+        region: region.to_string(),
+        endpoint: endpoint(config, sdk, &region),
+        role: config.role_arn.clone(),
+        profile: config.profile.clone(),
+        limit: config.call_timeout,
+    };
+    let mut builder = aws_sdk_ec2::config::Builder::from(sdk).region(region);
+    if let Some(url) = &config.endpoint_url {
+        builder = builder.endpoint_url(url);
+    }
+    Regional { ec2: Client::from_conf(builder.build()), context }
+}
+
+/// The URL that will be asked, for messages alone: the SDK finds it by itself, in this order.
+fn endpoint(config: &Config, sdk: &SdkConfig, region: &Region) -> String {
+    config
+        .endpoint_url
+        .clone()
+        .or_else(|| std::env::var("AWS_ENDPOINT_URL_EC2").ok())
+        .or_else(|| sdk.endpoint_url().map(str::to_owned))
+        .unwrap_or_else(|| format!("https://ec2.{region}.amazonaws.com"))
+}
