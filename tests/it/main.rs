@@ -1,7 +1,9 @@
 //! The integration tests, in one binary: the real program, real frontends, and clouds that others and we have faked.
 
 mod api;
+mod cloud;
 mod ec2_endpoint;
+mod harness;
 mod house;
 mod moto;
 mod nginx_syntax;

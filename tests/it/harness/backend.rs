@@ -1,0 +1,99 @@
+//! A backend that answers with its own name.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use super::own_address;
+
+/// An HTTP server at an address of its own.
+pub struct Backend {
+    /// What it answers.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stopped: AtomicBool,
+    requests: AtomicUsize,
+    connections: Mutex<Vec<TcpStream>>,
+}
+
+impl Backend {
+    /// Starts one.
+    pub fn start(name: &str) -> Self {
+        let listener = TcpListener::bind((own_address(), 0)).expect("a loopback address");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared::default());
+        let (name, told) = (name.to_owned(), Arc::clone(&shared));
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+        let acceptor = thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if told.stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                told.connections.lock().expect("unpoisoned").extend(stream.try_clone());
+                let (told, answer) = (Arc::clone(&told), answer.clone());
+                thread::spawn(move || serve(stream, &told, &answer));
+            }
+        });
+        Self { name, address, shared, acceptor: Some(acceptor) }
+    }
+
+    /// Its IP address.
+    pub fn ip(&self) -> Ipv4Addr {
+        match self.address {
+            SocketAddr::V4(address) => *address.ip(),
+            SocketAddr::V6(_) => unreachable!("bound to IPv4"),
+        }
+    }
+
+    /// The requests it has answered.
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// As an entry of a `file` provider, in the service `web`.
+    pub fn entry(&self) -> String {
+        format!("- {{ id: {}, address: \"{}\", tags: {{ Role: web }} }}\n", self.name, self.address)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        // Wakes the acceptor.
+        let _ = TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        for connection in self.shared.connections.lock().expect("unpoisoned").drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, shared: &Shared, answer: &str) {
+    let Ok(reading) = stream.try_clone() else { return };
+    let mut lines = BufReader::new(reading).lines();
+    while let Some(Ok(line)) = lines.next() {
+        if line.is_empty() {
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The file of a `file` provider that holds these backends.
+pub fn entries<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> String {
+    let text: String = backends.into_iter().map(Backend::entry).collect();
+    if text.is_empty() { "[]\n".to_owned() } else { text }
+}

@@ -1,0 +1,81 @@
+//! Clients that never pause.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Client threads, each request of which opens a connection of its own.
+///
+/// Clients that keep a connection open may be cut off by nginx itself when it reloads, with elasticd or without; they
+/// would measure nginx.
+pub struct Load {
+    stopped: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+/// What clients saw.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Answers with status 200, by body.
+    pub answers: BTreeMap<String, usize>,
+    /// Everything else.
+    pub failures: Vec<String>,
+}
+
+impl Tally {
+    /// Requests answered well.
+    pub fn total(&self) -> usize {
+        self.answers.values().sum()
+    }
+}
+
+impl Load {
+    /// Starts `clients` threads that ask 127.0.0.1:`port`.
+    pub fn start(port: u16, clients: usize) -> Self {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let client = |_| {
+            let stopped = Arc::clone(&stopped);
+            thread::spawn(move || {
+                let mut tally = Tally::default();
+                while !stopped.load(Ordering::Relaxed) {
+                    match ask(port) {
+                        Some((200, body)) => *tally.answers.entry(body).or_default() += 1,
+                        other => tally.failures.push(format!("{other:?}")),
+                    }
+                }
+                tally
+            })
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { stopped, clients }
+    }
+
+    /// Ends it, and adds up.
+    pub fn stop(self) -> Tally {
+        self.stopped.store(true, Ordering::Relaxed);
+        let mut sum = Tally::default();
+        for client in self.clients {
+            let tally = client.join().expect("no client panics");
+            for (body, count) in tally.answers {
+                *sum.answers.entry(body).or_default() += count;
+            }
+            sum.failures.extend(tally.failures);
+        }
+        sum
+    }
+}
+
+/// One request on a connection of its own: status and body. `None`: no whole answer.
+pub fn ask(port: u16) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}

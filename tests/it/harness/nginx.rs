@@ -1,0 +1,147 @@
+//! A real nginx: a master with two workers, in a directory of its own.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::{free_port, until};
+
+/// nginx, which proxies everything to the upstream `web`.
+pub struct Nginx {
+    dir: tempfile::TempDir,
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
+    child: Option<Child>,
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Nginx {
+    /// Not yet started, with no upstream: `conf.d` is empty.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("ng").tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("conf.d")).expect("a directory");
+        let port = free_port();
+        let at = dir.path().display();
+        let config = format!(
+            "worker_processes 2;\npid {at}/nginx.pid;\nerror_log {at}/error.log notice;\ndaemon off;\n\
+             events {{ worker_connections 512; }}\n\
+             http {{\n  access_log off;\n  client_body_temp_path {at}/t1;\n  proxy_temp_path {at}/t2;\n  \
+             fastcgi_temp_path {at}/t3;\n  uwsgi_temp_path {at}/t4;\n  scgi_temp_path {at}/t5;\n  \
+             include {at}/conf.d/*.conf;\n  server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      \
+             set $up web;\n      proxy_pass http://$up;\n      proxy_http_version 1.1;\n      \
+             proxy_set_header Connection \"\";\n      proxy_connect_timeout 2s;\n    }}\n  }}\n}}\n"
+        );
+        fs::write(dir.path().join("nginx.conf"), config).expect("a configuration");
+        Self { dir, port, child: None }
+    }
+
+    /// Starts it, and waits until its master has written its PID.
+    pub fn start(mut self) -> Self {
+        self.spawn();
+        self
+    }
+
+    /// The same of one that was stopped.
+    pub fn spawn(&mut self) {
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(self.path("nginx.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|error| panic!("nginx: {error}; `tests/run` installs it"));
+        let pid = child.id().to_string();
+        self.child = Some(child);
+        until("nginx writes its PID", || {
+            (fs::read_to_string(self.path("nginx.pid")).ok()?.trim() == pid).then_some(())
+        });
+        until("nginx has workers", || (self.workers().len() >= 2).then_some(()));
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let _ = child.wait();
+        }
+    }
+
+    /// A path in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What elasticd needs to know of it, as `[frontends.nginx]`.
+    pub fn frontend(&self) -> String {
+        let at = self.dir.path().display();
+        format!(
+            "[frontends.nginx]\ntype = 'nginx'\noutput = '{at}/conf.d/elasticd.conf'\npid_file = '{at}/nginx.pid'\n\
+             check = ['nginx', '-t', '-q', '-c', '{at}/nginx.conf']\nproof_timeout = '10s'\n\
+             settle = '20ms'\nmin_reload_gap = '50ms'\n"
+        )
+    }
+
+    /// The master's PID.
+    pub fn master(&self) -> u32 {
+        self.child.as_ref().expect("started").id()
+    }
+
+    /// The PIDs of the workers that take connections.
+    pub fn workers(&self) -> BTreeSet<u32> {
+        self.children().into_iter().filter(|(_, title)| !title.contains("shutting down")).map(|(pid, _)| pid).collect()
+    }
+
+    /// Waits until the workers of earlier configurations have served what they had accepted.
+    pub fn await_old_workers_gone(&self) {
+        until("old workers are gone", || {
+            self.children().iter().all(|(_, title)| !title.contains("shutting down")).then_some(())
+        });
+    }
+
+    fn children(&self) -> Vec<(u32, String)> {
+        let master = self.master();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        let titled = |pid: u32| Some((pid, fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?));
+        let children = children.split_whitespace().filter_map(|pid| titled(pid.parse().ok()?));
+        children.filter(|(_, title)| title.contains("worker process")).collect()
+    }
+
+    /// Its upstreams, as elasticd wrote them.
+    pub fn upstreams(&self) -> String {
+        fs::read_to_string(self.path("conf.d/elasticd.conf")).unwrap_or_default()
+    }
+
+    /// Where its configuration fragments are.
+    pub fn conf_d(&self) -> PathBuf {
+        self.path("conf.d")
+    }
+
+    /// Its error log.
+    pub fn errors(&self) -> String {
+        fs::read_to_string(self.path("error.log")).unwrap_or_default()
+    }
+
+    /// The answer to one request on a new connection: status and body.
+    pub fn ask(&self) -> Option<(u16, String)> {
+        super::load::ask(self.port)
+    }
+
+    /// Waits until only these backends answer, and each of them does.
+    pub fn await_answers(&self, ids: &[&str]) {
+        let wanted: BTreeSet<_> = ids.iter().map(|id| (*id).to_owned()).collect();
+        until(&format!("only {ids:?} answer; upstreams: {}; errors: {}", self.upstreams(), self.errors()), || {
+            let answers: Option<BTreeSet<_>> =
+                (0..4 * ids.len().max(2)).map(|_| self.ask().filter(|a| a.0 == 200).map(|a| a.1)).collect();
+            (answers? == wanted).then_some(())
+        });
+    }
+}
+
+/// The inode of a file: it changes with every swap.
+pub fn inode(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).ino()
+}
