@@ -63,16 +63,25 @@ pub enum Outcome {
     NotRunning(process::Error),
 }
 
-/// Undoes what an earlier run left swapped in and unchecked. Does nothing otherwise.
+/// Undoes what an earlier run left swapped in and unchecked, and removes what it left staged.
 ///
 /// # Errors
 ///
 /// The previous outputs could not be brought back.
-pub fn recover(journal: &mut Journal) -> Result<(), atomic_file::Error> {
-    if let Step::Swapping { swaps } = journal.step().clone() {
-        tracing::info!("an interrupted change is undone; it will be made again");
-        restore(&swaps)?;
-        journal.end(journal.proven().cloned());
+pub fn recover(config: &Config, journal: &mut Journal) -> Result<(), atomic_file::Error> {
+    match journal.step().clone() {
+        Step::Idle => {
+            for output in &config.outputs {
+                atomic_file::discard(&output.path);
+            }
+        }
+        Step::Swapping { swaps } => {
+            tracing::info!(frontend = %config.name, "an interrupted change is undone; it will be made again");
+            restore(&swaps)?;
+            journal.end(journal.proven().cloned());
+        }
+        // The previous outputs are kept until the new ones are proven.
+        Step::Reloading { .. } => {}
     }
     Ok(())
 }
@@ -115,6 +124,10 @@ pub async fn apply(config: &Config, journal: &mut Journal, rendered: &Rendered) 
         Err(error) if error.is_not_running() => Some(error),
         Err(error) => return Err(error.into()),
     };
+    if let Step::Reloading { swaps, .. } = journal.step() {
+        // They passed their check; what is kept from before them is no longer the way back.
+        discard(swaps);
+    }
     let swaps = stage(config, rendered)?;
     if let Some(check) = config.check.as_ref().filter(|check| check.is_staged()) {
         let output = &config.outputs[0];

@@ -110,7 +110,7 @@ impl Worker {
 
 impl Running {
     async fn reconcile_until(mut self, shutdown: CancellationToken) {
-        if let Err(error) = tokio::task::block_in_place(|| apply::recover(&mut self.journal)) {
+        if let Err(error) = tokio::task::block_in_place(|| apply::recover(&self.config, &mut self.journal)) {
             self.failed(&error.to_string());
         }
         loop {
@@ -207,16 +207,14 @@ impl Running {
             report.applies += 1;
         });
         let outcome = apply::apply(&self.config, &mut self.journal, rendered).await;
-        if self.config.reload != Reload::None && !matches!(outcome, Ok(Outcome::NotRunning(_))) {
+        let asked =
+            matches!(outcome, Ok(Outcome::Proven(_)) | Err(apply::Error::Reload(_) | apply::Error::Unproven(_)));
+        if asked && self.config.reload != Reload::None {
             self.last_reload = Some(Instant::now());
+            self.say(|report| report.reloads += 1);
         }
         match outcome {
-            Ok(Outcome::Proven(process)) => {
-                if self.config.reload != Reload::None {
-                    self.say(|report| report.reloads += 1);
-                }
-                self.proven(rendered, process)
-            }
+            Ok(Outcome::Proven(process)) => self.proven(rendered, process),
             Ok(Outcome::NotRunning(why)) => self.not_running(&why.to_string()),
             Err(error) => self.failed(&error.to_string()),
         }
@@ -246,10 +244,10 @@ impl Running {
     }
 
     fn settled(&mut self, revision: u64, process: Option<Identity>) -> Duration {
-        self.failures_in_a_row = 0;
-        if self.report.borrow().phase == Phase::Failed {
-            tracing::info!(frontend = %self.config.name, "recovered");
+        if self.failures_in_a_row > 0 {
+            tracing::info!(frontend = %self.config.name, failures = self.failures_in_a_row, "recovered");
         }
+        self.failures_in_a_row = 0;
         self.say(|report| {
             report.phase = Phase::Proven;
             report.proven_revision = Some(revision);
@@ -278,7 +276,7 @@ impl Running {
 
     /// Says what failed, once, and when to try again.
     fn failed(&mut self, message: &str) -> Duration {
-        if self.report.borrow().error.as_deref() != Some(message) {
+        if !self.report.borrow().error.as_deref().is_some_and(|before| says_the_same(before, message)) {
             tracing::error!(frontend = %self.config.name, error = message, "the old configuration stays");
         }
         self.say(|report| {
@@ -295,5 +293,23 @@ impl Running {
 
     fn say(&self, change: impl FnOnce(&mut Report)) {
         self.report.send_modify(|report| change(Arc::make_mut(report)));
+    }
+}
+
+/// Whether two errors differ at most in their numbers: tools print the time and their PID.
+fn says_the_same(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    words(one) == words(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::says_the_same;
+
+    #[test]
+    fn a_tools_clock_and_pid_make_no_other_error() {
+        let at = |time: &str, what: &str| format!("2026/11/22 {time} [emerg] {what} in x.conf:1");
+        assert!(says_the_same(&at("21:15:39", "7331#7331: unknown"), &at("21:15:40", "7332#7332: unknown")));
+        assert!(!says_the_same(&at("21:15:39", "unknown"), &at("21:15:39", "unexpected")));
     }
 }

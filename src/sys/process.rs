@@ -98,8 +98,8 @@ pub enum Error {
     /// The PID is our own.
     #[error(
         "the pid file {0} names elasticd itself: the frontend runs in another PID namespace; share it \
-         (Kubernetes: shareProcessNamespace, Docker: --pid=container:NAME, ECS: pidMode) and leave `pid_file` out, \
-         so that the frontend is found by its executable"
+         (Kubernetes: shareProcessNamespace, Docker: --pid=container:NAME, ECS: pidMode) and set `pid_file = \"\"`, so \
+         that the frontend is found by its executable"
     )]
     Ourselves(PathBuf),
     /// The process runs another program.

@@ -118,6 +118,10 @@ const LOOP: &[&str] = &["index", "first", "last"];
 
 /// Says what there is instead, where the engine says that something is not.
 fn explain(reason: &str, text: &str, at: usize) -> String {
+    if reason.starts_with("unexpected end ") {
+        // The engine takes any two closing braces for its own, outside of its tags too.
+        return format!("{reason}; if these braces are the frontend's own, put a space between them");
+    }
     if reason != "not found in map" && reason != "not found in this scope" {
         return reason.to_owned();
     }
