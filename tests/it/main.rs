@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_input;
+mod cli;
 mod cloud;
 mod ec2_endpoint;
 mod harness;

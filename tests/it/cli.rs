@@ -1,0 +1,172 @@
+//! The command line: what is printed, and the exit codes that the README promises.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::elasticd::Elasticd;
+use crate::harness::until;
+
+const CONFIG: &str = "[providers.local]\ntype = 'fixed'\n\
+    instances = [{ id = 'a', address = '10.0.0.1:80' }, { id = 'b', address = '[2001:db8::2]:81' }]\n\
+    [services.web]\nprovider = 'local'\n[services.six]\nprovider = 'local'\naddress = 'ipv6'\n\
+    [frontends.list]\ntype = 'custom'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\n\
+    reload = { command = ['sh', '-c', 'echo reloaded >> DIR/reloads'] }\n";
+
+fn elasticd() -> Elasticd {
+    let elasticd = Elasticd::new(CONFIG);
+    elasticd.write(
+        "list.tpl",
+        "{% for s in services %}{% for b in s.backends %}{{ s.name }} {{ b | hostport }}\n{% endfor %}{% endfor %}",
+    );
+    elasticd
+}
+
+#[test]
+fn check_render_and_diff_write_nothing() {
+    let elasticd = elasticd();
+    let (code, said, _) = elasticd.run(&["check"]);
+    assert_eq!(code, 0);
+    assert!(said.ends_with("good: 1 provider, 2 services, 1 frontend\n"), "{said}");
+    let list = elasticd.path("list");
+    let wanted = "six [2001:db8::2]:81\nweb 10.0.0.1:80\n";
+    let (code, said, _) = elasticd.run(&["render"]);
+    assert_eq!((code, said), (0, format!("==> {} <==\n{wanted}\n", list.display())));
+    let (code, said, _) = elasticd.run(&["render", "--diff"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("--- /dev/null") && said.contains("+web 10.0.0.1:80"), "{said}");
+    assert!(!list.exists() && !elasticd.path("state").exists(), "nothing was written");
+    fs::write(&list, wanted).expect("written");
+    assert_eq!(elasticd.run(&["render", "--diff", "list"]), (0, String::new(), String::new()));
+    let (code, _, error) = elasticd.run(&["render", "none"]);
+    assert_eq!((code, error.as_str()), (1, "elasticd: there is no such frontend; the frontends are list\n"));
+}
+
+#[test]
+fn get_and_status_ask_the_socket_of_the_configuration() {
+    let mut elasticd = elasticd();
+    let (code, _, error) = elasticd.run(&["status"]);
+    assert_eq!(code, 69, "{error}");
+    assert!(error.contains("is elasticd running?"), "{error}");
+    elasticd.restart();
+    elasticd.await_ready();
+    assert_eq!(elasticd.run(&["get", "web"]), (0, "10.0.0.1:80\n".to_owned(), String::new()));
+    let (code, said, _) = elasticd.run(&["get", "web", "--json"]);
+    assert!(code == 0 && said.contains("\"revision\":1"), "{said}");
+    let (code, _, error) = elasticd.run(&["get", "none"]);
+    assert!(code == 1 && error.contains("six, web"), "{error}");
+    let (code, said, _) = elasticd.run(&["status"]);
+    assert!(code == 0 && said.contains(": ready, revision 1"), "{said}");
+    // Reloaded by a command, once, and not again by a restart.
+    assert_eq!(elasticd.read("reloads"), "reloaded\n");
+    assert!(elasticd.stop().success());
+    elasticd.restart();
+    elasticd.await_ready();
+    assert_eq!(elasticd.read("reloads"), "reloaded\n");
+}
+
+#[test]
+fn a_reload_command_that_fails_is_undone_and_made_again() {
+    let elasticd = Elasticd::new(
+        &CONFIG.replace("echo reloaded >> DIR/reloads", "test -e DIR/willing || { echo not yet >&2; exit 3; }"),
+    );
+    elasticd.write("list.tpl", "{{ services.0.name }}");
+    let elasticd = elasticd.start();
+    let status = elasticd.await_status("failed", |status| status["frontends"]["list"]["phase"] == "failed");
+    let error = status["frontends"]["list"]["error"].as_str().expect("an error");
+    assert!(error.contains("exit status: 3") && error.ends_with("not yet"), "{error}");
+    assert!(!elasticd.path("list").exists(), "there was none before");
+    elasticd.write("willing", "");
+    elasticd.await_status("proven", |status| status["frontends"]["list"]["phase"] == "proven");
+    assert_eq!(elasticd.read("list"), "six");
+}
+
+#[test]
+fn a_value_of_the_environment_wins() {
+    let elasticd = elasticd().env("ELASTICD_SERVICES__WEB__PORT", "8080");
+    let (_, said, _) = elasticd.run(&["render"]);
+    assert!(said.contains("web 10.0.0.1:8080"), "{said}");
+    let elasticd = elasticd.env("ELASTICD_SERVICES__WEB__PROT", "1");
+    let (code, _, error) = elasticd.run(&["check"]);
+    assert!(code == 78 && error.contains("ELASTICD_SERVICES__WEB__PROT: services.web.prot: unknown key"), "{error}");
+}
+
+#[test]
+fn pages_and_completions_are_printed() {
+    let elasticd = elasticd();
+    for (arguments, expected) in [
+        (&["man"][..], ".TH elasticd 1"),
+        (&["man", "render"], "\\-\\-diff"),
+        (&["completions", "bash"], "complete -F"),
+        (&["completions", "fish"], "complete -c elasticd"),
+        (&["--help"], "Exit codes:"),
+    ] {
+        let (code, said, error) = elasticd.run(arguments);
+        assert!(code == 0 && said.contains(expected), "{arguments:?}: {said}{error}");
+    }
+    assert_eq!(elasticd.run(&["man", "none"]).0, 1);
+    assert_eq!(elasticd.run(&["none"]).0, 2);
+}
+
+/// The demo, and its directory.
+struct Demo(tempfile::TempDir, std::process::Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.1.kill();
+        let _ = self.1.wait();
+    }
+}
+
+#[test]
+fn the_demo_is_the_real_thing() {
+    let dir = tempfile::Builder::new().prefix("ed").tempdir().expect("a directory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_elasticd"));
+    command.arg("demo").current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let demo = command.spawn().expect("elasticd runs");
+    let mut demo = Demo(dir, demo);
+    let at = |name: &str| demo.0.path().join("elasticd-demo").join(name);
+    let upstreams = || fs::read_to_string(at("upstreams.conf")).unwrap_or_default();
+    until("rendered", || upstreams().contains("server 10.0.0.2:9090 ").then_some(()));
+    let curl = || {
+        let output = Command::new("curl")
+            .args(["-sS", "--unix-socket"])
+            .arg(at("elasticd.sock"))
+            .arg("http://localhost/v1/services/web")
+            .output()
+            .unwrap_or_else(|error| panic!("curl: {error}; `tests/run` installs it"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(curl().contains("\"id\":\"web-2\""), "{}", curl());
+    // An editor's change is seen at once, on both sides.
+    let edited = fs::read_to_string(at("backends.yaml")).expect("readable").replace("10.0.0.2", "10.0.0.77");
+    fs::write(at("backends.yaml"), &edited).expect("written");
+    until("rendered anew", || upstreams().contains("server 10.0.0.77:9090 ").then_some(()));
+    assert!(curl().contains("10.0.0.77"), "{}", curl());
+    kill(Pid::from_raw(demo.1.id().cast_signed()), Signal::SIGINT).expect("it runs");
+    assert!(demo.1.wait().expect("a status").success());
+    assert_eq!(fs::read_to_string(at("backends.yaml")).expect("kept"), edited);
+}
+
+#[test]
+fn the_units_are_ones_that_systemd_takes() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    // The verifier insists on the programs' being there: it is shown the one just built.
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["elasticd.service", "elasticd@.service"] {
+        let unit = fs::read_to_string(units.join(name)).expect("readable");
+        let shown = unit.replace("/usr/bin/elasticd", env!("CARGO_BIN_EXE_elasticd"));
+        fs::write(dir.path().join(name), shown).expect("written");
+    }
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(dir.path().join("elasticd.service"))
+        .arg(dir.path().join("elasticd@.service"))
+        .output()
+        .unwrap_or_else(|error| panic!("systemd-analyze: {error}; `tests/run` installs it"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
