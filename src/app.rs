@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -104,7 +105,12 @@ impl App {
     ///
     /// Something could not be built; nothing has been started.
     pub fn build(file: PathBuf, config: Config) -> Result<Self, Error> {
-        std::fs::create_dir_all(&config.state_dir)
+        let mut directory = std::fs::DirBuilder::new();
+        // Tags are nobody else's business.
+        directory
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.state_dir)
             .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
         let lock = lock::lock(&config.state_dir)?;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
@@ -225,12 +231,17 @@ impl House {
 
     /// Takes up what the configuration file now says, or, if anything is wrong with it, nothing.
     async fn reload(&mut self) {
-        systemd::reloading();
+        if *self.ready.borrow() {
+            systemd::reloading();
+        }
         match self.try_reload().await {
             Ok(()) => tracing::info!("the configuration was reloaded"),
             Err(error) => tracing::error!("the new configuration is refused, and the old one stays: {error}"),
         }
-        systemd::ready();
+        // systemd must hear the end of the reload, but not that a start still under way has come to its end.
+        if *self.ready.borrow() {
+            systemd::ready();
+        }
     }
 
     async fn try_reload(&mut self) -> Result<(), Error> {
@@ -269,6 +280,8 @@ impl House {
         }
         self.publish_frontends();
         self.start_pollers();
+        // What changed in a service shows at once, and not only at its provider's next poll.
+        self.refresh.send_modify(|asked| *asked += 1);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod config;
 pub mod escape;
 pub mod functions;
 mod journal;
+mod parse;
 mod plan;
 pub mod preset;
 mod proof;
@@ -17,6 +18,7 @@ mod verify;
 mod worker;
 
 pub use config::{CANDIDATE, Check, Config, Output, Pacing, Proof, Reload};
-pub use raw::{Fault, Raw, gid, parse_mode};
+pub use parse::{gid, parse_mode};
+pub use raw::{Fault, Raw};
 pub use report::{Phase, Report};
 pub use worker::{BuildError, Worker};

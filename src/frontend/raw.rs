@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact;
-use nix::unistd::{Group, User};
-use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::config::{Check, Config, Output, Pacing, Proof, Reload};
 use super::escape::Escape;
+use super::parse::{gid, parse_mode, signal, uid};
 use super::preset;
 use crate::model::Name;
 use crate::sys::atomic_file::Ownership;
@@ -334,64 +333,6 @@ fn read_template(name: &str, base: &Path) -> Result<String, String> {
     }
 }
 
-/// Reads permission bits as people write them: octal digits, `"0644"`.
-///
-/// # Errors
-///
-/// What was expected instead.
-pub fn parse_mode(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777 && text.bytes().all(|b| b.is_ascii_digit()))
-        .ok_or_else(|| format!("{text:?} is not a mode: write octal digits, such as \"0644\""))
-}
-
-/// The id of a group given by name or number.
-///
-/// # Errors
-///
-/// There is no such group.
-pub fn gid(group: &str) -> Result<u32, String> {
-    match group.parse() {
-        Ok(gid) => Ok(gid),
-        Err(_) => match Group::from_name(group) {
-            Ok(Some(found)) => Ok(found.gid.as_raw()),
-            Ok(None) => Err(format!("there is no group {group:?} on this machine")),
-            Err(error) => Err(format!("cannot look up the group {group:?}: {error}")),
-        },
-    }
-}
-
-fn uid(user: &str) -> Result<u32, String> {
-    match user.parse() {
-        Ok(uid) => Ok(uid),
-        Err(_) => match User::from_name(user) {
-            Ok(Some(found)) => Ok(found.uid.as_raw()),
-            Ok(None) => Err(format!("there is no user {user:?} on this machine")),
-            Err(error) => Err(format!("cannot look up the user {user:?}: {error}")),
-        },
-    }
-}
-
-/// Signals by which servers reload; not those that would merely end them.
-fn signal(name: &str) -> Result<Signal, String> {
-    Ok(match name.strip_prefix("SIG").unwrap_or(name) {
-        "HUP" => Signal::HUP,
-        "USR1" => Signal::USR1,
-        "USR2" => Signal::USR2,
-        "WINCH" => Signal::WINCH,
-        "INT" => Signal::INT,
-        "TERM" => Signal::TERM,
-        "QUIT" => Signal::QUIT,
-        "CONT" => Signal::CONT,
-        _ => {
-            return Err(format!(
-                "{name:?} is not a signal a frontend reloads by: HUP, USR1, USR2, WINCH, INT, TERM, QUIT or CONT"
-            ));
-        }
-    })
-}
-
 fn command(key: &str, raw: &RawCommand, faults: &mut Vec<Fault>) -> Vec<String> {
     if raw.command.first().is_none_or(String::is_empty) {
         faults.push((key.to_owned(), "is empty: write the program and its arguments as a list".to_owned()));
@@ -465,13 +406,5 @@ mod tests {
                 "settle_max"
             ]
         );
-    }
-
-    #[test]
-    fn a_mode_is_octal_digits() {
-        assert_eq!(parse_mode("0640"), Ok(0o640));
-        for bad in ["", "0888", "rw", "+644", "1777"] {
-            assert!(parse_mode(bad).is_err(), "{bad:?}");
-        }
     }
 }

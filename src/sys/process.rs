@@ -246,7 +246,10 @@ impl Process {
             let title = entry.cmdline().unwrap_or_default().join(" ");
             Some(Child { identity: Identity { pid: stat.pid, start_ticks: stat.starttime }, title })
         };
-        entries().filter_map(child).collect()
+        match listed_children(self.identity.pid) {
+            Some(pids) => pids.into_iter().filter_map(|pid| ProcEntry::new(pid).ok()).filter_map(child).collect(),
+            None => entries().filter_map(child).collect(),
+        }
     }
 }
 
@@ -275,6 +278,13 @@ pub fn boot_id() -> String {
 fn identity(pid: i32) -> Option<Identity> {
     let stat = ProcEntry::new(pid).and_then(|entry| entry.stat()).ok().filter(alive)?;
     Some(Identity { pid, start_ticks: stat.starttime })
+}
+
+/// As the kernel lists them, which spares a look at every process of the machine. `None`: it keeps no such list.
+fn listed_children(pid: i32) -> Option<Vec<i32>> {
+    let tasks = ProcEntry::new(pid).ok()?.tasks().ok()?;
+    let children = tasks.flatten().map(|task| task.children()).collect::<Result<Vec<_>, _>>().ok()?;
+    Some(children.into_iter().flatten().map(u32::cast_signed).collect())
 }
 
 fn executable_of(pid: i32) -> Result<Option<PathBuf>, Error> {
@@ -392,6 +402,16 @@ mod tests {
         let error = find(&pid_file(&sleeper.pid().to_string()), "sleep").expect_err("a zombie");
         assert!(matches!(error, Error::Stale { .. }), "{error}");
         assert!(error.is_not_running());
+    }
+
+    #[test]
+    fn children_are_listed_and_found_alike() {
+        let sleeper = Sleeper::start();
+        let ourselves = identity(std::process::id().cast_signed()).expect("we run");
+        let children = Process::open(ourselves).expect("we run").children();
+        assert!(children.iter().any(|child| child.identity.pid == sleeper.pid()), "{children:?}");
+        let listed = listed_children(ourselves.pid);
+        assert!(listed.is_none_or(|pids| pids.contains(&sleeper.pid())));
     }
 
     #[test]
