@@ -405,6 +405,35 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_found_by_its_program_when_there_is_but_one() {
+        // A program of our own, which nobody else runs.
+        let dir = tempfile::tempdir().expect("a directory");
+        let name = format!("sleeper-{}", std::process::id());
+        let program = dir.path().join(&name);
+        std::fs::copy("/bin/sleep", &program).expect("copied");
+        let start = || {
+            loop {
+                match Command::new(&program).arg("60").spawn() {
+                    Ok(child) => return Sleeper(child),
+                    // A child that another test is just starting still holds the copy open for writing.
+                    Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let find = |name: &str| Process::find(&Find::Match { executable: Executable::new(name) });
+        let path = program.to_str().expect("plain").to_owned();
+        assert!(matches!(find(&path), Err(Error::NoMatch(_))));
+        let only = start();
+        assert_eq!(find(&path).expect("found").identity.pid, only.pid());
+        assert_eq!(find(&name).expect("found").identity.pid, only.pid());
+        let _another = start();
+        let error = find(&path).expect_err("two");
+        assert!(matches!(&error, Error::Ambiguous { pids, .. } if pids.len() == 2), "{error}");
+        assert!(!error.is_not_running());
+    }
+
+    #[test]
     fn children_are_listed_and_found_alike() {
         let sleeper = Sleeper::start();
         let ourselves = identity(std::process::id().cast_signed()).expect("we run");

@@ -111,6 +111,33 @@ fn pages_and_completions_are_printed() {
     assert_eq!(elasticd.run(&["none"]).0, 2);
 }
 
+/// The living and the dead whose parent is this process.
+fn children(parent: i32) -> Vec<(i32, String)> {
+    let stat = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let entries =
+        fs::read_dir("/proc").expect("readable").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let child = |pid: i32| {
+        let stat = stat(pid)?;
+        let (name, rest) = stat.split_once(") ")?;
+        (rest.split(' ').nth(1)?.parse() == Ok(parent)).then(|| (pid, name.to_owned()))
+    };
+    entries.filter_map(child).collect()
+}
+
+#[test]
+fn as_pid_1_it_reaps_orphans() {
+    // The command ends at once, and leaves a process behind.
+    let config = CONFIG.replace("echo reloaded >> DIR/reloads", "sleep 1 & exit 0");
+    let elasticd = Elasticd::new(&config).under(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    elasticd.write("list.tpl", "x");
+    let elasticd = elasticd.ready();
+    let (pid, _) = children(elasticd.pid().as_raw()).into_iter().next().expect("unshare started elasticd");
+    let orphans = children(pid);
+    assert!(orphans.iter().any(|(_, name)| name.ends_with("(sleep")), "the orphan was handed to PID 1: {orphans:?}");
+    until("nobody is left, dead or alive", || children(pid).is_empty().then_some(()));
+    assert_eq!(elasticd.get("/healthz").0, 200);
+}
+
 /// The demo, and its directory.
 struct Demo(tempfile::TempDir, std::process::Child);
 

@@ -207,9 +207,10 @@ fn a_restart_reloads_nothing_and_serves_what_was_known() {
     fs::remove_file(elasticd.path("backends.yaml")).expect("removed");
     elasticd.restart();
     elasticd.await_ready();
-    let status = elasticd.await_proven("nginx", "web", &["a", "b", "c"]);
-    assert_eq!(status["services"]["web"]["restored"], true, "{status:#}");
+    elasticd.await_proven("nginx", "web", &["a", "b", "c"]);
+    let status = elasticd.await_status("failing", |status| !status["providers"]["local"]["error"].is_null());
     assert!(status["providers"]["local"]["error"].as_str().is_some_and(|error| error.contains("backends.yaml")));
+    assert_eq!(status["services"]["web"]["restored"], true, "{status:#}");
     assert_eq!(elasticd.get("/v1/services/web").2, before.2);
     assert_eq!((nginx.workers(), &status["frontends"]["nginx"]["reloads"]), (workers, &0.into()));
 }
