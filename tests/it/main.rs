@@ -4,6 +4,7 @@ mod api;
 mod bad_input;
 mod cli;
 mod cloud;
+mod crash;
 mod ec2_endpoint;
 mod harness;
 mod house;

@@ -110,6 +110,10 @@ impl Elasticd {
     }
 
     fn spawn(&mut self) {
+        // What the last one had to say is not the next one's word.
+        self.notify.set_nonblocking(true).expect("a socket");
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        self.notify.set_nonblocking(false).expect("a socket");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         let child = self
             .command(&["--log", "info", "run"])

@@ -1,0 +1,144 @@
+//! Killed between two steps of a change, each pair by itself: the next start undoes what was not checked, asks again
+//! where it was not yet asked, and never twice where it was.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::backend::{Backend, entries};
+use crate::harness::elasticd::Elasticd;
+use crate::harness::nginx::Nginx;
+use crate::harness::until;
+
+const FILE: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '300ms'\n\
+                    [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\nguard = { max_drop = '100%' }\n";
+
+/// A command that says where it is, waits as long as `DIR/hold` is there, and then does `what`.
+fn held(what: &str) -> String {
+    format!(
+        "['sh', '-c', 'test -e DIR/hold && touch DIR/reached; while test -e DIR/hold; do sleep 0.02; done; {what}']"
+    )
+}
+
+fn pair() -> [Backend; 2] {
+    ["a", "b"].map(Backend::start)
+}
+
+/// Changes the backends, and kills elasticd where its command holds it.
+fn killed_in_between(elasticd: &mut Elasticd, backends: &[Backend]) {
+    elasticd.write("hold", "");
+    elasticd.write("backends.yaml", &entries(backends));
+    until("the step is reached", || elasticd.path("reached").exists().then_some(()));
+    elasticd.kill();
+    fs::remove_file(elasticd.path("hold")).expect("held until now");
+}
+
+fn proven_on_both(elasticd: &mut Elasticd, nginx: &Nginx) {
+    elasticd.restart();
+    elasticd.await_ready();
+    elasticd.await_proven("nginx", "web", &["a", "b"]);
+    nginx.await_old_workers_gone();
+    nginx.await_answers(&["a", "b"]);
+    assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn staged_and_not_yet_swapped() {
+    let backends = pair();
+    let nginx = Nginx::new().start();
+    // A check that judges the staged file comes before anything is in place.
+    let check = held("test -s {candidate}");
+    let frontend = nginx.frontend().replace("check = [", "#") + &format!("check = {check}\n");
+    let elasticd = Elasticd::new(&format!("{FILE}{frontend}"));
+    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let mut elasticd = elasticd.ready();
+    let before = nginx.upstreams();
+    killed_in_between(&mut elasticd, &backends);
+    assert_eq!(nginx.upstreams(), before, "nothing is in place");
+    assert_eq!(elasticd.hidden(&nginx.conf_d()).len(), 1, "but staged");
+    proven_on_both(&mut elasticd, &nginx);
+}
+
+#[test]
+fn swapped_and_not_yet_checked() {
+    let backends = pair();
+    let nginx = Nginx::new().start();
+    let check =
+        held(&format!("test -e DIR/refuse && exit 1; exec nginx -t -q -c {}", nginx.path("nginx.conf").display()));
+    let frontend = nginx.frontend().replace("check = [", "#") + &format!("check = {check}\n");
+    let elasticd = Elasticd::new(&format!("{FILE}{frontend}"));
+    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let mut elasticd = elasticd.ready();
+    let before = nginx.upstreams();
+    killed_in_between(&mut elasticd, &backends);
+    assert_ne!(nginx.upstreams(), before, "in place, and nobody has judged it");
+    // Had it been refused, what was there before is what must stay.
+    elasticd.write("refuse", "");
+    elasticd.restart();
+    elasticd.await_status("refused", |status| status["frontends"]["nginx"]["phase"] == "failed");
+    assert_eq!(nginx.upstreams(), before);
+    assert_eq!(elasticd.logged("an interrupted change is undone"), 1, "{}", elasticd.log());
+    assert!(elasticd.stop().success());
+    fs::remove_file(elasticd.path("refuse")).expect("there");
+    proven_on_both(&mut elasticd, &nginx);
+}
+
+#[test]
+fn checked_and_not_yet_asked() {
+    let backends = pair();
+    let nginx = Nginx::new().start();
+    // The command stands for the signal: it is what elasticd has begun and not brought to an end.
+    let reload = held(&format!("echo asked >> DIR/asked; kill -HUP $(cat {})", nginx.path("nginx.pid").display()));
+    let elasticd = Elasticd::new(&format!("{FILE}{}reload = {{ command = {reload} }}\n", nginx.frontend()));
+    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let mut elasticd = elasticd.ready();
+    assert_eq!(elasticd.read("asked").lines().count(), 1);
+    killed_in_between(&mut elasticd, &backends);
+    // The command itself was killed with its process group's parent, or ends now: either way it must be asked again.
+    proven_on_both(&mut elasticd, &nginx);
+    assert!(elasticd.read("asked").lines().count() >= 2);
+}
+
+#[test]
+fn asked_and_not_yet_proven() {
+    let backends = pair();
+    let nginx = Nginx::new().start();
+    let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
+    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let mut elasticd = elasticd.ready();
+    nginx.await_answers(&["a"]);
+    // A stopped master takes the signal later.
+    let master = Pid::from_raw(nginx.master().cast_signed());
+    kill(master, Signal::SIGSTOP).expect("it runs");
+    elasticd.write("backends.yaml", &entries(&backends));
+    let record = || elasticd.read("state/frontends/nginx.json");
+    until("the record says that it was asked", || record().contains("\"asked\":true").then_some(()));
+    elasticd.kill();
+    kill(master, Signal::SIGCONT).expect("it runs");
+    until("nginx has taken it", || nginx.errors().matches("signal 1 (SIGHUP)").count().checked_sub(2));
+    elasticd.restart();
+    elasticd.await_ready();
+    let status = elasticd.await_proven("nginx", "web", &["a", "b"]);
+    assert_eq!(status["frontends"]["nginx"]["reloads"], 0, "it was asked already: {status:#}");
+    nginx.await_old_workers_gone();
+    let hups = nginx.errors().matches("signal 1 (SIGHUP)").count();
+    assert_eq!(hups, 2, "one for each change: {}", nginx.errors());
+    nginx.await_answers(&["a", "b"]);
+    assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn proven() {
+    let backends = pair();
+    let nginx = Nginx::new().start();
+    let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
+    elasticd.write("backends.yaml", &entries(&backends));
+    let mut elasticd = elasticd.ready();
+    nginx.await_old_workers_gone();
+    let workers = nginx.workers();
+    elasticd.kill();
+    proven_on_both(&mut elasticd, &nginx);
+    assert_eq!(nginx.workers(), workers, "no needless reload");
+}
