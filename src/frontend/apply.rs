@@ -69,21 +69,24 @@ pub enum Outcome {
 ///
 /// The previous outputs could not be brought back.
 pub fn recover(config: &Config, journal: &mut Journal) -> Result<(), atomic_file::Error> {
-    match journal.step().clone() {
-        Step::Idle => {
-            for output in &config.outputs {
-                atomic_file::discard(&output.path);
-            }
-        }
-        Step::Swapping { swaps } => {
-            tracing::info!(frontend = %config.name, "an interrupted change is undone; it will be made again");
-            restore(&swaps)?;
-            journal.end(journal.proven().cloned());
-        }
-        // The previous outputs are kept until the new ones are proven.
-        Step::Reloading { .. } => {}
+    if let Step::Swapping { swaps } = journal.step().clone() {
+        tracing::info!(frontend = %config.name, "an interrupted change is undone; it will be made again");
+        restore(&swaps)?;
+        journal.end(journal.proven().cloned());
+    }
+    let owed = unproven(journal);
+    for output in config.outputs.iter().filter(|output| owed.iter().all(|swap| swap.path != output.path)) {
+        atomic_file::discard(&output.path);
     }
     Ok(())
+}
+
+/// What is swapped in and checked, but was never proven: its previous versions are still there to go back to.
+fn unproven(journal: &Journal) -> Vec<Swap> {
+    match journal.step() {
+        Step::Reloading { swaps, .. } => swaps.clone(),
+        Step::Idle | Step::Swapping { .. } => Vec::new(),
+    }
 }
 
 /// Looks for the proof of a reload that an earlier run asked for, or meant to.
@@ -124,20 +127,25 @@ pub async fn apply(config: &Config, journal: &mut Journal, rendered: &Rendered) 
         Err(error) if error.is_not_running() => Some(error),
         Err(error) => return Err(error.into()),
     };
-    if let Step::Reloading { swaps, .. } = journal.step() {
-        // They passed their check; what is kept from before them is no longer the way back.
-        discard(swaps);
-    }
-    let swaps = stage(config, rendered)?;
+    let owed = unproven(journal);
+    let staged = stage(config, rendered)?;
+    // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a failure
+    // must undo. Otherwise there is no one earlier version to go back to but what is in place.
+    let swaps = if staged.is_empty() {
+        owed
+    } else {
+        discard(owed.iter().filter(|swap| staged.iter().all(|new| new.path != swap.path)));
+        staged.clone()
+    };
     if let Some(check) = config.check.as_ref().filter(|check| check.is_staged()) {
         let output = &config.outputs[0];
-        let staged = atomic_file::sibling(&output.path);
-        let candidate = if swaps.iter().any(|swap| swap.path == output.path) { &staged } else { &output.path };
+        let sibling = atomic_file::sibling(&output.path);
+        let candidate = if staged.iter().any(|swap| swap.path == output.path) { &sibling } else { &output.path };
         let argv: Vec<_> =
             check.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect();
-        command::run(&argv, check.limit).await.map_err(Error::Check).inspect_err(|_| discard(&swaps))?;
+        command::run(&argv, check.limit).await.map_err(Error::Check).inspect_err(|_| discard(&staged))?;
     }
-    swap(journal, &swaps)?;
+    swap(journal, &staged, &swaps)?;
     let swapped_at = now_ticks();
     if let Some(check) = config.check.as_ref().filter(|check| !check.is_staged())
         && let Err(error) = command::run(&check.argv, check.limit).await
@@ -227,13 +235,13 @@ fn stage(config: &Config, rendered: &Rendered) -> Result<Vec<Swap>, Error> {
     Ok(swaps)
 }
 
-/// All or none.
-fn swap(journal: &mut Journal, swaps: &[Swap]) -> Result<(), Error> {
+/// All that are staged, or none. `swaps` are those to be undone until they have passed the check.
+fn swap(journal: &mut Journal, staged: &[Swap], swaps: &[Swap]) -> Result<(), Error> {
     if swaps.is_empty() {
         return Ok(());
     }
     journal.begin(Step::Swapping { swaps: swaps.to_vec() });
-    for swap in swaps {
+    for swap in staged {
         if let Err(error) = atomic_file::swap(&swap.path) {
             let known = journal.proven().cloned();
             return Err(undo(journal, swaps, error.into(), known));
@@ -269,7 +277,7 @@ fn restore(swaps: &[Swap]) -> Result<(), atomic_file::Error> {
     Ok(())
 }
 
-fn discard(swaps: &[Swap]) {
+fn discard<'a>(swaps: impl IntoIterator<Item = &'a Swap>) {
     for swap in swaps {
         atomic_file::discard(&swap.path);
     }

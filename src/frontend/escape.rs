@@ -31,11 +31,10 @@ const LITERAL: char = '\u{FDD2}';
 const MARKERS: [char; 3] = [VALUE, END, LITERAL];
 
 /// The syntax for which values are encoded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Escape {
     /// Values are written as they are: for plain text that nothing parses.
-    #[default]
     None,
     /// nginx's configuration.
     ///

@@ -168,6 +168,12 @@ impl Raw {
     ) -> Result<Config, Vec<Fault>> {
         let mut faults = Vec::new();
         let outputs = self.resolve_outputs(base, &mut faults);
+        // There is no safe guess: what is harmless text in one syntax is a directive in another.
+        let escape = self.escape.unwrap_or_else(|| {
+            let message = "missing: say in which syntax the outputs are read: \"nginx\", \"json\", or \"none\"";
+            faults.push(("escape".to_owned(), message.to_owned()));
+            Escape::None
+        });
         let check = self.resolve_check(&mut faults);
         let reload = self.resolve_reload(&mut faults);
         let proof = self.resolve_proof(&reload, &mut faults);
@@ -180,7 +186,7 @@ impl Raw {
             type_name: type_name.to_owned(),
             services: self.services.unwrap_or_else(|| all_services.to_vec()),
             outputs,
-            escape: self.escape.unwrap_or_default(),
+            escape,
             check,
             reload,
             proof,

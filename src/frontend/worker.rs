@@ -162,7 +162,11 @@ impl Running {
         match action {
             Action::Nothing => self.settled(rendered.revision, self.journal.proven().and_then(|p| p.process)),
             Action::Adopt => self.adopt(&rendered),
-            Action::AwaitFrontend => self.not_running("it does not run"),
+            Action::AwaitFrontend => {
+                // Found again: the reason may have changed.
+                let why = self.config.find().and_then(|find| Process::find(find).err());
+                self.not_running(&why.map_or_else(|| "it was not running just now".to_owned(), |why| why.to_string()))
+            }
             Action::Prove => {
                 self.say(|report| report.phase = Phase::Applying);
                 match apply::prove_interrupted(&self.config, &mut self.journal).await {
@@ -264,10 +268,8 @@ impl Running {
             tracing::warn!(frontend = %self.config.name, why, "the configuration is in place, but nothing runs that could take it");
         }
         self.say(|report| {
-            if report.phase != Phase::NotRunning {
-                report.phase = Phase::NotRunning;
-                report.error = Some(why.to_owned());
-            }
+            report.phase = Phase::NotRunning;
+            report.error = Some(why.to_owned());
             report.pid = None;
             report.attempted = true;
         });

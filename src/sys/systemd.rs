@@ -1,35 +1,43 @@
 //! What systemd wants to hear. Outside systemd every call does nothing.
 
+use std::sync::LazyLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// Announcements that may wait for their reader.
+const QUEUE: usize = 64;
+
+type Announcement = Box<dyn FnOnce() -> std::io::Result<()> + Send>;
+
 /// Tells systemd that the service is ready.
 pub fn ready() {
-    notify(&[NotifyState::Ready]);
+    notify(|| sd_notify::notify(&[NotifyState::Ready]));
 }
 
 /// Sets the line that `systemctl status` shows.
 pub fn status(line: &str) {
-    notify(&[NotifyState::Status(line)]);
+    let line = line.to_owned();
+    notify(move || sd_notify::notify(&[NotifyState::Status(&line)]));
 }
 
 /// Tells systemd that a reload of the configuration has begun; [`ready`] ends it.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Ok(now) => notify(move || sd_notify::notify(&[NotifyState::Reloading, now])),
         Err(error) => tracing::debug!(%error, "no monotonic time for systemd"),
     }
 }
 
 /// Tells systemd that the service ends.
 pub fn stopping() {
-    notify(&[NotifyState::Stopping]);
+    notify(|| sd_notify::notify(&[NotifyState::Stopping]));
 }
 
 /// Tells systemd that the service is alive.
 pub fn alive() {
-    notify(&[NotifyState::Watchdog]);
+    notify(|| sd_notify::notify(&[NotifyState::Watchdog]));
 }
 
 /// How often [`alive`] must be called: half of what systemd allows between two calls. `None`: it does not watch.
@@ -37,8 +45,21 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd was not reached");
+/// Sends from a thread of its own, in order: once the kernel keeps as many datagrams as it will
+/// (net.unix.max_dgram_qlen), a send waits for whoever should read them, and nothing else may wait with it.
+fn notify(announcement: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+    static SENDER: LazyLock<SyncSender<Announcement>> = LazyLock::new(|| {
+        let (sender, announcements) = sync_channel::<Announcement>(QUEUE);
+        std::thread::spawn(move || {
+            for announce in announcements {
+                if let Err(error) = announce() {
+                    tracing::debug!(%error, "systemd was not reached");
+                }
+            }
+        });
+        sender
+    });
+    if std::env::var_os("NOTIFY_SOCKET").is_some() && SENDER.try_send(Box::new(announcement)).is_err() {
+        tracing::debug!("systemd does not read what it is told");
     }
 }

@@ -16,7 +16,8 @@ const FILE: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'
                     [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\n";
 
 /// A frontend of which only files are known.
-const LIST: &str = "[frontends.list]\ntype = 'custom'\noutput = 'DIR/out/list'\ntemplate = 'list.tpl'\n";
+const LIST: &str =
+    "[frontends.list]\ntype = 'custom'\nescape = 'none'\noutput = 'DIR/out/list'\ntemplate = 'list.tpl'\n";
 
 const TEMPLATE: &str = "{% for s in services %}{% for b in s.backends %}{{ b.id }}\n{% endfor %}{% endfor %}";
 
@@ -210,9 +211,10 @@ fn a_wrong_pid_file_signals_nobody() {
     }
     // What only says that nginx does not run leaves the new file in place for its start.
     elasticd.write("backends.yaml", &entries(&backends));
-    for content in [String::new(), i32::MAX.to_string()] {
+    for (content, expected) in [(String::new(), "is empty"), (i32::MAX.to_string(), "no such process runs")] {
         fs::write(&pid_file, &content).expect("written");
         elasticd.await_status("not running", |status| status["frontends"]["nginx"]["phase"] == "not_running");
+        until(expected, || error().contains(expected).then_some(()));
         assert_eq!(nginx.workers(), workers, "{content:?}");
     }
     fs::remove_file(&pid_file).expect("removed");
@@ -221,6 +223,7 @@ fn a_wrong_pid_file_signals_nobody() {
     fs::write(&pid_file, right).expect("written");
     let status = elasticd.await_proven("nginx", "web", &["a", "b"]);
     assert_eq!(status["frontends"]["nginx"]["pid"], master);
+    assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<std::path::PathBuf>::new());
     nginx.await_old_workers_gone();
     nginx.await_answers(&["a", "b"]);
 }

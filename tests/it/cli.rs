@@ -13,7 +13,7 @@ use crate::harness::until;
 const CONFIG: &str = "[providers.local]\ntype = 'fixed'\n\
     instances = [{ id = 'a', address = '10.0.0.1:80' }, { id = 'b', address = '[2001:db8::2]:81' }]\n\
     [services.web]\nprovider = 'local'\n[services.six]\nprovider = 'local'\naddress = 'ipv6'\n\
-    [frontends.list]\ntype = 'custom'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\n\
+    [frontends.list]\ntype = 'custom'\nescape = 'none'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\n\
     reload = { command = ['sh', '-c', 'echo reloaded >> DIR/reloads'] }\n";
 
 fn elasticd() -> Elasticd {

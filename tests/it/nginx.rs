@@ -264,7 +264,7 @@ fn the_configuration_is_reloaded_whole_or_not_at_all() {
     assert_eq!(elasticd.get("/v1/services/web").0, 200);
 
     let more = "[services.only-a]\nprovider = 'local'\nselect = { Name = 'a' }\nport = 80\nguard = { on_empty = 'accept' }\n\
-                [frontends.list]\ntype = 'custom'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\nservices = ['web']\n";
+                [frontends.list]\ntype = 'custom'\nescape = 'none'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\nservices = ['web']\n";
     elasticd.write("list.tpl", "{% for s in services %}{% for b in s.backends %}{{ b.id }}\n{% endfor %}{% endfor %}");
     // The new service must not change what nginx is told.
     let good = good.replace("[frontends.nginx]\n", "[frontends.nginx]\nservices = ['web']\n");

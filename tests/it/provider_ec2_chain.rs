@@ -14,7 +14,7 @@ async fn poll(provider: &str, env: &[(&str, &str)], files: &str) -> String {
     let at = |name: &str| home.path().join(name);
     let config = format!(
         "[providers.cloud]\ntype = 'ec2'\n{provider}\n[services.all]\nprovider = 'cloud'\nport = 80\n\
-         [frontends.count]\ntype = 'custom'\noutput = '{}'\ntemplate = 'count'\n",
+         [frontends.count]\ntype = 'custom'\nescape = 'none'\noutput = '{}'\ntemplate = 'count'\n",
         at("out").display()
     );
     std::fs::write(at("elasticd.toml"), config).expect("a configuration");
