@@ -4,12 +4,35 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 /// The lock's file name in the directory.
 const FILE: &str = "lock";
+
+/// How long a lock that is held is waited for, and how often it is looked at. A program that is just being started
+/// shares its starter's files until it has become itself: for that moment it holds the locks of a starter that was
+/// killed meanwhile.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(10));
+
+/// Locks a file, waiting for a moment if it is held. Blocks the thread.
+///
+/// # Errors
+///
+/// `EWOULDBLOCK`: somebody holds it for longer. Anything else: the file cannot be locked.
+pub fn exclusive(mut file: File) -> Result<Flock<File>, Errno> {
+    let deadline = Instant::now() + PATIENCE.0;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((same, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = same,
+            Err((_, errno)) => return Err(errno),
+        }
+        std::thread::sleep(PATIENCE.1);
+    }
+}
 
 /// Held as long as it lives, and let go by the kernel however the process ends.
 #[derive(Debug)]
@@ -46,11 +69,10 @@ pub fn lock(directory: &Path) -> Result<DirectoryLock, Error> {
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(directory.join(FILE))
         .map_err(unusable)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(DirectoryLock(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Err(Error::Held(directory.to_owned())),
-        Err((_, errno)) => Err(unusable(errno.into())),
-    }
+    exclusive(file).map(DirectoryLock).map_err(|errno| match errno {
+        Errno::EWOULDBLOCK => Error::Held(directory.to_owned()),
+        other => unusable(other.into()),
+    })
 }
 
 #[cfg(test)]
@@ -64,6 +86,14 @@ mod tests {
         assert!(matches!(lock(dir.path()), Err(Error::Held(_))));
         drop(first);
         lock(dir.path()).expect("free again");
+        // Held for a moment only, as by a program that is just being started.
+        let held = lock(dir.path()).expect("free again");
+        let letting_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+        });
+        lock(dir.path()).expect("waited for");
+        letting_go.join().expect("let go");
         assert!(matches!(lock(Path::new("/nonexistent")), Err(Error::Unusable { .. })));
     }
 }

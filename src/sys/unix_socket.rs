@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, OFlag};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
@@ -266,7 +266,7 @@ fn lock(path: &Path, parent: &Path) -> Result<Flock<File>, Error> {
             Err(_) => Error::Directory { path: path.into(), parent: parent.into(), cause },
             Ok(_) => failed(cause),
         })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+    super::lock::exclusive(file).map_err(|errno| match errno {
         Errno::EWOULDBLOCK => Error::Locked { path: path.into(), lock: lock.clone() },
         other => failed(other.into()),
     })

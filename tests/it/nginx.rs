@@ -180,7 +180,7 @@ fn killed_at_any_moment_it_ends_proven_on_the_newest() {
         elasticd.kill();
         elasticd.restart();
         let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        until("it answers", || elasticd.try_get("/healthz"));
+        elasticd.await_answer();
         elasticd.await_status("known", |status| !status["revision"].is_null());
         let status = elasticd.await_proven("nginx", "web", &ids);
         let now = status["revision"].as_u64().expect("a number");

@@ -173,6 +173,15 @@ impl Elasticd {
         self.try_get(path).unwrap_or_else(|| panic!("no answer to {path}:\n{}", self.log()))
     }
 
+    /// Waits until it answers at all.
+    pub fn await_answer(&self) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while self.try_get("/healthz").is_none() {
+            assert!(std::time::Instant::now() < deadline, "it never answers:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The status.
     pub fn status(&self) -> Value {
         serde_json::from_str(&self.get("/v1/status").2).expect("JSON")
