@@ -9,7 +9,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{Placement, ResourceType, Tag, TagSpecification};
 
-/// The region in which the helpers act.
+/// The region in which everything here happens.
 pub const REGION: &str = "us-east-1";
 
 /// How long the server may take to answer: a cold start of Python on a busy machine.
