@@ -19,7 +19,7 @@ use crate::config::{self, Config, Fault, Faults};
 use crate::frontend::{self, Worker};
 use crate::model::{Name, Selector};
 use crate::provider::{Observation, poll};
-use crate::readiness;
+use crate::readiness::{self, Frontends};
 use crate::registry::{self, Registry};
 use crate::supervisor::Supervisor;
 use crate::sys::lock::{self, DirectoryLock};
@@ -94,9 +94,6 @@ pub struct App {
     signals: Signals,
     lock: DirectoryLock,
 }
-
-/// Where each frontend's worker says how it stands.
-type Frontends = Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>;
 
 impl App {
     /// Builds everything that `config`, read from `file`, asks for.

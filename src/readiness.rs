@@ -10,7 +10,7 @@ use crate::sys::systemd;
 use crate::{frontend, registry};
 
 /// Where each frontend's worker says how it stands.
-type Frontends = Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>;
+pub type Frontends = Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>;
 
 /// Waits for the first complete pass and says so, once: every service has been discovered in full or restored, and
 /// every frontend that could be given its backends has been. `services` are those of each frontend.
