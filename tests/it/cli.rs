@@ -111,6 +111,27 @@ fn pages_and_completions_are_printed() {
     assert_eq!(elasticd.run(&["none"]).0, 2);
 }
 
+#[test]
+fn a_manager_that_does_not_listen_holds_nobody_up() {
+    let config = CONFIG.replace("type = 'fixed'", "type = 'file'\npath = 'DIR/backends.yaml'");
+    let config = config.replace(
+        "instances = [{ id = 'a', address = '10.0.0.1:80' }, { id = 'b', address = '[2001:db8::2]:81' }]\n",
+        "",
+    );
+    let config = config.replace("[services.six]\nprovider = 'local'\naddress = 'ipv6'\n", "");
+    let elasticd = Elasticd::new(&config);
+    elasticd.write("list.tpl", "x");
+    elasticd.write("backends.yaml", "[{ address: \"10.0.0.1:80\" }]");
+    // Nothing reads what is told from here on: the kernel keeps some datagrams (net.unix.max_dgram_qlen) and no more.
+    let mut elasticd = elasticd.start();
+    elasticd.await_answer();
+    for revision in 2..40 {
+        elasticd.write("backends.yaml", &format!("[{{ address: \"10.0.0.{revision}:80\" }}]"));
+        elasticd.await_status("seen", |status| status["revision"] == revision);
+    }
+    assert!(elasticd.stop().success());
+}
+
 /// The living and the dead whose parent is this process.
 fn children(parent: i32) -> Vec<(i32, String)> {
     let stat = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
