@@ -193,10 +193,7 @@ fn name(layers: &mut Layers, section: &str, text: &str) -> Option<Name> {
 fn type_of(layers: &mut Layers, key: &str, entry: &mut Value, known: &[&str]) -> Option<String> {
     let Value::Dict(_, dict) = entry else { return None };
     match dict.remove("type") {
-        Some(Value::String(tag, text)) if known.contains(&text.as_str()) => {
-            let _ = tag;
-            Some(text)
-        }
+        Some(Value::String(_, text)) if known.contains(&text.as_str()) => Some(text),
         Some(other) => {
             let found = other.as_str().map_or_else(|| "not a text".to_owned(), |text| format!("{text:?}"));
             layers.fault(&format!("{key}.type"), format!("{found} is none of {}", known.join(", ")));

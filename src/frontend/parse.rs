@@ -21,14 +21,7 @@ pub fn parse_mode(text: &str) -> Result<u32, String> {
 ///
 /// There is no such group.
 pub fn gid(group: &str) -> Result<u32, String> {
-    match group.parse() {
-        Ok(gid) => Ok(gid),
-        Err(_) => match Group::from_name(group) {
-            Ok(Some(found)) => Ok(found.gid.as_raw()),
-            Ok(None) => Err(format!("there is no group {group:?} on this machine")),
-            Err(error) => Err(format!("cannot look up the group {group:?}: {error}")),
-        },
-    }
+    id("group", group, |name| Ok(Group::from_name(name)?.map(|found| found.gid.as_raw())))
 }
 
 /// The id of a user given by name or number.
@@ -37,13 +30,17 @@ pub fn gid(group: &str) -> Result<u32, String> {
 ///
 /// There is no such user.
 pub fn uid(user: &str) -> Result<u32, String> {
-    match user.parse() {
-        Ok(uid) => Ok(uid),
-        Err(_) => match User::from_name(user) {
-            Ok(Some(found)) => Ok(found.uid.as_raw()),
-            Ok(None) => Err(format!("there is no user {user:?} on this machine")),
-            Err(error) => Err(format!("cannot look up the user {user:?}: {error}")),
-        },
+    id("user", user, |name| Ok(User::from_name(name)?.map(|found| found.uid.as_raw())))
+}
+
+fn id(kind: &str, text: &str, look_up: impl FnOnce(&str) -> nix::Result<Option<u32>>) -> Result<u32, String> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    match look_up(text) {
+        Ok(Some(id)) => Ok(id),
+        Ok(None) => Err(format!("there is no {kind} {text:?} on this machine")),
+        Err(error) => Err(format!("cannot look up the {kind} {text:?}: {error}")),
     }
 }
 

@@ -7,35 +7,27 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// One machine as its provider describes it, before any service has judged it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     /// Unique within its provider, and stable for the life of the machine.
     pub id: String,
     /// The address inside the cloud's network.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub private_ipv4: Option<Ipv4Addr>,
     /// The address on the internet.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub public_ipv4: Option<Ipv4Addr>,
     /// The first IPv6 address.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Addr>,
     /// The port, where the provider itself knows one (`fixed`, `file`); a cloud does not.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// The weight, where the provider itself knows one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
     /// The availability zone.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// The lifecycle state.
     pub state: InstanceState,
     /// When the machine was last started.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub launched: Option<Timestamp>,
     /// The cloud's tags.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
 }
 

@@ -124,7 +124,7 @@ fn a_manager_that_does_not_listen_holds_nobody_up() {
     elasticd.write("backends.yaml", "[{ address: \"10.0.0.1:80\" }]");
     // Nothing reads what is told from here on: the kernel keeps some datagrams (net.unix.max_dgram_qlen) and no more.
     let mut elasticd = elasticd.start();
-    elasticd.await_answer();
+    elasticd.await_status("known", |status| status["revision"] == 1);
     for revision in 2..40 {
         elasticd.write("backends.yaml", &format!("[{{ address: \"10.0.0.{revision}:80\" }}]"));
         elasticd.await_status("seen", |status| status["revision"] == revision);

@@ -7,13 +7,10 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::backend::{Backend, entries};
+use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::Nginx;
 use crate::harness::until;
-
-const FILE: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '300ms'\n\
-                    [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\nguard = { max_drop = '100%' }\n";
 
 /// A command that says where it is, waits as long as `DIR/hold` is there, and then does `what`.
 fn held(what: &str) -> String {

@@ -5,14 +5,11 @@ use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::backend::{Backend, entries};
+use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load::Load;
 use crate::harness::nginx::{Nginx, inode};
 use crate::harness::until;
-
-const FILE: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '300ms'\n\
-                    [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\nguard = { max_drop = '100%' }\n";
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(nginx: &Nginx, more: &str, backends: &[Backend]) -> Elasticd {

@@ -8,6 +8,10 @@ use std::thread::{self, JoinHandle};
 
 use super::own_address;
 
+/// The service `web` of a `file` provider that reads [`entries`], and believes it at once.
+pub const FILE: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '300ms'\n\
+                    [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\nguard = { max_drop = '100%' }\n";
+
 /// An HTTP server at an address of its own.
 pub struct Backend {
     /// What it answers.

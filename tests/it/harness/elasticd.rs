@@ -1,5 +1,6 @@
 //! The real program, in a directory of its own.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -12,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{PATIENCE, until};
+use super::{PATIENCE, until, until_or};
 
 /// The program, and a directory for its configuration, state, socket and log.
 pub struct Elasticd {
@@ -154,7 +155,7 @@ impl Elasticd {
 
     /// Waits until a text stands in the log.
     pub fn await_log(&self, text: &str) {
-        until(&format!("{text:?} in the log:\n{}", self.log()), || self.log().contains(text).then_some(()));
+        until_or(|| format!("{text:?} in the log:\n{}", self.log()), || self.log().contains(text).then_some(()));
     }
 
     /// Status, headers and body of a `GET` on the socket. `None`: it does not answer.
@@ -175,11 +176,7 @@ impl Elasticd {
 
     /// Waits until it answers at all.
     pub fn await_answer(&self) {
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while self.try_get("/healthz").is_none() {
-            assert!(std::time::Instant::now() < deadline, "it never answers:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until_or(|| format!("it answers:\n{}", self.log()), || self.try_get("/healthz"));
     }
 
     /// The status.
@@ -189,18 +186,15 @@ impl Elasticd {
 
     /// Waits until the status is as it should be.
     pub fn await_status(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while std::time::Instant::now() < deadline {
-            if let Some((_, _, body)) = self.try_get("/v1/status") {
-                last = serde_json::from_str(&body).expect("JSON");
-                if good(&last) {
-                    return last;
-                }
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("never {what}: {last:#}\n{}", self.log());
+        let last = RefCell::new(Value::Null);
+        until_or(
+            || format!("{what}: {:#}\n{}", last.borrow(), self.log()),
+            || {
+                let status: Value = serde_json::from_str(&self.try_get("/v1/status")?.2).expect("JSON");
+                last.replace(status.clone());
+                good(&status).then_some(status)
+            },
+        )
     }
 
     /// Waits until a frontend is proven to run the newest revision of exactly these backends.
@@ -212,7 +206,7 @@ impl Elasticd {
             let backends = body["backends"].as_array()?;
             Some(backends.iter().filter_map(|b| b["id"].as_str().map(str::to_owned)).collect::<Vec<_>>())
         };
-        until(&format!("{service} has {wanted:?}:\n{}", self.log()), || (known()? == wanted).then_some(()));
+        until_or(|| format!("{service} has {wanted:?}:\n{}", self.log()), || (known()? == wanted).then_some(()));
         self.await_status("proven", |status| {
             let frontend = &status["frontends"][frontend];
             frontend["phase"] == "proven" && frontend["proven_revision"] == status["revision"]

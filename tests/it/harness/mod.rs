@@ -17,13 +17,22 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// # Panics
 ///
 /// If it never does.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_or(|| what.to_owned(), look)
+}
+
+/// The same, with words that are made only when they are needed, of what is known by then.
+///
+/// # Panics
+///
+/// If it never does.
+pub fn until_or<T>(what: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {}", what());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

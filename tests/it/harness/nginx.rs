@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{free_port, until};
+use super::{free_port, until, until_or};
 
 /// nginx, which proxies everything to the upstream `web`.
 pub struct Nginx {
@@ -132,11 +132,14 @@ impl Nginx {
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
         let wanted: BTreeSet<_> = ids.iter().map(|id| (*id).to_owned()).collect();
-        until(&format!("only {ids:?} answer; upstreams: {}; errors: {}", self.upstreams(), self.errors()), || {
-            let answers: Option<BTreeSet<_>> =
-                (0..4 * ids.len().max(2)).map(|_| self.ask().filter(|a| a.0 == 200).map(|a| a.1)).collect();
-            (answers? == wanted).then_some(())
-        });
+        until_or(
+            || format!("only {ids:?} answer; upstreams: {}; errors: {}", self.upstreams(), self.errors()),
+            || {
+                let answers: Option<BTreeSet<_>> =
+                    (0..4 * ids.len().max(2)).map(|_| self.ask().filter(|a| a.0 == 200).map(|a| a.1)).collect();
+                (answers? == wanted).then_some(())
+            },
+        );
     }
 }
 
