@@ -4,14 +4,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
 use hyper::header::HOST;
 use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use crate::sys::http;
 
 /// How long connecting may take. It takes none unless elasticd is stopped or overloaded.
 pub const CONNECT_BOUND: Duration = Duration::from_secs(2);
@@ -131,23 +131,9 @@ fn unconnected(socket: &Path, cause: io::Error) -> Error {
 
 /// One request on a connection of its own. The error is a text, as it only ever becomes part of a message.
 async fn ask(stream: UnixStream, path: &str) -> Result<(StatusCode, Bytes), String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let request =
-        Request::get(path).header(HOST, "elasticd").body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
-        Ok((status, body.to_bytes()))
-    };
-    // The connection is driven beside the exchange rather than in a task, so that nothing outlives this call.
-    let mut exchange = std::pin::pin!(exchange);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // Its end may come before the exchange has seen all that arrived; its error reaches the exchange too.
-        _ = connection => exchange.await,
-    }
+        Request::get(path).header(HOST, "elasticd").body(Full::default()).map_err(|error| error.to_string())?;
+    http::exchange(stream, request, MAX_ANSWER).await
 }
 
 /// The detail of a problem, or whatever was said instead.

@@ -1,6 +1,9 @@
 //! Programs run to their end: an argument vector and no shell, bounded in time and in output.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -9,6 +12,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
+use super::isolated::{self, Failure};
 use super::reaper;
 
 /// How much of what a program prints is kept, in bytes; the rest is read and dropped, so that it never blocks.
@@ -62,7 +66,35 @@ pub enum Error {
 ///
 /// It could not be started, failed, or took too long.
 pub async fn run(argv: &[String], limit: Duration) -> Result<(), Error> {
+    start(argv, argv, limit).await
+}
+
+/// The same in a mount namespace of its own, in which for each `(shown, over)` the file `shown` stands at `over`.
+/// `None`: there is no such namespace to be had here, and nothing was run.
+pub async fn run_isolated(
+    places: &[(PathBuf, PathBuf)],
+    argv: &[String],
+    limit: Duration,
+) -> Option<Result<(), Error>> {
+    let result = start(&isolated::argv(places, argv), argv, limit).await;
+    match &result {
+        Err(Error::Start { .. }) => None,
+        Err(Error::Failed { status, output, .. }) => match isolated::failure(status.code(), output) {
+            Some(Failure::NotIsolated(_)) => None,
+            Some(Failure::NotStarted(source)) => Some(Err(Error::Start { program: argv[0].clone(), source })),
+            // A sandbox may end whoever tries.
+            None if status.signal() == Some(Signal::SIGSYS as i32) => None,
+            None => Some(result),
+        },
+        _ => Some(result),
+    }
+}
+
+/// Runs `argv`, which messages call `known_as`.
+async fn start(argv: &[impl AsRef<OsStr>], known_as: &[String], limit: Duration) -> Result<(), Error> {
     let (program, arguments) = argv.split_first().expect("the configuration refuses an empty command");
+    let named = || known_as.join(" ");
+    let failed_to_start = |source| Error::Start { program: known_as[0].clone(), source };
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -73,21 +105,20 @@ pub async fn run(argv: &[String], limit: Duration) -> Result<(), Error> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let (mut child, _ours) =
-        reaper::spawn(&mut command).map_err(|source| Error::Start { program: program.clone(), source })?;
+    let (mut child, _ours) = reaper::spawn(&mut command).map_err(failed_to_start)?;
     let mut output = Vec::new();
     let finished = tokio::time::timeout(limit, finish(&mut child, &mut output)).await;
     let status = match finished {
-        Ok(status) => status.map_err(|source| Error::Start { program: program.clone(), source })?,
+        Ok(status) => status.map_err(failed_to_start)?,
         Err(_) => {
             end(&mut child).await;
-            return Err(Error::TimedOut { command: argv.join(" "), limit, output: printable(&output) });
+            return Err(Error::TimedOut { command: named(), limit, output: printable(&output) });
         }
     };
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed { command: argv.join(" "), status, output: printable(&output) })
+    Err(Error::Failed { command: named(), status, output: printable(&output) })
 }
 
 async fn finish(child: &mut Child, output: &mut Vec<u8>) -> io::Result<ExitStatus> {

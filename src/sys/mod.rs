@@ -2,6 +2,9 @@
 
 pub mod atomic_file;
 pub mod command;
+pub mod endpoint;
+pub mod http;
+pub mod isolated;
 pub mod lock;
 pub mod process;
 pub mod reaper;

@@ -62,6 +62,16 @@ pub enum Find {
     },
 }
 
+impl Find {
+    /// Its pid file, if it is found by one.
+    pub fn pid_file(&self) -> Option<&Path> {
+        match self {
+            Self::PidFile { path, .. } => Some(path),
+            Self::Match { .. } => None,
+        }
+    }
+}
+
 /// Why a process was not found or not signalled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -262,11 +272,30 @@ pub struct Child {
     pub title: String,
 }
 
+/// When a process and its parent started, in ticks since boot, if both run the same program. `None`: they do not, or
+/// it cannot be seen.
+pub fn parent_of_same_program(pid: i32) -> Option<(u64, u64)> {
+    let child = ProcEntry::new(pid).ok()?;
+    let stat = child.stat().ok().filter(alive)?;
+    let parent = ProcEntry::new(stat.ppid).ok()?;
+    (child.exe().ok()? == parent.exe().ok()?).then_some((stat.starttime, parent.stat().ok()?.starttime))
+}
+
+/// How many ticks a second has.
+pub fn ticks_per_second() -> u64 {
+    procfs::ticks_per_second()
+}
+
 /// The present time on the scale of [`Identity::start_ticks`].
 pub fn now_ticks() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let hertz = procfs::ticks_per_second();
     now.tv_sec.unsigned_abs() * hertz + now.tv_nsec.unsigned_abs() * hertz / 1_000_000_000
+}
+
+/// A duration on the same scale.
+pub fn ticks(duration: std::time::Duration) -> u64 {
+    duration.as_secs() * procfs::ticks_per_second()
 }
 
 /// Tells one run of the machine from another; ticks of different ones cannot be compared.
