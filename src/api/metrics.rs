@@ -107,6 +107,7 @@ fn of_frontends(families: &mut Families<'_>, frontends: &[(&Name, Arc<frontend::
     all.counters("elasticd_frontend_applies", "Attempts that changed a file or asked for a reload.", |f| f.applies)?;
     all.counters("elasticd_frontend_failures", "Attempts that failed.", |f| f.failures)?;
     all.counters("elasticd_frontend_reloads", "Reloads asked for.", |f| f.reloads)?;
+    all.counters("elasticd_frontend_told", "Changes told over a runtime API, without a reload.", |f| f.told)?;
     all.gauges(
         "elasticd_frontend_proven_revision",
         "The revision last proven to run; absent before the first.",

@@ -110,7 +110,7 @@ pub struct Exclusion {
 }
 
 /// One frontend's standing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frontend {
     /// The frontend's type.
     #[serde(rename = "type")]
@@ -133,6 +133,29 @@ pub struct Frontend {
     pub failures: u64,
     /// Reloads asked for, since start.
     pub reloads: u64,
+    /// Changes told over its runtime API, without a reload, since start.
+    #[serde(default)]
+    pub told: u64,
+    /// How long each step of the last attempt took.
+    #[serde(default)]
+    pub last_attempt_seconds: Steps,
+}
+
+/// How long the steps of one change took, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Steps {
+    /// From the snapshot to the contents of all outputs.
+    pub render: f64,
+    /// Writing them beside their places, synced.
+    pub stage: f64,
+    /// The frontend's own check.
+    pub check: f64,
+    /// Exchanging them for the previous ones, synced, with the apply record.
+    pub swap: f64,
+    /// Telling the frontend, or asking it to reload.
+    pub reload: f64,
+    /// Until it was proven to run them.
+    pub proof: f64,
 }
 
 /// The answer.
@@ -226,7 +249,18 @@ impl From<&frontend::Report> for Frontend {
             applies: report.applies,
             failures: report.failures,
             reloads: report.reloads,
+            told: report.told,
+            last_attempt_seconds: report.timings.into(),
         }
+    }
+}
+
+impl From<frontend::Timings> for Steps {
+    fn from(timings: frontend::Timings) -> Self {
+        let frontend::Timings { render, stage, check, swap, reload, proof } = timings;
+        let [render, stage, check, swap, reload, proof] =
+            [render, stage, check, swap, reload, proof].map(|step| step.as_secs_f64());
+        Self { render, stage, check, swap, reload, proof }
     }
 }
 

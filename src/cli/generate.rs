@@ -3,7 +3,7 @@
 use clap::Command;
 use clap_complete::Shell;
 
-use super::{Exit, client, complain};
+use super::{Exit, complain};
 
 /// Which shell.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,7 +23,7 @@ pub struct ManArgs {
 pub fn completions(args: &CompletionsArgs, mut command: Command) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "elasticd", &mut script);
-    print(&script)
+    super::print(&script)
 }
 
 /// Prints a manual page.
@@ -41,17 +41,7 @@ pub fn man(args: &ManArgs, mut command: Command) -> Exit {
     };
     let mut text = Vec::new();
     match clap_mangen::Man::new(page).title(title).render(&mut text) {
-        Ok(()) => print(&text),
-        Err(error) => {
-            complain(&error);
-            Exit::FAILURE
-        }
-    }
-}
-
-fn print(text: &[u8]) -> Exit {
-    match client::write_out(text) {
-        Ok(()) => Exit::SUCCESS,
+        Ok(()) => super::print(&text),
         Err(error) => {
             complain(&error);
             Exit::FAILURE

@@ -7,6 +7,7 @@ pub mod diff;
 mod generate;
 pub mod get;
 mod log;
+mod presets;
 mod render;
 mod run;
 pub mod status;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, DEFAULT_PATH};
+use crate::sys::isolated;
 
 /// Shown below the help and in the man page.
 const EXIT_CODES: &str = "\
@@ -61,6 +63,10 @@ enum Command {
     Get(get::Args),
     /// Show how everything stands
     Status(status::Args),
+    /// List the frontends known by name, or show the defaults of one
+    Frontends(presets::FrontendsArgs),
+    /// Print a configuration to start from
+    Init(presets::InitArgs),
     /// Run on a small configuration of its own, in ./elasticd-demo
     Demo,
     /// Print a shell's completions
@@ -82,6 +88,13 @@ impl Exit {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // Not a subcommand: only elasticd itself asks for it.
+    if arguments.next().is_some_and(|word| word == isolated::WORD) {
+        let Err(error) = isolated::enter(arguments);
+        eprintln!("{}{error}", isolated::SAYS);
+        return ExitCode::from(isolated::NOT_STARTED);
+    }
     let Cli { config, socket, log, command } = Cli::parse();
     match command {
         Command::Run => run::run(config, &log),
@@ -97,6 +110,8 @@ pub fn main() -> ExitCode {
             }))
             .into()
         }
+        Command::Frontends(args) => presets::frontends(&args).into(),
+        Command::Init(args) => presets::init(&args).into(),
         Command::Completions(args) => generate::completions(&args, Cli::command()).into(),
         Command::Man(args) => generate::man(&args, Cli::command()).into(),
     }
@@ -127,6 +142,16 @@ fn asked(result: Result<impl Into<Exit>, client::Error>) -> Exit {
         Err(error) => {
             complain(&error);
             if error.is_unavailable() { Exit::UNAVAILABLE } else { Exit::FAILURE }
+        }
+    }
+}
+
+fn print(text: &[u8]) -> Exit {
+    match client::write_out(text) {
+        Ok(()) => Exit::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            Exit::FAILURE
         }
     }
 }

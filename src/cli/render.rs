@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::{Exit, client, complain, diff};
 use crate::config::Config;
-use crate::frontend::template::{Context, Template};
 use crate::frontend::{self};
 use crate::model::{Name, Selection, Service, ServiceSet, Snapshot, select};
 use crate::provider::Provider;
@@ -71,10 +70,9 @@ fn render(
     snapshot: &Snapshot,
     as_diff: bool,
 ) -> Result<String, frontend::template::Error> {
-    let context = Context::new(snapshot, &frontend.services, &frontend.vars);
+    let contents = frontend.render(&frontend.templates()?, snapshot)?;
     let mut text = String::new();
-    for output in &frontend.outputs {
-        let new = Template::compile(&output.template_name, &output.template, frontend.escape)?.render(&context)?;
+    for (output, new) in frontend.outputs.iter().zip(contents) {
         if as_diff {
             let old = std::fs::read(&output.path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
             text.push_str(&diff::unified(&output.path, old.as_deref(), &new).unwrap_or_default());

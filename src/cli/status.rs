@@ -55,7 +55,11 @@ fn human(status: &Status) -> String {
     let services = status.services.iter().map(|(name, s)| service(name.as_str(), s));
     section(&mut text, &["SERVICE", "BACKENDS", "REVISION", "OBSERVED", "EXCLUDED"], services);
     let frontends = status.frontends.iter().map(|(name, f)| frontend(name.as_str(), f));
-    section(&mut text, &["FRONTEND", "TYPE", "PHASE", "PROVEN", "WANTED", "RELOADS", "FAILED", "PID"], frontends);
+    section(
+        &mut text,
+        &["FRONTEND", "TYPE", "PHASE", "PROVEN", "WANTED", "RELOADS", "TOLD", "FAILED", "PID"],
+        frontends,
+    );
     text
 }
 
@@ -126,6 +130,7 @@ fn frontend(name: &str, frontend: &Frontend) -> Entry {
         proven,
         revision(frontend.wanted_revision),
         frontend.reloads.to_string(),
+        frontend.told.to_string(),
         frontend.failures.to_string(),
         frontend.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
     ];
@@ -170,7 +175,7 @@ mod tests {
                     {"id": "i-1", "reason": "tag_missing", "message": "it has no tag"}]}}},
             "frontends": {"nginx": {"type": "nginx", "phase": "not_running", "proven_revision": 7,
                 "proven_age_seconds": 300, "wanted_revision": 8, "pid": null, "error": "no process", "applies": 1,
-                "failures": 4, "reloads": 1}},
+                "failures": 4, "reloads": 1, "told": 2}},
         }))
         .expect("a status");
         assert_eq!(
@@ -188,8 +193,8 @@ web      3         7         40s ago   2 (1 to mend)
   web: restored from the state directory, not confirmed by a poll yet
   web: i-2 is out: it has no port
 
-FRONTEND  TYPE   PHASE        PROVEN        WANTED  RELOADS  FAILED  PID
-nginx     nginx  not running  7 (5m0s ago)  8       1        4       -
+FRONTEND  TYPE   PHASE        PROVEN        WANTED  RELOADS  TOLD  FAILED  PID
+nginx     nginx  not running  7 (5m0s ago)  8       1        2     4       -
   nginx: no process
 "
         );

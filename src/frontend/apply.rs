@@ -1,9 +1,13 @@
 //! One change of one frontend: stage, check, swap, reload, prove; and back, if any of it fails.
 
+use std::time::{Duration, Instant};
+
 use super::config::{CANDIDATE, Config, Output, Proof, Reload};
-use super::journal::{Digest, Generation, Journal, Proven, Step, Swap, on_disk};
-use super::proof;
-use crate::sys::process::{self, Find, Identity, Process, now_ticks};
+use super::journal::{Digest, Generation, Journal, Proven, Step, Swap, Written, on_disk};
+use super::proof::{self, Asked, Found};
+use super::report::Timings;
+use super::runtime::{self, Evidence, Taken, Wanted};
+use crate::sys::process::{self, Find, Process, now_ticks};
 use crate::sys::{atomic_file, command};
 
 /// All outputs of a frontend, rendered from one snapshot.
@@ -41,6 +45,12 @@ pub enum Error {
     /// The command failed.
     #[error("the reload failed: {0}")]
     Reload(#[source] command::Error),
+    /// The runtime API cannot be used, or refuses.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    /// A change cannot be told over the runtime API, and there is no other way.
+    #[error("{0}, and the frontend has no other `reload`")]
+    NoReload(String),
     /// The frontend was asked to reload and did not.
     #[error(transparent)]
     Unproven(#[from] proof::Error),
@@ -54,13 +64,44 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the frontend ended of what it was asked to take.
+    pub const fn is_fatal(&self) -> bool {
+        matches!(self, Self::Unproven(proof::Error::Ended { .. }))
+    }
+}
+
 /// How a change ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// The frontend runs it.
-    Proven(Option<Identity>),
-    /// It is in place and checked, and there is no process to run it.
-    NotRunning(process::Error),
+    Proven(Found),
+    /// It is in place and checked, and there is no process to run it; why.
+    NotRunning(String),
+}
+
+/// What an attempt came to, well or not.
+#[derive(Debug, Default)]
+pub struct Effort {
+    /// The frontend was asked to reload.
+    pub reloaded: bool,
+    /// It was told over its runtime API.
+    pub told: bool,
+    /// How long each step took.
+    pub timings: Timings,
+}
+
+/// One change of one frontend.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// The frontend.
+    pub config: &'a Config,
+    /// Its apply record.
+    pub journal: &'a mut Journal,
+    /// What it should run.
+    pub rendered: &'a Rendered,
+    /// What was done for it so far.
+    pub effort: &'a mut Effort,
 }
 
 /// Undoes what an earlier run left swapped in and unchecked, and removes what it left staged.
@@ -89,133 +130,241 @@ fn unproven(journal: &Journal) -> Vec<Swap> {
     }
 }
 
-/// Looks for the proof of a reload that an earlier run asked for, or meant to.
-///
-/// # Errors
-///
-/// There is none: it must be asked for again.
-pub async fn prove_interrupted(config: &Config, journal: &mut Journal) -> Result<Option<Identity>, Error> {
-    let Step::Reloading { swaps, digest, revision, swapped_at, before, asked } = journal.step().clone() else {
-        return Ok(None);
-    };
-    if matches!(config.proof, Proof::None) && !asked {
-        // Nothing could ever show whether it was asked.
-        return reload_and_prove(config, journal).await;
+impl Rendered {
+    /// What a runtime API compares with what the frontend runs.
+    pub fn wanted<'a>(&'a self, config: &'a Config, swapped_at: u64) -> Wanted<'a> {
+        let paths = config.outputs.iter().map(|output| output.path.as_path());
+        let outputs = paths.zip(self.contents.iter().map(String::as_str)).collect();
+        Wanted { outputs, digest: &self.digest, swapped_at }
     }
-    // Only a signal that was certainly sent deserves the full patience.
-    let limit = (!asked).then_some(std::time::Duration::from_secs(2));
-    let find = config.find();
-    match proof::await_proof(&config.proof, find, before.as_ref(), swapped_at, limit).await {
-        Ok(process) => {
-            discard(&swaps);
-            journal.end(Some(Proven { digest, revision, process, swapped_at }));
-            Ok(process)
+}
+
+impl Change<'_> {
+    /// Looks for the proof of a reload that an earlier run asked for, or meant to.
+    ///
+    /// # Errors
+    ///
+    /// There is none: it must be asked for again.
+    pub async fn prove_interrupted(mut self) -> Result<Found, Error> {
+        let Step::Reloading { swaps, swapped_at, before, asked, .. } = self.journal.step().clone() else {
+            return Ok((None, None));
+        };
+        if matches!(self.config.proof, Proof::None) && !asked {
+            // Nothing could ever show whether it was asked.
+            return self.reload_and_prove().await;
         }
-        Err(_) => reload_and_prove(config, journal).await,
+        // Only a signal that was certainly sent deserves the full patience.
+        let limit = (!asked).then_some(Duration::from_secs(2));
+        match self.await_proof(before.as_ref(), swapped_at, limit).await {
+            Ok(found) => Ok(self.conclude(&swaps, swapped_at, found)),
+            Err(error @ proof::Error::Ended { .. }) if asked => Err(undo(self.journal, &swaps, error.into(), None)),
+            Err(_) => self.reload_and_prove().await,
+        }
     }
-}
 
-/// Makes the change. Outputs whose content is right already are not touched.
-///
-/// # Errors
-///
-/// Some step failed, and all was undone.
-pub async fn apply(config: &Config, journal: &mut Journal, rendered: &Rendered) -> Result<Outcome, Error> {
-    // Whatever is set up wrongly is found before anything is touched.
-    let absent = match config.find().map(Process::find).transpose() {
-        Ok(_) => None,
-        Err(error) if error.is_not_running() => Some(error),
-        Err(error) => return Err(error.into()),
-    };
-    let owed = unproven(journal);
-    let staged = stage(config, rendered)?;
-    // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a failure
-    // must undo. Otherwise there is no one earlier version to go back to but what is in place.
-    let swaps = if staged.is_empty() {
-        owed
-    } else {
-        discard(owed.iter().filter(|swap| staged.iter().all(|new| new.path != swap.path)));
-        staged.clone()
-    };
-    if let Some(check) = config.check.as_ref().filter(|check| check.is_staged()) {
-        let output = &config.outputs[0];
-        let sibling = atomic_file::sibling(&output.path);
-        let candidate = if staged.iter().any(|swap| swap.path == output.path) { &sibling } else { &output.path };
-        let argv: Vec<_> =
-            check.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect();
-        command::run(&argv, check.limit).await.map_err(Error::Check).inspect_err(|_| discard(&staged))?;
-    }
-    swap(journal, &staged, &swaps)?;
-    let swapped_at = now_ticks();
-    if let Some(check) = config.check.as_ref().filter(|check| !check.is_staged())
-        && let Err(error) = command::run(&check.argv, check.limit).await
-    {
-        let known = journal.proven().cloned();
-        return Err(undo(journal, &swaps, Error::Check(error), known));
-    }
-    journal.begin(Step::Reloading {
-        swaps,
-        digest: rendered.digest.clone(),
-        revision: rendered.revision,
-        swapped_at,
-        before: None,
-        asked: false,
-    });
-    match absent {
-        Some(error) => Ok(Outcome::NotRunning(error)),
-        None => match reload_and_prove(config, journal).await {
-            Err(Error::Process(error)) if error.is_not_running() => Ok(Outcome::NotRunning(error)),
-            other => other.map(Outcome::Proven),
-        },
-    }
-}
-
-/// Asks the frontend to take what is in place, and waits for the proof.
-async fn reload_and_prove(config: &Config, journal: &mut Journal) -> Result<Option<Identity>, Error> {
-    let Step::Reloading { swaps, digest, revision, swapped_at, .. } = journal.step().clone() else {
-        return Ok(None);
-    };
-    let mut before = None;
-    let asked = match &config.reload {
-        Reload::None => Ok(()),
-        Reload::Command { argv, limit } => command::run(argv, *limit).await.map_err(Error::Reload),
-        Reload::Signal { signal, find } => match Process::find(find) {
-            // It went away just now; what comes next will read what is in place.
-            Err(error) if error.is_not_running() => return Err(error.into()),
-            Err(error) => Err(error.into()),
-            Ok(process) => {
-                let workers = process.children().into_iter().map(|child| child.identity).collect();
-                before = Some(Generation { frontend: process.identity, workers });
-                journal.begin(reloading(&swaps, &digest, revision, swapped_at, before.clone(), false));
-                let sent = process.signal(*signal).map_err(Error::Process);
-                journal.begin(reloading(&swaps, &digest, revision, swapped_at, before.clone(), true));
-                sent
+    /// Makes the change. Outputs whose content is right already are not touched.
+    ///
+    /// # Errors
+    ///
+    /// Some step failed, and all was undone.
+    pub async fn apply(mut self) -> Result<Outcome, Error> {
+        let (config, rendered) = (self.config, self.rendered);
+        // Whatever is set up wrongly is found before anything is touched.
+        let absent = config.absence().await?;
+        let owed = unproven(self.journal);
+        let started = Instant::now();
+        let staged = tokio::task::block_in_place(|| stage(config, rendered))?;
+        self.effort.timings.stage = started.elapsed();
+        // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a
+        // failure must undo. Otherwise there is no one earlier version to go back to but what is in place.
+        let swaps = if staged.is_empty() {
+            owed
+        } else {
+            discard(owed.iter().filter(|swap| staged.iter().all(|new| new.path != swap.path)));
+            staged.clone()
+        };
+        let started = Instant::now();
+        let judged = self.check_staged(&staged).await.map_err(Error::Check).inspect_err(|_| discard(&staged))?;
+        self.effort.timings.check = started.elapsed();
+        let started = Instant::now();
+        tokio::task::block_in_place(|| swap(self.journal, &staged, &swaps))?;
+        let swapped_at = now_ticks();
+        self.effort.timings.swap = started.elapsed();
+        if let Some(check) = config.check.as_ref().filter(|_| !judged) {
+            let started = Instant::now();
+            if let Err(error) = command::run(&check.argv, check.limit).await {
+                let known = self.journal.proven().cloned();
+                return Err(undo(self.journal, &swaps, Error::Check(error), known));
             }
-        },
-    };
-    if let Err(error) = asked {
-        return Err(undo(journal, &swaps, error, None));
-    }
-    match proof::await_proof(&config.proof, config.find(), before.as_ref(), swapped_at, None).await {
-        Ok(process) => {
-            discard(&swaps);
-            journal.end(Some(Proven { digest, revision, process, swapped_at }));
-            Ok(process)
+            self.effort.timings.check += started.elapsed();
         }
-        // It may yet take the new outputs, late: from here on nothing is known of it.
-        Err(error) => Err(undo(journal, &swaps, error.into(), None)),
+        self.journal.begin(Step::Reloading {
+            swaps,
+            digest: rendered.digest.clone(),
+            revision: rendered.revision,
+            swapped_at,
+            before: None,
+            mark: None,
+            asked: false,
+        });
+        if let Some(why) = absent {
+            return Ok(Outcome::NotRunning(why));
+        }
+        match self.reload_and_prove().await {
+            Err(Error::Process(error)) if error.is_not_running() => Ok(Outcome::NotRunning(error.to_string())),
+            Err(Error::Runtime(error)) if error.is_not_running() => Ok(Outcome::NotRunning(error.to_string())),
+            other => other.map(Outcome::Proven),
+        }
     }
-}
 
-fn reloading(
-    swaps: &[Swap],
-    digest: &Digest,
-    revision: u64,
-    swapped_at: u64,
-    before: Option<Generation>,
-    asked: bool,
-) -> Step {
-    Step::Reloading { swaps: swaps.to_vec(), digest: digest.clone(), revision, swapped_at, before, asked }
+    /// Has the candidate judged before anybody can load it. `false`: that is not possible here, and the check must
+    /// follow the swap.
+    async fn check_staged(&self, staged: &[Swap]) -> Result<bool, command::Error> {
+        let Some(check) = &self.config.check else { return Ok(true) };
+        if check.is_staged() {
+            let output = &self.config.outputs[0];
+            let sibling = atomic_file::sibling(&output.path);
+            let candidate = if staged.iter().any(|swap| swap.path == output.path) { &sibling } else { &output.path };
+            let argv: Vec<_> =
+                check.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect();
+            command::run(&argv, check.limit).await?;
+            return Ok(true);
+        }
+        // Only what exists can be covered.
+        if !check.isolate || staged.is_empty() || staged.iter().any(|swap| swap.previous.is_none()) {
+            return Ok(false);
+        }
+        let places: Vec<_> = staged.iter().map(|swap| (atomic_file::sibling(&swap.path), swap.path.clone())).collect();
+        match command::run_isolated(&places, &check.argv, check.limit).await {
+            Some(judged) => judged.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Has the frontend take what is in place, and waits for the proof.
+    async fn reload_and_prove(&mut self) -> Result<Found, Error> {
+        let Step::Reloading { swaps, swapped_at, .. } = self.journal.step().clone() else { return Ok((None, None)) };
+        let started = Instant::now();
+        let asked = self.tell_or_reload(swapped_at).await;
+        self.effort.timings.reload = started.elapsed();
+        let result = match asked {
+            Ok(before) => {
+                let started = Instant::now();
+                let found = self.await_proof(before.as_ref(), swapped_at, None).await;
+                self.effort.timings.proof = started.elapsed();
+                found.map_err(Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(found) => Ok(self.conclude(&swaps, swapped_at, found)),
+            // It went away just now; what comes next will read what is in place.
+            Err(Error::Process(error)) if error.is_not_running() => Err(error.into()),
+            Err(Error::Runtime(error)) if error.is_not_running() => Err(error.into()),
+            // It may yet take the new outputs, late: from here on nothing is known of it.
+            Err(error) => {
+                let error = undo(self.journal, &swaps, error, None);
+                self.tell_previous().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the frontend over its runtime API, or asks it to reload. Returns its processes as they were before.
+    async fn tell_or_reload(&mut self, swapped_at: u64) -> Result<Option<Generation>, Error> {
+        let config = self.config;
+        if let Some(runtime) = &config.runtime {
+            let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
+            match runtime.take(&self.rendered.wanted(config, swapped_at), last.as_ref()).await? {
+                Taken::Told => {
+                    self.effort.told = true;
+                    return Ok(None);
+                }
+                Taken::ReadsItself => {}
+                Taken::NeedsReload(why) => {
+                    tracing::info!(frontend = %config.name, why, "this change needs a reload");
+                    if config.reload == Reload::None {
+                        return Err(Error::NoReload(why));
+                    }
+                }
+            }
+        }
+        if let Some(runtime) = config.runtime.as_ref().filter(|_| matches!(config.proof, Proof::Runtime { .. })) {
+            self.record_mark(runtime.mark().await?);
+        }
+        let mut before = None;
+        match &config.reload {
+            Reload::None => return Ok(None),
+            Reload::Command { argv, limit } => {
+                self.effort.reloaded = true;
+                command::run(argv, *limit).await.map_err(Error::Reload)?;
+            }
+            Reload::Master { endpoint, limit } => {
+                self.effort.reloaded = true;
+                runtime::reload_by_master(endpoint, *limit).await?;
+                self.begin_reloading(None, true);
+            }
+            Reload::Signal { signal, find } => {
+                let process = Process::find(find)?;
+                let workers = process.children().into_iter().map(|child| child.identity).collect();
+                let pid_file = find.pid_file().and_then(Written::of);
+                before = Some(Generation { frontend: process.identity, workers, pid_file });
+                self.begin_reloading(before.clone(), false);
+                self.effort.reloaded = true;
+                let sent = process.signal(*signal);
+                self.begin_reloading(before.clone(), true);
+                sent?;
+            }
+        }
+        Ok(before)
+    }
+
+    async fn await_proof(
+        &self,
+        before: Option<&Generation>,
+        swapped_at: u64,
+        limit: Option<Duration>,
+    ) -> Result<Found, proof::Error> {
+        let wanted = &self.rendered.wanted(self.config, swapped_at);
+        let marked = if let Step::Reloading { mark, .. } = self.journal.step() { mark.clone() } else { None };
+        let last = marked.or_else(|| self.journal.proven().and_then(|proven| proven.evidence.clone()));
+        Asked { config: self.config, wanted, before, last: last.as_ref() }.await_proof(limit).await
+    }
+
+    /// Records what was found.
+    fn conclude(&mut self, swaps: &[Swap], swapped_at: u64, found: Found) -> Found {
+        discard(swaps);
+        let (process, evidence) = found.clone();
+        let Rendered { digest, revision, .. } = self.rendered;
+        self.journal.end(Some(Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence }));
+        found
+    }
+
+    /// A runtime API may have taken a part before it refused the rest: it is brought back to the files as they are now.
+    async fn tell_previous(&self) {
+        let Some(runtime) = &self.config.runtime else { return };
+        let outputs = &self.config.outputs;
+        let contents: Result<Vec<_>, _> = outputs.iter().map(|o| std::fs::read_to_string(&o.path)).collect();
+        let Ok(contents) = contents else { return };
+        let previous = Rendered::new(outputs, contents, 0);
+        if let Err(error) = runtime.take(&previous.wanted(self.config, 0), None).await {
+            tracing::warn!(frontend = %self.config.name, %error, "could not be brought back to its previous backends");
+        }
+    }
+
+    fn begin_reloading(&mut self, before: Option<Generation>, asked: bool) {
+        if let Step::Reloading { swaps, digest, revision, swapped_at, mark, .. } = self.journal.step().clone() {
+            self.journal.begin(Step::Reloading { swaps, digest, revision, swapped_at, before, mark, asked });
+        }
+    }
+
+    fn record_mark(&mut self, new: Option<Evidence>) {
+        if let (Some(_), Step::Reloading { swaps, digest, revision, swapped_at, before, asked, .. }) =
+            (&new, self.journal.step().clone())
+        {
+            self.journal.begin(Step::Reloading { swaps, digest, revision, swapped_at, before, mark: new, asked });
+        }
+    }
 }
 
 /// Stages every output whose content differs.
@@ -288,7 +437,27 @@ impl Config {
     pub fn find(&self) -> Option<&Find> {
         match &self.reload {
             Reload::Signal { find, .. } => Some(find),
-            Reload::None | Reload::Command { .. } => None,
+            Reload::None | Reload::Command { .. } | Reload::Master { .. } => None,
+        }
+    }
+
+    /// Why nothing runs that could take a change; `None` if something does, or nothing can tell.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be told, for something is set up wrongly.
+    pub(super) async fn absence(&self) -> Result<Option<String>, Error> {
+        if let Some(runtime) = &self.runtime {
+            return match runtime.probe().await {
+                Ok(()) => Ok(None),
+                Err(error) if error.is_not_running() => Ok(Some(error.to_string())),
+                Err(error) => Err(error.into()),
+            };
+        }
+        match self.find().map(Process::find).transpose() {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_running() => Ok(Some(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 }

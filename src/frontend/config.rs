@@ -1,14 +1,19 @@
 //! One frontend as the configuration describes it, resolved: nothing is optional that the worker needs.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::slice;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::escape::Escape;
-use crate::model::Name;
+use super::runtime::Runtime;
+use super::template::{self, Context, Template};
+use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file::Ownership;
+use crate::sys::endpoint::Endpoint;
 use crate::sys::process::Find;
 
 /// One process we configure.
@@ -26,7 +31,9 @@ pub struct Config {
     pub escape: Escape,
     /// What judges a candidate.
     pub check: Option<Check>,
-    /// How the frontend takes new outputs.
+    /// Its runtime API, which is asked first where it can take a change.
+    pub runtime: Option<Runtime>,
+    /// How the frontend takes new outputs, where its runtime API does not.
     pub reload: Reload,
     /// What shows that it did.
     pub proof: Proof,
@@ -39,8 +46,12 @@ pub struct Config {
 /// One template rendered to one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
+    /// Which of the configuration's `outputs` it comes from, counted from 0.
+    pub index: usize,
     /// Where it goes; absolute.
     pub path: PathBuf,
+    /// The only service it shows, where each has an output of its own ([`SERVICE`]). `None`: all of the frontend's.
+    pub service: Option<Name>,
     /// Where the template comes from, for messages.
     pub template_name: String,
     /// The template.
@@ -56,11 +67,42 @@ pub struct Check {
     pub argv: Vec<String>,
     /// How long it may take.
     pub limit: Duration,
+    /// Whether it may run where only it sees the candidate in place; otherwise it judges what is really in place.
+    pub isolate: bool,
 }
 
 /// In a check's arguments: the path of the first output, staged but not yet swapped in. A check that does not mention
 /// it can only judge the configuration in place, and is run right after the swap.
 pub const CANDIDATE: &str = "{candidate}";
+
+/// In the path of one of the configuration's `outputs`: the name of a service. It stands for an output for each.
+pub const SERVICE: &str = "{service}";
+
+impl Config {
+    /// The outputs' templates, compiled, in their order.
+    ///
+    /// # Errors
+    ///
+    /// One does not compile.
+    pub fn templates(&self) -> Result<Vec<Template>, template::Error> {
+        let compile = |output: &Output| Template::compile(&output.template_name, &output.template, self.escape);
+        self.outputs.iter().map(compile).collect()
+    }
+
+    /// What the outputs hold at a snapshot, in their order; `templates` are [theirs](Self::templates).
+    ///
+    /// # Errors
+    ///
+    /// A template names what is not there.
+    pub fn render(&self, templates: &[Template], snapshot: &Snapshot) -> Result<Vec<String>, template::Error> {
+        let all = LazyCell::new(|| Context::new(snapshot, &self.services, &self.vars));
+        let render = |(output, template): (&Output, &Template)| match &output.service {
+            None => template.render(&all),
+            Some(service) => template.render(&Context::new(snapshot, slice::from_ref(service), &self.vars)),
+        };
+        self.outputs.iter().zip(templates).map(render).collect()
+    }
+}
 
 impl Check {
     /// Whether it judges the staged file, before anything is in place.
@@ -88,6 +130,13 @@ pub enum Reload {
         /// How long it may take.
         limit: Duration,
     },
+    /// HAProxy's master process is told over its own socket.
+    Master {
+        /// Where the master listens (`haproxy -S`).
+        endpoint: Endpoint,
+        /// How long it may take.
+        limit: Duration,
+    },
 }
 
 /// What shows that the frontend runs the new outputs.
@@ -97,6 +146,17 @@ pub enum Proof {
     None,
     /// The signalled process has new children, and the old ones are gone or, by their title, shutting down.
     Workers {
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// The signalled process has new children, and has written its pid file anew if it is found by one; the old ones may
+    /// finish what they have begun.
+    Generation {
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// The runtime API shows it.
+    Runtime {
         /// How long it may take.
         limit: Duration,
     },

@@ -10,8 +10,14 @@
 //!
 //! A new syntax is one file here with a `write` function, and the lines in this file that the compiler asks for.
 
+mod apache;
+mod caddyfile;
+mod haproxy;
+mod hosts;
 mod json;
 mod nginx;
+mod shell;
+mod vcl;
 
 use std::fmt::Write as _;
 
@@ -43,7 +49,36 @@ pub enum Escape {
     /// template's own `$`. Bodies of `*_by_lua_block` are another language: no value belongs there.
     /// nginx refuses a token or comment of 4,096 bytes or more (`NGX_CONF_BUFFER`), however it is written.
     Nginx,
-    /// JSON: outside a string a complete string literal with its quotes, inside one the escaped content. An absent
+    /// Apache's configuration.
+    ///
+    /// It has no way to write a literal `${`, nor a control character other than the tab: the brace becomes `%7B`, or the
+    /// `$` `%24` where the brace is the template's own, and control characters become `%XX`. So does a value's backslash at
+    /// the end of a comment, or of quotes that nothing closes, where it would join the next line.
+    Apache,
+    /// A Caddyfile.
+    Caddyfile,
+    /// HAProxy's configuration.
+    ///
+    /// NUL, which no HAProxy text can hold, becomes `%00`. A value right after the template's own `$` or within its
+    /// `${` makes that `$` a literal one. Where HAProxy reads a word as a log-format, `%` is the template's concern:
+    /// `{{ value | replace: "%", "%%" }}`. Maps are another syntax: no value with white space belongs there.
+    Haproxy,
+    /// The lines and words of `/etc/hosts` and its kin: white space, `#` and control characters become `%XX`.
+    Hosts,
+    /// Variables for a POSIX shell and systemd's `EnvironmentFile=`, a `NAME=value` a line, and for Docker's `--env-file`
+    /// where a value needs no quotes.
+    ///
+    /// In a name, what is no ASCII letter or digit becomes `_`; in a value, a control character other than tab and
+    /// newline, and a noncharacter, become `%XX`. Nothing else of the shell's language is known.
+    Shell,
+    /// Varnish's VCL. Outside a string a value is a string literal: a word of the language, such as a name from the
+    /// functions `vcl_director` and `vcl_backend`, is written with `raw`.
+    ///
+    /// A string that holds quotes or newlines becomes a long one, `{"…"}` or `"""…"""`. VCL has no way to write a NUL, nor a
+    /// text in which both `"}` and `"""` occur: these become `%00` and `%22}`. So do control characters in comments, `*` in
+    /// `/* … */`, and all that is no letter or digit in inline C.
+    Vcl,
+    /// JSON, and YAML that uses its strings: outside a string a complete string literal with its quotes, inside one the escaped content. An absent
     /// value (none) is written as nothing; the `json` formatter writes it as `null`.
     Json,
 }
@@ -57,12 +92,12 @@ impl Escape {
             Self::Nginx if text.contains('\\') => engine.set_default_formatter(&write_marked),
             Self::Nginx => engine.set_default_formatter(&write_marked_unless_bare),
             // Even the plainest text needs quotes outside a string.
-            Self::Json => engine.set_default_formatter(&write_marked),
+            _ => engine.set_default_formatter(&write_marked),
         }
         engine.add_formatter("raw", write_raw);
         match self {
             Self::None => engine.add_formatter("json", write_json),
-            Self::Nginx | Self::Json => engine.add_formatter("json", write_marked_json),
+            _ => engine.add_formatter("json", write_marked_json),
         };
     }
 
@@ -71,6 +106,12 @@ impl Escape {
         let write = match self {
             Self::None => return rendered,
             Self::Nginx => nginx::write,
+            Self::Apache => apache::write,
+            Self::Caddyfile => caddyfile::write,
+            Self::Haproxy => haproxy::write,
+            Self::Hosts => hosts::write,
+            Self::Shell => shell::write,
+            Self::Vcl => vcl::write,
             Self::Json => json::write,
         };
         if rendered.contains(END) { write(&rendered) } else { rendered }
@@ -108,6 +149,14 @@ fn pieces(mut rest: &str) -> impl Iterator<Item = Piece<'_>> {
             _ => Piece::Text(piece),
         })
     })
+}
+
+/// Writes what a syntax cannot say as `%XX`, byte for byte.
+fn percent(out: &mut String, c: char) {
+    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "%{byte:02X}");
+    }
 }
 
 fn write_plain(f: &mut Formatter<'_>, value: &Value) -> FmtResult {

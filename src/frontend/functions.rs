@@ -16,11 +16,19 @@
 //! | `value \| contains: part` | whether a list has the item, a map the key, a text the part |
 //! | `text \| starts_with: "x"` | whether it does |
 //! | `list \| group_by: "key"` | a map from each value of that (dotted) key to the list of its items |
+//! | `list \| pad: n` | the list, made `n` items long with absent ones; one that is longer stays as it is |
 //! | `list \| where: "key", value` | the items with that value of the (dotted) key |
+//! | `list \| without: "key", value` | the items with another one |
+//! | `list \| max: "key"` | the largest whole number that the items have at that (dotted) key; 0 if none has one |
+//! | `n \| scale: most, limit` | the number itself if `most` is within `limit`, else its share `n * limit / most`, at least 1 |
+//!
+//! Names as some frontends want them are in [`identifiers`].
 //!
 //! Where a text is expected, an absent value counts as the empty one. Two formatters end an expression: `json` writes
 //! a complete JSON literal, escaped for its place like any value; `raw` writes the value as it is: only for what no
 //! tag can reach.
+
+pub mod identifiers;
 
 use std::collections::BTreeMap;
 
@@ -46,7 +54,12 @@ pub(super) fn install(engine: &mut Engine<'static>) {
     engine.add_function("contains", contains);
     engine.add_function("starts_with", |v: &Value, start: &str| text(v).map(|t| t.starts_with(start)));
     engine.add_function("group_by", group_by);
-    engine.add_function("where", where_equal);
+    engine.add_function("pad", pad);
+    engine.add_function("where", |list: &[Value], key: &str, value: Value| filter(list, key, &value, true));
+    engine.add_function("without", |list: &[Value], key: &str, value: Value| filter(list, key, &value, false));
+    engine.add_function("max", max);
+    engine.add_function("scale", scale);
+    identifiers::install(engine);
 }
 
 /// The value as JSON. A float that JSON cannot write (NaN, infinity) becomes `null`.
@@ -141,8 +154,30 @@ fn group_by(list: &[Value], key: &str) -> Result<Map, String> {
     Ok(groups.into_iter().map(|(group, items)| (group, Value::List(items))).collect())
 }
 
-fn where_equal(list: &[Value], key: &str, wanted: Value) -> Vec<Value> {
-    list.iter().filter(|item| *dotted(item, key) == wanted).cloned().collect()
+fn pad(list: &[Value], length: i64) -> Result<Vec<Value>, String> {
+    /// More than any frontend has servers; a slip of the hand must not cost all memory.
+    const LONGEST: i64 = 100_000;
+    let length = usize::try_from(length.min(LONGEST)).map_err(|_| format!("`pad` cannot make {length} items"))?;
+    Ok(list.iter().cloned().chain(std::iter::repeat(Value::None)).take(length.max(list.len())).collect())
+}
+
+fn filter(list: &[Value], key: &str, value: &Value, equal: bool) -> Vec<Value> {
+    list.iter().filter(|item| (dotted(item, key) == value) == equal).cloned().collect()
+}
+
+fn max(list: &[Value], key: &str) -> i64 {
+    let number = |item| if let Value::Integer(n) = dotted(item, key) { Some(*n) } else { None };
+    list.iter().filter_map(number).max().unwrap_or(0)
+}
+
+/// To two decimal places.
+#[expect(clippy::cast_precision_loss, reason = "weights are small")]
+fn scale(n: i64, most: i64, limit: i64) -> Value {
+    if most <= limit {
+        return Value::Integer(n);
+    }
+    let share = n as f64 * limit as f64 / most as f64;
+    Value::Float(((share * 100.0).round() / 100.0).max(1.0))
 }
 
 /// Follows a dotted key into nested maps. A key that itself holds dots (a tag's) is found whole.
@@ -219,7 +254,12 @@ mod tests {
             ),
             (r#"{{ text | starts_with: "Ab" }}"#, "true"),
             (r#"{% for z, l in [four, six] | group_by: "tags.a" %}{{ z }}:{{ l | length }} {% endfor %}"#, "1:1 2:1 "),
+            ("{% for x in list | pad: 3 %}<{{ x }}>{% endfor %}{{ list | pad: 1 | length }}", "<x><y><>2"),
             (r#"{% for b in [four, six] | where: "tags.a", "2" %}{{ b.port }}{% endfor %}"#, "81"),
+            (r#"{% for b in [four, six] | without: "tags.a", "2" %}{{ b.port }}{% endfor %}"#, "80"),
+            (r#"{{ [four, six] | max: "port" }}{{ [four] | max: "zone" }}"#, "810"),
+            ("{{ 7 | scale: 100, 100 }} {{ 100 | scale: 256, 100 }} {{ 256 | scale: 256, 100 }}", "7 39.06 100"),
+            ("{{ 1 | scale: 256, 100 }}", "1"),
             ("{{ four.tags | json }}{{ none | json }}", r#"{"a":"1"}null"#),
         ] {
             assert_eq!(render(template), expected, "{template}");
@@ -233,6 +273,8 @@ mod tests {
         assert!(render("{{ list | lower }}").contains("not a list"));
         assert!(render("{{ list }}").contains("use a loop, `join` or `json`"));
     }
+
+    /// All services and backends of VCL share one namespace, in which letters have no case.
 
     #[test]
     fn json_goes_both_ways() {

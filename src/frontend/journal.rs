@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::config::Output;
+use super::runtime::Evidence;
 use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::process::{Identity, boot_id};
 
@@ -37,6 +38,11 @@ impl Digest {
         Self::hex(&hasher.finalize())
     }
 
+    /// Its hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     fn hex(bytes: &[u8]) -> Self {
         use fmt::Write;
         let mut text = String::with_capacity(bytes.len() * 2);
@@ -58,6 +64,9 @@ pub struct Proven {
     pub process: Option<Identity>,
     /// When they were swapped in, in ticks since boot.
     pub swapped_at: u64,
+    /// What its runtime API knows it again by. `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
 }
 
 /// One output being replaced.
@@ -78,6 +87,27 @@ pub struct Generation {
     pub frontend: Identity,
     /// Those it had started.
     pub workers: Vec<Identity>,
+    /// Its pid file. `None`: it is not found by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_file: Option<Written>,
+}
+
+/// One writing of a file: each has another inode or another time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The file's inode.
+    pub inode: u64,
+    /// When it was last modified: seconds and nanoseconds since the epoch.
+    pub modified: (i64, i64),
+}
+
+impl Written {
+    /// How a file stands now. `None`: it is not there.
+    pub fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self { inode: metadata.ino(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
 }
 
 /// How far a change came.
@@ -103,6 +133,9 @@ pub enum Step {
         swapped_at: u64,
         /// The frontend before the reload. `None`: it did not run.
         before: Option<Generation>,
+        /// What its runtime API showed before the reload, to compare with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mark: Option<Evidence>,
         /// Whether it is certain that it was asked to reload.
         asked: bool,
     },
@@ -218,6 +251,7 @@ mod tests {
             revision: 7,
             process: Some(Identity { pid: 1, start_ticks: 2 }),
             swapped_at: 1,
+            evidence: None,
         }
     }
 

@@ -27,6 +27,11 @@ pub enum Running {
     No,
     /// There is.
     Yes(Identity),
+    /// Its runtime API was asked, and says whether it runs what is wanted.
+    Asked {
+        /// Whether it does.
+        agrees: bool,
+    },
 }
 
 /// Decides from evidence alone: the outputs wanted, those on disk, the record, and the process that runs.
@@ -36,8 +41,17 @@ pub fn plan(wanted: &Digest, on_disk: &Digest, proven: Option<&Proven>, step: &S
     if on_disk != wanted {
         return Action::Apply;
     }
+    let is_on_record = *step == Step::Idle && proven.is_some_and(|proven| proven.digest == *wanted);
     match step {
+        // What it says itself outweighs any record.
+        _ if running == (Running::Asked { agrees: true }) && is_on_record => Action::Nothing,
+        _ if running == (Running::Asked { agrees: true }) => Action::Adopt,
+        Step::Reloading { digest, asked, .. } if digest == wanted && matches!(running, Running::Asked { .. }) => {
+            // It may be about to.
+            if *asked { Action::Prove } else { Action::Apply }
+        }
         Step::Reloading { digest, before, swapped_at, .. } if digest == wanted => match (running, before) {
+            (Running::Asked { .. }, _) => Action::Apply,
             (Running::No, _) => Action::AwaitFrontend,
             (Running::Yes(process), None) if process.start_ticks > *swapped_at => Action::Adopt,
             (Running::Yes(_), Some(_)) => Action::Prove,
@@ -51,7 +65,7 @@ pub fn plan(wanted: &Digest, on_disk: &Digest, proven: Option<&Proven>, step: &S
             (Some(_), Running::No) => Action::AwaitFrontend,
             (Some(proven), Running::Yes(process)) if proven.process == Some(process) => Action::Nothing,
             (Some(proven), Running::Yes(process)) if process.start_ticks > proven.swapped_at => Action::Adopt,
-            (Some(_), Running::Yes(_)) => Action::Apply,
+            (Some(_), Running::Yes(_) | Running::Asked { .. }) => Action::Apply,
         },
     }
 }
@@ -70,17 +84,18 @@ mod tests {
     }
 
     fn proven(content: &str, process: Option<Identity>) -> Proven {
-        Proven { digest: digest(content), revision: 1, process, swapped_at: SWAPPED_AT }
+        Proven { digest: digest(content), revision: 1, process, swapped_at: SWAPPED_AT, evidence: None }
     }
 
     fn reloading(content: &str, before: Option<Identity>) -> Step {
-        let before = before.map(|frontend| Generation { frontend, workers: vec![] });
+        let before = before.map(|frontend| Generation { frontend, workers: vec![], pid_file: None });
         Step::Reloading {
             swaps: vec![],
             digest: digest(content),
             revision: 2,
             swapped_at: SWAPPED_AT,
             before,
+            mark: None,
             asked: false,
         }
     }
@@ -112,6 +127,23 @@ mod tests {
         assert_eq!(idle("a", Some(proven("a", Some(OLD))), Running::Yes(NEW)), Action::Adopt);
         assert_eq!(idle("a", Some(proven("a", Some(NEW))), Running::Yes(OLD)), Action::Apply);
         assert_eq!(idle("a", Some(proven("a", Some(OLD))), Running::No), Action::AwaitFrontend);
+    }
+
+    #[test]
+    fn what_a_frontend_says_itself_outweighs_the_record() {
+        let (yes, no) = (Running::Asked { agrees: true }, Running::Asked { agrees: false });
+        assert_eq!(idle("a", Some(proven("a", None)), yes), Action::Nothing);
+        assert_eq!(idle("a", Some(proven("a", None)), no), Action::Apply);
+        assert_eq!(idle("a", None, yes), Action::Adopt);
+        assert_eq!(idle("a", None, no), Action::Apply);
+        assert_eq!(idle("b", Some(proven("a", None)), yes), Action::Apply, "the files come first");
+        let act = |step: &Step, running| plan(&digest("a"), &digest("a"), None, step, running);
+        let mut step = reloading("a", None);
+        assert_eq!((act(&step, yes), act(&step, no)), (Action::Adopt, Action::Apply));
+        if let Step::Reloading { asked, .. } = &mut step {
+            *asked = true;
+        }
+        assert_eq!((act(&step, yes), act(&step, no)), (Action::Adopt, Action::Prove));
     }
 
     #[test]

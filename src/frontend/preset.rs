@@ -24,6 +24,11 @@ pub fn defaults_text(name: &str) -> Option<&'static str> {
     TEMPLATES.get_file(format!("{name}/{DEFAULTS}"))?.contents_utf8()
 }
 
+/// How its frontend is set up, for people, in Markdown. `None`: there is no such preset.
+pub fn guide(name: &str) -> Option<&'static str> {
+    TEMPLATES.get_file(format!("{name}/README.md"))?.contents_utf8()
+}
+
 /// A preset's defaults. `None`: there is no such preset.
 pub fn defaults(name: &str) -> Option<Raw> {
     use figment::providers::{Format, Toml};
@@ -45,6 +50,7 @@ mod tests {
         assert!(names().contains(&"nginx"));
         for name in names() {
             let defaults = defaults(name).unwrap_or_else(|| panic!("{name} has no {DEFAULTS}"));
+            assert!(guide(name).is_some(), "{name} has no README.md");
             for output in defaults.outputs.unwrap_or_default() {
                 let template_path = output.template.expect("every output of a preset has a template");
                 assert!(template(&template_path).is_some(), "{name} names {template_path}, which is not there");

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::config::Proof;
-use super::journal::Generation;
+use super::config::{Config, Proof};
+use super::journal::{Generation, Written};
+use super::runtime::{self, Evidence, Standing, Wanted};
 use crate::sys::command;
 use crate::sys::process::{Find, Identity, Process};
 
@@ -12,6 +13,9 @@ const STEP: Duration = Duration::from_millis(10);
 
 /// How often a command is asked for it.
 const COMMAND_STEP: Duration = Duration::from_millis(200);
+
+/// How long a process that has ended may take to come back: whoever restarts it may just be at it.
+const COMES_BACK: Duration = Duration::from_secs(5);
 
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,27 @@ pub enum Error {
         /// How long it had.
         limit: Duration,
     },
+    /// The signalled process is gone.
+    #[error(
+        "PID {pid} ended when it was asked to take the new configuration; start the frontend again, with the previous \
+         configuration, which is back in place; its own error log says why. The new one is not tried again before it \
+         changes, or elasticd is restarted"
+    )]
+    Ended {
+        /// The process.
+        pid: i32,
+    },
+    /// By its runtime API, the frontend does not run what it should.
+    #[error("the frontend does not run the new configuration after {limit:?}: {how}; its own log may say why")]
+    Differs {
+        /// How long it had.
+        limit: Duration,
+        /// In which way.
+        how: String,
+    },
+    /// Its runtime API cannot be asked.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
     /// The command that should show it never succeeded.
     #[error("not proven within {limit:?}: {source}")]
     Command {
@@ -37,58 +62,102 @@ pub enum Error {
     },
 }
 
-/// Waits for the evidence that a frontend, which was as `before` says when it was asked to reload, runs what was
-/// swapped in at `swapped_at` (ticks since boot). `limit` stands in for the proof's own. Returns the process that runs
-/// it.
-///
-/// # Errors
-///
-/// None was found in time.
-pub async fn await_proof(
-    proof: &Proof,
-    find: Option<&Find>,
-    before: Option<&Generation>,
-    swapped_at: u64,
-    limit: Option<Duration>,
-) -> Result<Option<Identity>, Error> {
-    let (own, step) = match proof {
-        Proof::None => return Ok(before.map(|generation| generation.frontend)),
-        Proof::Workers { limit } => (*limit, STEP),
-        Proof::Command { limit, .. } => (*limit, COMMAND_STEP),
-    };
-    let limit = limit.unwrap_or(own);
-    let deadline = tokio::time::Instant::now() + limit;
-    loop {
-        match look(proof, find, before, swapped_at, limit).await {
-            Err(_) if tokio::time::Instant::now() + step < deadline => tokio::time::sleep(step).await,
-            found => return found,
+/// A frontend of which the evidence is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its proof, and how it is found.
+    pub config: &'a Config,
+    /// What it should run.
+    pub wanted: &'a Wanted<'a>,
+    /// Its processes when it was asked to reload. `None`: it was not found by a process.
+    pub before: Option<&'a Generation>,
+    /// What it was proven to run before.
+    pub last: Option<&'a Evidence>,
+}
+
+/// What was found: the process that runs the new outputs, where it is known by one, and what its runtime API knows it
+/// again by, where it has one.
+pub type Found = (Option<Identity>, Option<Evidence>);
+
+impl Asked<'_> {
+    /// Waits for the evidence. `limit` stands in for the proof's own.
+    ///
+    /// # Errors
+    ///
+    /// None was found in time.
+    pub async fn await_proof(self, limit: Option<Duration>) -> Result<Found, Error> {
+        let (own, step) = match &self.config.proof {
+            Proof::None => (Duration::ZERO, STEP),
+            Proof::Workers { limit } | Proof::Generation { limit } | Proof::Runtime { limit } => (*limit, STEP),
+            Proof::Command { limit, .. } => (*limit, COMMAND_STEP),
+        };
+        let limit = limit.unwrap_or(own);
+        let started = tokio::time::Instant::now();
+        loop {
+            match self.look(limit).await {
+                Ok(found) => return Ok(found),
+                Err(error) => {
+                    let error = self.ended().unwrap_or(error);
+                    let limit = if matches!(error, Error::Ended { .. }) { limit.min(COMES_BACK) } else { limit };
+                    if started.elapsed() + step >= limit {
+                        return Err(error);
+                    }
+                    // An API is asked less and less often: some frontends take seconds to read their files.
+                    tokio::time::sleep(step.max(started.elapsed() / 10).min(COMMAND_STEP)).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the process that was signalled is gone, and no other has taken its place.
+    fn ended(&self) -> Option<Error> {
+        let (find, before) = self.config.find().zip(self.before)?;
+        let is_gone = matches!(Process::find(find), Err(error) if error.is_not_running());
+        is_gone.then_some(Error::Ended { pid: before.frontend.pid })
+    }
+
+    /// Looks for the evidence once.
+    async fn look(&self, limit: Duration) -> Result<Found, Error> {
+        let Self { config, wanted, before, last } = *self;
+        let process = before.map(|generation| generation.frontend);
+        match (&config.proof, config.find(), before) {
+            (Proof::Workers { .. }, Some(find), Some(before)) => new_generation(find, before, wanted.swapped_at, true)
+                .map(|process| (Some(process), None))
+                .ok_or(Error::NoNewGeneration { pid: before.frontend.pid, limit }),
+            (Proof::Generation { .. }, Some(find), Some(before)) => {
+                new_generation(find, before, wanted.swapped_at, false)
+                    .map(|process| (Some(process), None))
+                    .ok_or(Error::NoNewGeneration { pid: before.frontend.pid, limit })
+            }
+            (Proof::Command { argv, .. }, ..) => match command::run(argv, limit).await {
+                Ok(()) => Ok((process, None)),
+                Err(source) => Err(Error::Command { limit, source }),
+            },
+            (Proof::Runtime { .. }, ..) => {
+                let Some(runtime) = &config.runtime else { return Ok((process, None)) };
+                match runtime.standing(wanted, last).await {
+                    Ok(Standing::Runs(evidence)) => {
+                        // A frontend that replaces itself on a reload is another process by now.
+                        let now = config.find().and_then(|find| Process::find(find).ok());
+                        Ok((now.map(|process| process.identity).or(process), Some(evidence)))
+                    }
+                    Ok(Standing::Differs(how)) => Err(Error::Differs { limit, how }),
+                    Err(source) => Err(Error::Runtime(source)),
+                }
+            }
+            (Proof::None | Proof::Workers { .. } | Proof::Generation { .. }, ..) => Ok((process, None)),
         }
     }
 }
 
-/// Looks for the evidence once.
-async fn look(
-    proof: &Proof,
-    find: Option<&Find>,
-    before: Option<&Generation>,
-    swapped_at: u64,
-    limit: Duration,
-) -> Result<Option<Identity>, Error> {
-    let process = before.map(|generation| generation.frontend);
-    match (proof, find, before) {
-        (Proof::Workers { .. }, Some(find), Some(before)) => new_generation(find, before, swapped_at)
-            .map(Some)
-            .ok_or(Error::NoNewGeneration { pid: before.frontend.pid, limit }),
-        (Proof::Command { argv, .. }, ..) => match command::run(argv, limit).await {
-            Ok(()) => Ok(process),
-            Err(source) => Err(Error::Command { limit, source }),
-        },
-        (Proof::None | Proof::Workers { .. }, ..) => Ok(process),
-    }
-}
-
 /// Looks at the processes once. `None`: no evidence yet.
-fn new_generation(find: &Find, before: &Generation, swapped_at: u64) -> Option<Identity> {
+///
+/// A new child may be just one more of the old generation. So where `old_leave`, the old ones must be gone too or, by
+/// their title, be about to. Otherwise they may finish what they have begun, under titles that tell nothing, and the
+/// pid file must have been written anew: Apache does that at every graceful restart, once it has read the whole new
+/// configuration without a fault and before it forks (`ap_log_pid`, first thing in each of its multi-processing
+/// modules' runs).
+fn new_generation(find: &Find, before: &Generation, swapped_at: u64, old_leave: bool) -> Option<Identity> {
     let frontend = Process::find(find).ok()?;
     if frontend.identity != before.frontend {
         // It was restarted meanwhile, and read what was in place then.
@@ -96,6 +165,10 @@ fn new_generation(find: &Find, before: &Generation, swapped_at: u64) -> Option<I
     }
     let (old, new): (Vec<_>, Vec<_>) =
         frontend.children().into_iter().partition(|child| before.workers.contains(&child.identity));
-    let old_have_left = old.iter().all(|child| child.title.contains("shutting down"));
-    (!new.is_empty() && old_have_left).then_some(frontend.identity)
+    let is_taken = if old_leave {
+        old.iter().all(|child| child.title.contains("shutting down"))
+    } else {
+        find.pid_file().is_none_or(|path| Written::of(path) != before.pid_file)
+    };
+    (!new.is_empty() && is_taken).then_some(frontend.identity)
 }

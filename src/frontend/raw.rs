@@ -7,10 +7,11 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use serde::Deserialize;
 
-use super::config::{Check, Config, Output, Pacing, Proof, Reload};
+use super::config::{Check, Config, Output, Pacing, Proof, Reload, SERVICE};
 use super::escape::Escape;
 use super::parse::{gid, parse_mode, signal, uid};
 use super::preset;
+use super::runtime::{Protocol, Runtime};
 use crate::model::Name;
 use crate::sys::atomic_file::Ownership;
 use crate::sys::process::{Executable, Find};
@@ -30,9 +31,16 @@ pub struct Raw {
     pub group: Option<String>,
     pub outputs: Option<Vec<RawOutput>>,
     pub escape: Option<Escape>,
+    pub config: Option<PathBuf>,
+    pub runtime: Option<Protocol>,
+    pub api: Option<String>,
+    pub secret_file: Option<PathBuf>,
+    #[serde(default, with = "compact::optional")]
+    pub api_timeout: Option<Duration>,
     pub check: Option<Vec<String>>,
     #[serde(default, with = "compact::optional")]
     pub check_timeout: Option<Duration>,
+    pub isolate_check: Option<bool>,
     pub reload: Option<RawReload>,
     pub pid_file: Option<PathBuf>,
     pub executable: Option<String>,
@@ -60,24 +68,28 @@ pub struct RawOutput {
     pub group: Option<String>,
 }
 
-/// `reload`: `"none"`, `{ signal = "HUP" }` or `{ command = [...] }`.
+/// `reload`: `"none"`, `{ signal = "HUP" }`, `{ command = [...] }` or `{ master = "/run/haproxy-master.sock" }`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected \"none\", { signal = \"HUP\" } or { command = [\"program\", …], timeout = \"30s\" }"
+    expecting = "expected \"none\", { signal = \"HUP\" }, { command = [\"program\", …], timeout = \"30s\" } or \
+                 { master = \"/run/haproxy-master.sock\" }"
 )]
 pub enum RawReload {
     Nothing(Nothing),
     Signal(RawSignal),
     Command(RawCommand),
+    Master(RawMaster),
 }
 
-/// `proof`: `"none"`, `"workers"` or `{ command = [...] }`.
+/// `proof`: `"none"`, `"workers"`, `"generation"`, `"runtime"` or `{ command = [...] }`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected \"none\", \"workers\" or { command = [\"program\", …] }")]
+#[serde(
+    untagged,
+    expecting = "expected \"none\", \"workers\", \"generation\", \"runtime\" or { command = [\"program\", …] }"
+)]
 pub enum RawProof {
-    Nothing(Nothing),
-    Workers(Workers),
+    Word(ProofWord),
     Command(RawCommand),
 }
 
@@ -88,11 +100,14 @@ pub enum Nothing {
     None,
 }
 
-/// The word `workers`.
+/// A proof that one word names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Workers {
+pub enum ProofWord {
+    None,
     Workers,
+    Generation,
+    Runtime,
 }
 
 /// A reload by signal.
@@ -100,6 +115,15 @@ pub enum Workers {
 #[serde(deny_unknown_fields)]
 pub struct RawSignal {
     pub signal: String,
+}
+
+/// A reload by HAProxy's master process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawMaster {
+    pub master: String,
+    #[serde(default, with = "compact::optional")]
+    pub timeout: Option<Duration>,
 }
 
 /// A reload or a proof by command.
@@ -116,6 +140,10 @@ pub type Fault = (String, String);
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Varnish compiles for up to 8 s (1,000 backends with gcc, measured) before it answers.
+const API_TIMEOUT: Duration = Duration::from_secs(60);
+/// In a command's arguments: the path of the frontend's own main configuration, the key `config`.
+const MAIN_CONFIG: &str = "{config}";
 /// Twice the slowest reload of nginx that field reports tell of (7 to 8 s, ingress-nginx#3314), and some.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
 const PACING: Pacing = Pacing {
@@ -129,6 +157,10 @@ impl Raw {
     pub fn over(self, preset: Self) -> Self {
         let mut vars = preset.vars;
         vars.extend(self.vars);
+        // Another program than the preset's may well ask a daemon, which sees nothing of a private namespace.
+        let program = |check: &Option<Vec<String>>| check.as_ref().and_then(|argv| argv.first().cloned());
+        let same_program = self.check.is_none() || program(&self.check) == program(&preset.check);
+        let isolate_check = self.isolate_check.or(preset.isolate_check.filter(|_| same_program));
         Self {
             description: preset.description,
             services: self.services.or(preset.services),
@@ -139,6 +171,12 @@ impl Raw {
             group: self.group.or(preset.group),
             outputs: self.outputs.or(preset.outputs),
             escape: self.escape.or(preset.escape),
+            config: self.config.or(preset.config),
+            runtime: self.runtime.or(preset.runtime),
+            api: self.api.or(preset.api),
+            secret_file: self.secret_file.or(preset.secret_file),
+            api_timeout: self.api_timeout.or(preset.api_timeout),
+            isolate_check,
             check: self.check.or(preset.check),
             check_timeout: self.check_timeout.or(preset.check_timeout),
             reload: self.reload.or(preset.reload),
@@ -150,6 +188,29 @@ impl Raw {
             settle: self.settle.or(preset.settle),
             settle_max: self.settle_max.or(preset.settle_max),
             min_reload_gap: self.min_reload_gap.or(preset.min_reload_gap),
+        }
+    }
+
+    /// How a preset's frontend takes a change, for people.
+    pub fn takes_a_change_by(&self) -> String {
+        let api = self.runtime.filter(|runtime| runtime.takes_changes()).map(|_| "its API".to_owned());
+        let reload = match &self.reload {
+            None | Some(RawReload::Nothing(_)) => None,
+            Some(RawReload::Signal(raw)) => Some(format!("SIG{}", raw.signal)),
+            Some(RawReload::Command(raw)) => Some(raw.command.join(" ")),
+            Some(RawReload::Master(_)) => Some("its master".to_owned()),
+        };
+        let ways: Vec<_> = [api, reload].into_iter().flatten().collect();
+        if ways.is_empty() { "itself".to_owned() } else { ways.join(", else ") }
+    }
+
+    /// What shows that a preset's frontend took a change, for people.
+    pub fn proof_in_words(&self) -> String {
+        match &self.proof {
+            None | Some(RawProof::Word(ProofWord::None)) => "none".to_owned(),
+            Some(RawProof::Word(ProofWord::Workers | ProofWord::Generation)) => "new workers".to_owned(),
+            Some(RawProof::Word(ProofWord::Runtime)) => "its API".to_owned(),
+            Some(RawProof::Command(raw)) => raw.command.join(" "),
         }
     }
 
@@ -167,16 +228,19 @@ impl Raw {
         base: &Path,
     ) -> Result<Config, Vec<Fault>> {
         let mut faults = Vec::new();
-        let outputs = self.resolve_outputs(base, &mut faults);
+        let services = self.services.clone().unwrap_or_else(|| all_services.to_vec());
+        let outputs = self.resolve_outputs(&services, base, &mut faults);
         // There is no safe guess: what is harmless text in one syntax is a directive in another.
         let escape = self.escape.unwrap_or_else(|| {
-            let message = "missing: say in which syntax the outputs are read: \"nginx\", \"json\", or \"none\"";
+            let message = "missing: say in which syntax the outputs are read: one of nginx, haproxy, vcl, apache, \
+                           caddyfile, json, shell, hosts or none";
             faults.push(("escape".to_owned(), message.to_owned()));
             Escape::None
         });
         let check = self.resolve_check(&mut faults);
+        let runtime = self.resolve_runtime(&mut faults);
         let reload = self.resolve_reload(&mut faults);
-        let proof = self.resolve_proof(&reload, &mut faults);
+        let proof = self.resolve_proof(&reload, runtime.is_some(), &mut faults);
         let pacing = self.resolve_pacing(&mut faults);
         if !faults.is_empty() {
             return Err(faults);
@@ -184,10 +248,11 @@ impl Raw {
         Ok(Config {
             name,
             type_name: type_name.to_owned(),
-            services: self.services.unwrap_or_else(|| all_services.to_vec()),
+            services,
             outputs,
             escape,
             check,
+            runtime,
             reload,
             proof,
             vars: self.vars,
@@ -196,7 +261,7 @@ impl Raw {
     }
 
     /// `output` and its companions are the short way to write, or to override, the only output.
-    fn resolve_outputs(&self, base: &Path, faults: &mut Vec<Fault>) -> Vec<Output> {
+    fn resolve_outputs(&self, services: &[Name], base: &Path, faults: &mut Vec<Fault>) -> Vec<Output> {
         let mut raws = self.outputs.clone().unwrap_or_default();
         let short = RawOutput {
             path: self.output.clone(),
@@ -229,15 +294,46 @@ impl Raw {
                 "missing: nothing would be written; set `output` and `template`".to_owned(),
             ));
         }
-        let resolve = |(index, raw): (usize, RawOutput)| resolve_output(raw, &format!("outputs.{index}"), base, faults);
-        raws.into_iter().enumerate().filter_map(resolve).collect()
+        let resolve = |(index, raw): (usize, RawOutput)| resolve_output(raw, index, base, faults);
+        let outputs: Vec<_> = raws.into_iter().enumerate().filter_map(resolve).collect();
+        let each: Vec<_> = outputs.iter().flat_map(|output| output.for_each(services)).collect();
+        if each.is_empty() && !outputs.is_empty() {
+            faults.push(("services".to_owned(), format!("there are none to stand for {SERVICE} in an output's path")));
+        }
+        each
     }
 
     fn resolve_check(&self, faults: &mut Vec<Fault>) -> Option<Check> {
         // An empty list is how a preset's check is switched off.
         let argv = self.check.clone().filter(|argv| !argv.is_empty())?;
+        let argv = self.with_main_config("check", argv, faults);
         let limit = positive("check_timeout", self.check_timeout.unwrap_or(CHECK_TIMEOUT), faults);
-        Some(Check { argv, limit })
+        Some(Check { argv, limit, isolate: self.isolate_check.unwrap_or(false) })
+    }
+
+    /// Puts the path of the frontend's main configuration where a command's arguments ask for it.
+    fn with_main_config(&self, key: &str, argv: Vec<String>, faults: &mut Vec<Fault>) -> Vec<String> {
+        let Some(path) = &self.config else {
+            if argv.iter().any(|argument| argument.contains(MAIN_CONFIG)) {
+                let message = format!("missing: {key} mentions {MAIN_CONFIG}, the frontend's own main configuration");
+                faults.push(("config".to_owned(), message));
+            }
+            return argv;
+        };
+        argv.into_iter().map(|argument| argument.replace(MAIN_CONFIG, &path.to_string_lossy())).collect()
+    }
+
+    fn resolve_runtime(&self, faults: &mut Vec<Fault>) -> Option<Runtime> {
+        let limit = positive("api_timeout", self.api_timeout.unwrap_or(API_TIMEOUT), faults);
+        // An empty address is how a preset's runtime API is switched off.
+        let address = self.api.as_deref().filter(|address| !address.is_empty())?;
+        let Some(protocol) = self.runtime else {
+            faults.push(("runtime".to_owned(), "missing: say what is spoken at `api`, such as \"haproxy\"".to_owned()));
+            return None;
+        };
+        let endpoint = address.parse().map_err(|message| faults.push(("api".to_owned(), message))).ok()?;
+        let (secret_file, config) = (self.secret_file.clone(), self.config.clone());
+        Some(Runtime { protocol, endpoint, secret_file, config, limit })
     }
 
     fn resolve_reload(&self, faults: &mut Vec<Fault>) -> Reload {
@@ -245,7 +341,17 @@ impl Raw {
             None | Some(RawReload::Nothing(_)) => Reload::None,
             Some(RawReload::Command(raw)) => {
                 let limit = positive("reload.timeout", raw.timeout.unwrap_or(RELOAD_TIMEOUT), faults);
-                Reload::Command { argv: command("reload.command", raw, faults), limit }
+                Reload::Command { argv: self.command("reload.command", raw, faults), limit }
+            }
+            Some(RawReload::Master(raw)) => {
+                let limit = positive("reload.timeout", raw.timeout.unwrap_or(RELOAD_TIMEOUT), faults);
+                match raw.master.parse() {
+                    Ok(endpoint) => Reload::Master { endpoint, limit },
+                    Err(message) => {
+                        faults.push(("reload.master".to_owned(), message));
+                        Reload::None
+                    }
+                }
             }
             Some(RawReload::Signal(raw)) => {
                 let Some(executable) = self.executable.clone().map(Executable::new) else {
@@ -275,17 +381,28 @@ impl Raw {
         }
     }
 
-    fn resolve_proof(&self, reload: &Reload, faults: &mut Vec<Fault>) -> Proof {
+    fn resolve_proof(&self, reload: &Reload, has_runtime: bool, faults: &mut Vec<Fault>) -> Proof {
         let limit = positive("proof_timeout", self.proof_timeout.unwrap_or(PROOF_TIMEOUT), faults);
+        // A frontend whose preset's reload was replaced by a command has no process of which we know the children.
+        let is_signalled = matches!(reload, Reload::Signal { .. });
         match &self.proof {
-            None | Some(RawProof::Nothing(_)) => Proof::None,
-            // A frontend whose preset's reload was replaced by a command has no process of which we know the children.
-            Some(RawProof::Workers(_)) if !matches!(reload, Reload::Signal { .. }) => Proof::None,
-            Some(RawProof::Workers(_)) => Proof::Workers { limit },
             Some(RawProof::Command(raw)) => {
-                Proof::Command { argv: command("proof.command", raw, faults), limit: raw.timeout.unwrap_or(limit) }
+                Proof::Command { argv: self.command("proof.command", raw, faults), limit: raw.timeout.unwrap_or(limit) }
             }
+            Some(RawProof::Word(ProofWord::Runtime)) if has_runtime => Proof::Runtime { limit },
+            Some(RawProof::Word(ProofWord::Workers)) if is_signalled => Proof::Workers { limit },
+            Some(RawProof::Word(ProofWord::Generation | ProofWord::Runtime)) if is_signalled => {
+                Proof::Generation { limit }
+            }
+            None | Some(RawProof::Word(_)) => Proof::None,
         }
+    }
+
+    fn command(&self, key: &str, raw: &RawCommand, faults: &mut Vec<Fault>) -> Vec<String> {
+        if raw.command.first().is_none_or(String::is_empty) {
+            faults.push((key.to_owned(), "is empty: write the program and its arguments as a list".to_owned()));
+        }
+        self.with_main_config(key, raw.command.clone(), faults)
     }
 
     fn resolve_pacing(&self, faults: &mut Vec<Fault>) -> Pacing {
@@ -298,9 +415,22 @@ impl Raw {
     }
 }
 
-fn resolve_output(raw: RawOutput, key: &str, base: &Path, faults: &mut Vec<Fault>) -> Option<Output> {
+impl Output {
+    /// An output for each service if its path asks for that, or the one it is.
+    fn for_each(&self, services: &[Name]) -> Vec<Self> {
+        let Some(pattern) = self.path.to_str().filter(|path| path.contains(SERVICE)) else { return vec![self.clone()] };
+        let of = |service: &Name| Self {
+            path: pattern.replace(SERVICE, service.as_str()).into(),
+            service: Some(service.clone()),
+            ..self.clone()
+        };
+        services.iter().map(of).collect()
+    }
+}
+
+fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fault>) -> Option<Output> {
     let before = faults.len();
-    let mut fault = |field: &str, message: String| faults.push((format!("{key}.{field}"), message));
+    let mut fault = |field: &str, message: String| faults.push((format!("outputs.{index}.{field}"), message));
     let path = raw.path.unwrap_or_default();
     if !path.is_absolute() || path.file_name().is_none() {
         fault("path", format!("{path:?} is not an absolute path of a file"));
@@ -319,7 +449,9 @@ fn resolve_output(raw: RawOutput, key: &str, base: &Path, faults: &mut Vec<Fault
     let gid = raw.group.as_deref().map(gid).transpose().map_err(|message| fault("group", message));
     let (Ok(template), Ok(uid), Ok(gid)) = (template, uid, gid) else { return None };
     let output = Output {
+        index,
         path,
+        service: None,
         template_name: raw.template.unwrap_or_default(),
         template,
         ownership: Ownership { mode, uid, gid },
@@ -337,13 +469,6 @@ fn read_template(name: &str, base: &Path) -> Result<String, String> {
             .ok_or_else(|| format!("there is no file {} and no built-in template {name:?}", path.display())),
         Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
-}
-
-fn command(key: &str, raw: &RawCommand, faults: &mut Vec<Fault>) -> Vec<String> {
-    if raw.command.first().is_none_or(String::is_empty) {
-        faults.push((key.to_owned(), "is empty: write the program and its arguments as a list".to_owned()));
-    }
-    raw.command.clone()
 }
 
 fn positive(key: &str, duration: Duration, faults: &mut Vec<Fault>) -> Duration {

@@ -1,6 +1,6 @@
 //! What a frontend's worker says of itself, for status and metrics.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -27,8 +27,29 @@ pub struct Report {
     pub failures: u64,
     /// Reloads asked for, since start.
     pub reloads: u64,
+    /// Changes told over its runtime API, without a reload, since start.
+    pub told: u64,
+    /// How long each step of the last attempt took.
+    pub timings: Timings,
     /// Whether a first attempt has ended, well or not.
     pub attempted: bool,
+}
+
+/// How long the steps of one change took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// From the snapshot to the contents of all outputs.
+    pub render: Duration,
+    /// Writing them beside their places, synced.
+    pub stage: Duration,
+    /// The frontend's own check.
+    pub check: Duration,
+    /// Exchanging them for the previous ones, synced, with the apply record.
+    pub swap: Duration,
+    /// Telling the frontend, or asking it to reload.
+    pub reload: Duration,
+    /// Until it was proven to run them.
+    pub proof: Duration,
 }
 
 /// What a worker is at.

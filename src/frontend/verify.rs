@@ -1,31 +1,46 @@
 //! What can be said of a frontend before anything starts.
 
 use std::path::Path;
+use std::slice;
 
 use super::config::Config;
+use super::escape::Escape;
 use super::raw::Fault;
 use super::template::Template;
-use crate::model::Service;
+use crate::model::{Name, Service};
 use crate::sys::atomic_file;
 
 impl Config {
     /// Every fault that only using the configuration would otherwise bring to light: templates that do not compile or
     /// read a field there is not, outputs that can never be swapped in.
     pub fn verify(&self, services: &[Service]) -> Vec<Fault> {
-        let told: Vec<_> = services.iter().filter(|service| self.services.contains(&service.name)).collect();
         let mut faults = Vec::new();
-        for (index, output) in self.outputs.iter().enumerate() {
+        if self.escape == Escape::Apache {
+            faults.extend(same_balancer(&self.services));
+        }
+        for output in &self.outputs {
+            let (index, shown) =
+                (output.index, output.service.as_ref().map_or(self.services.as_slice(), slice::from_ref));
+            let told: Vec<_> = services.iter().filter(|service| shown.contains(&service.name)).collect();
             let tried = Template::compile(&output.template_name, &output.template, self.escape)
                 .and_then(|template| template.trial(&told, &self.vars));
-            if let Err(error) = tried {
-                faults.push((format!("outputs.{index}.template"), error.to_string()));
-            }
+            // Outputs of the same template have its faults in common.
+            let fault = tried.err().map(|error| (format!("outputs.{index}.template"), error.to_string()));
+            faults.extend(fault.filter(|fault| !faults.contains(fault)));
             if let Err(message) = swappable(&output.path) {
                 faults.push((format!("outputs.{index}.path"), format!("{} {message}", output.path.display())));
             }
         }
         faults
     }
+}
+
+/// Apache does not tell names of balancers apart by case (`ap_proxy_define_balancer`): their members would be one pool.
+fn same_balancer(services: &[Name]) -> Option<Fault> {
+    let twin = |name: &Name| services.iter().find(|n| *n > name && n.as_str().eq_ignore_ascii_case(name.as_str()));
+    let (one, other) = services.iter().find_map(|name| Some((name, twin(name)?)))?;
+    let message = format!("{one} and {other} are one name to Apache, which ignores their case: rename one of them");
+    Some(("services".to_owned(), message))
 }
 
 /// Whether a path that exists can be replaced by renaming over it.

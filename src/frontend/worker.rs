@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{self, Outcome, Rendered};
-use super::config::{Config, Reload};
-use super::journal::{Journal, Proven, Step, all_on_disk};
+use super::apply::{self, Change, Effort, Outcome, Rendered};
+use super::config::{Config, Proof, Reload};
+use super::journal::{Digest, Journal, Proven, Step, all_on_disk};
 use super::plan::{self, Action};
-use super::report::{Phase, Report};
-use super::template::{Context, Template};
+use super::report::{Phase, Report, Timings};
+use super::runtime::{Evidence, Standing};
+use super::template::Template;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file;
 use crate::sys::process::{Identity, Process};
@@ -60,6 +61,8 @@ struct Running {
     report: watch::Sender<Arc<Report>>,
     last_reload: Option<Instant>,
     failures_in_a_row: u32,
+    /// Of which the frontend has ended.
+    fatal: Option<Digest>,
 }
 
 impl Worker {
@@ -73,11 +76,7 @@ impl Worker {
         state_dir: &Path,
         snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     ) -> Result<Self, BuildError> {
-        let templates = config
-            .outputs
-            .iter()
-            .map(|output| Template::compile(&output.template_name, &output.template, config.escape))
-            .collect::<Result<_, _>>()?;
+        let templates = config.templates()?;
         let records = state_dir.join("frontends");
         std::fs::create_dir_all(&records).map_err(|source| BuildError::Records { path: records.clone(), source })?;
         let record = records.join(format!("{}.json", config.name));
@@ -102,8 +101,16 @@ impl Worker {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { config, templates, record, snapshots, report } = self;
         let journal = tokio::task::block_in_place(|| Journal::open(record));
-        let running =
-            Running { config, templates, journal, snapshots, report, last_reload: None, failures_in_a_row: 0 };
+        let running = Running {
+            config,
+            templates,
+            journal,
+            snapshots,
+            report,
+            last_reload: None,
+            failures_in_a_row: 0,
+            fatal: None,
+        };
         running.reconcile_until(shutdown).await;
     }
 }
@@ -150,50 +157,80 @@ impl Running {
             self.say(|report| report.phase = Phase::Waiting);
             return AUDIT;
         }
+        let started = Instant::now();
         let rendered = match self.render(&snapshot) {
             Ok(rendered) => rendered,
             Err(error) => return self.failed(&error.to_string()),
         };
+        let render = started.elapsed();
         self.say(|report| report.wanted_revision = Some(rendered.revision));
-        let action = tokio::task::block_in_place(|| self.plan(&rendered));
+        let (action, evidence) = self.plan(&rendered).await;
+        if matches!(action, Action::Apply) && self.fatal.as_ref() == Some(&rendered.digest) {
+            return AUDIT;
+        }
         if matches!(action, Action::Apply) && self.config.reload != Reload::None && !self.wait_for_gap(shutdown).await {
             return AUDIT;
         }
         match action {
-            Action::Nothing => self.settled(rendered.revision, self.journal.proven().and_then(|p| p.process)),
-            Action::Adopt => self.adopt(&rendered),
+            Action::Nothing => self.settled(rendered.revision, self.process()),
+            Action::Adopt => self.adopt(&rendered, evidence),
             Action::AwaitFrontend => {
                 // Found again: the reason may have changed.
-                let why = self.config.find().and_then(|find| Process::find(find).err());
-                self.not_running(&why.map_or_else(|| "it was not running just now".to_owned(), |why| why.to_string()))
+                let why = self.config.absence().await;
+                self.not_running(&match why {
+                    Ok(Some(why)) => why,
+                    Ok(None) => "it was not running just now".to_owned(),
+                    Err(error) => error.to_string(),
+                })
             }
-            Action::Prove => {
-                self.say(|report| report.phase = Phase::Applying);
-                match apply::prove_interrupted(&self.config, &mut self.journal).await {
-                    Ok(process) => self.proven(&rendered, process),
-                    Err(error) => self.failed(&error.to_string()),
-                }
-            }
-            Action::Apply => self.apply(&rendered).await,
+            Action::Prove | Action::Apply => self.apply(&rendered, render, action).await,
         }
     }
 
     fn render(&self, snapshot: &Snapshot) -> Result<Rendered, super::template::Error> {
-        let context = Context::new(snapshot, &self.config.services, &self.config.vars);
-        let contents = self.templates.iter().map(|template| template.render(&context)).collect::<Result<_, _>>()?;
+        let contents = self.config.render(&self.templates, snapshot)?;
         Ok(Rendered::new(&self.config.outputs, contents, snapshot.revision))
     }
 
-    fn plan(&self, rendered: &Rendered) -> Action {
-        let running = match self.config.find().map(Process::find) {
-            None => plan::Running::Unknown,
-            Some(Ok(process)) => plan::Running::Yes(process.identity),
-            // One that cannot be identified is treated as absent here; an attempt to reload it says what is wrong.
-            Some(Err(error)) if error.is_not_running() => plan::Running::No,
-            Some(Err(_)) => return Action::Apply,
+    async fn plan(&self, rendered: &Rendered) -> (Action, Option<Evidence>) {
+        let on_disk = tokio::task::block_in_place(|| all_on_disk(&self.config.outputs));
+        let (running, evidence) = match &self.config.runtime {
+            Some(runtime) if matches!(self.config.proof, Proof::Runtime { .. }) && on_disk == rendered.digest => {
+                let wanted = rendered.wanted(&self.config, self.swapped_at());
+                let last = self.journal.proven().and_then(|proven| proven.evidence.as_ref());
+                match runtime.standing(&wanted, last).await {
+                    Ok(Standing::Runs(evidence)) => (plan::Running::Asked { agrees: true }, Some(evidence)),
+                    Ok(Standing::Differs(how)) => {
+                        tracing::debug!(frontend = %self.config.name, how, "does not run what it should");
+                        (plan::Running::Asked { agrees: false }, None)
+                    }
+                    Err(error) if error.is_not_running() => (plan::Running::No, None),
+                    Err(_) => return (Action::Apply, None),
+                }
+            }
+            _ => match tokio::task::block_in_place(|| self.config.find().map(Process::find)) {
+                None => (plan::Running::Unknown, None),
+                Some(Ok(process)) => (plan::Running::Yes(process.identity), None),
+                // One that cannot be identified is treated as absent here; an attempt to reload it says what is wrong.
+                Some(Err(error)) if error.is_not_running() => (plan::Running::No, None),
+                Some(Err(_)) => return (Action::Apply, None),
+            },
         };
-        let on_disk = all_on_disk(&self.config.outputs);
-        plan::plan(&rendered.digest, &on_disk, self.journal.proven(), self.journal.step(), running)
+        let action = plan::plan(&rendered.digest, &on_disk, self.journal.proven(), self.journal.step(), running);
+        (action, evidence)
+    }
+
+    /// The process that runs now, where it is known by one.
+    fn process(&self) -> Option<Identity> {
+        self.config.find().and_then(|find| Process::find(find).ok()).map(|process| process.identity)
+    }
+
+    /// When the outputs in place were swapped in, in ticks since boot; 0 if that is not on record.
+    fn swapped_at(&self) -> u64 {
+        match self.journal.step() {
+            Step::Reloading { swapped_at, .. } => *swapped_at,
+            Step::Idle | Step::Swapping { .. } => self.journal.proven().map_or(0, |proven| proven.swapped_at),
+        }
     }
 
     /// Keeps reloads apart. `false`: told to stop meanwhile.
@@ -205,37 +242,49 @@ impl Running {
         }
     }
 
-    async fn apply(&mut self, rendered: &Rendered) -> Duration {
+    /// Makes a change, or looks for the proof of one that was interrupted.
+    async fn apply(&mut self, rendered: &Rendered, render: Duration, action: Action) -> Duration {
         self.say(|report| {
             report.phase = Phase::Applying;
-            report.applies += 1;
+            report.applies += u64::from(action == Action::Apply);
         });
-        let outcome = apply::apply(&self.config, &mut self.journal, rendered).await;
-        let asked =
-            matches!(outcome, Ok(Outcome::Proven(_)) | Err(apply::Error::Reload(_) | apply::Error::Unproven(_)));
-        if asked && self.config.reload != Reload::None {
+        let mut effort = Effort { timings: Timings { render, ..Timings::default() }, ..Effort::default() };
+        let change = Change { config: &self.config, journal: &mut self.journal, rendered, effort: &mut effort };
+        let outcome = match action {
+            Action::Prove => change.prove_interrupted().await.map(Outcome::Proven),
+            _ => change.apply().await,
+        };
+        if effort.reloaded {
             self.last_reload = Some(Instant::now());
-            self.say(|report| report.reloads += 1);
         }
+        self.say(|report| {
+            report.reloads += u64::from(effort.reloaded);
+            report.told += u64::from(effort.told);
+            report.timings = effort.timings;
+        });
         match outcome {
-            Ok(Outcome::Proven(process)) => self.proven(rendered, process),
-            Ok(Outcome::NotRunning(why)) => self.not_running(&why.to_string()),
-            Err(error) => self.failed(&error.to_string()),
+            Ok(Outcome::Proven((process, _))) => self.proven(rendered, process),
+            Ok(Outcome::NotRunning(why)) => self.not_running(&why),
+            Err(error) => {
+                if error.is_fatal() {
+                    // Once more would end it once more.
+                    self.fatal = Some(rendered.digest.clone());
+                }
+                self.failed(&error.to_string())
+            }
         }
     }
 
-    fn adopt(&mut self, rendered: &Rendered) -> Duration {
-        let process = self.config.find().and_then(|find| Process::find(find).ok()).map(|process| process.identity);
-        let swapped_at = match self.journal.step() {
-            Step::Reloading { swapped_at, swaps, .. } => {
-                for swap in swaps {
-                    atomic_file::discard(&swap.path);
-                }
-                *swapped_at
+    fn adopt(&mut self, rendered: &Rendered, evidence: Option<Evidence>) -> Duration {
+        let process = self.process();
+        let swapped_at = self.swapped_at();
+        if let Step::Reloading { swaps, .. } = self.journal.step() {
+            for swap in swaps {
+                atomic_file::discard(&swap.path);
             }
-            Step::Idle | Step::Swapping { .. } => self.journal.proven().map_or(0, |proven| proven.swapped_at),
-        };
-        let proven = Proven { digest: rendered.digest.clone(), revision: rendered.revision, process, swapped_at };
+        }
+        let Rendered { digest, revision, .. } = rendered;
+        let proven = Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence };
         self.journal.end(Some(proven));
         self.proven(rendered, process)
     }

@@ -218,3 +218,24 @@ fn the_units_are_ones_that_systemd_takes() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
+
+#[test]
+fn every_frontend_has_a_configuration_to_start_from_that_passes_the_check() {
+    let elasticd = elasticd();
+    let (code, list, _) = elasticd.run(&["frontends"]);
+    assert_eq!(code, 0);
+    let names: Vec<_> = list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    let known = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("templates")).expect("readable").count();
+    assert_eq!(names.len(), known, "{list}");
+    for name in names {
+        let (code, defaults, _) = elasticd.run(&["frontends", name]);
+        assert!(code == 0 && defaults.contains("description = "), "{name}: {defaults}");
+        let (code, starter, error) = elasticd.run(&["init", name]);
+        assert_eq!((code, error.as_str()), (0, ""), "{name}");
+        fs::write(elasticd.path("elasticd.toml"), &starter).expect("written");
+        let (code, said, error) = elasticd.run(&["check"]);
+        assert!(code == 0 && said.contains("1 provider, 1 service, 1 frontend"), "{name}: {error}\n{starter}");
+    }
+    let (code, _, error) = elasticd.run(&["init", "iis"]);
+    assert!(code == 1 && error.contains("there is no frontend \"iis\"; there are "), "{error}");
+}

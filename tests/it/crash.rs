@@ -42,6 +42,24 @@ fn proven_on_both(elasticd: &mut Elasticd, nginx: &Nginx) {
 }
 
 #[test]
+fn rendered_and_not_yet_staged() {
+    let backends = pair();
+    let nginx = Nginx::new().start();
+    let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
+    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let mut elasticd = elasticd.ready();
+    // Nothing can be staged where there is no directory.
+    let away = nginx.path("away");
+    fs::rename(nginx.conf_d(), &away).expect("moved");
+    elasticd.write("backends.yaml", &entries(&backends));
+    elasticd.await_status("not staged", |status| status["frontends"]["nginx"]["phase"] == "failed");
+    elasticd.kill();
+    fs::rename(&away, nginx.conf_d()).expect("moved back");
+    proven_on_both(&mut elasticd, &nginx);
+    assert_eq!(elasticd.status()["frontends"]["nginx"]["reloads"], 1);
+}
+
+#[test]
 fn staged_and_not_yet_swapped() {
     let backends = pair();
     let nginx = Nginx::new().start();

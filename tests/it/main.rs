@@ -1,15 +1,35 @@
 //! The integration tests, in one binary: the real program, real frontends, and clouds that others and we have faked.
 
+mod apache;
+mod apache_syntax;
 mod api;
 mod bad_input;
+mod caddy;
+mod caddy_syntax;
 mod cli;
+#[cfg(feature = "ec2")]
 mod cloud;
 mod crash;
+#[cfg(feature = "ec2")]
 mod ec2_endpoint;
+mod envoy;
+mod haproxy;
+mod haproxy_syntax;
 mod harness;
 mod house;
+mod isolated;
+#[cfg(feature = "ec2")]
 mod moto;
 mod nginx;
+mod nginx_stream;
 mod nginx_syntax;
+mod pid_namespace;
+mod plain;
+mod prometheus;
+#[cfg(feature = "ec2")]
 mod provider_ec2;
+#[cfg(feature = "ec2")]
 mod provider_ec2_chain;
+mod traefik;
+mod varnish;
+mod varnish_syntax;

@@ -1,4 +1,12 @@
 //! JSON (RFC 8259): outside a string a value is a literal of its own, inside one its escaped content.
+//!
+//! Within strings some characters that JSON would take as they are become `\uXXXX` all the same, for the sake of those
+//! who read the file as something else first: YAML has no place for most control characters and takes U+0085, U+2028
+//! and U+2029 for line breaks (YAML 1.2, sections 5.1 and 5.4; 1.1 for the latter), and Traefik runs a file through Go's
+//! templates, to which `{{` opens an action, before it reads it as YAML.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use super::{Piece, pieces};
 
@@ -10,14 +18,35 @@ pub(super) fn write(marked: &str) -> String {
             Piece::Text(text) => writer.text(text),
             Piece::Value(value) => writer.literal(&literal(value)),
             Piece::Literal(json) if writer.in_string => writer.literal(&literal(json)),
-            Piece::Literal(json) => writer.out.push_str(json),
+            Piece::Literal(json) => writer.out.push_str(&careful(json)),
         }
     }
     writer.out
 }
 
 fn literal(value: &str) -> String {
-    serde_json::Value::from(value).to_string()
+    careful(&serde_json::Value::from(value).to_string()).into_owned()
+}
+
+/// A JSON text with nothing in its strings that another syntax would read otherwise.
+fn careful(json: &str) -> Cow<'_, str> {
+    let is_risky = |c: char| c == '{' || c.is_control() || "\u{2028}\u{2029}\u{FEFF}\u{FFFE}\u{FFFF}".contains(c);
+    if !json.contains(is_risky) {
+        return json.into();
+    }
+    let mut out = String::with_capacity(json.len() + 8);
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        if in_string && is_risky(c) {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+        in_string ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+    }
+    out.into()
 }
 
 #[derive(Default)]
@@ -68,6 +97,16 @@ mod tests {
         let list = format!("{LITERAL}[\"a\"]{END}");
         assert_eq!(write(&format!("{{\"x\": {list}}}")), r#"{"x": ["a"]}"#);
         assert_eq!(write(&format!("{{\"x\": \"{list}\"}}")), r#"{"x": "[\"a\"]"}"#);
+    }
+
+    #[test]
+    fn nothing_of_a_value_means_anything_to_yaml_or_to_gos_templates() {
+        let v = format!("{VALUE}{{{{ env \"X\" }}}}\u{85}\u{2028}\u{7f}{END}");
+        let expected = r#""\u007b\u007b env \"X\" }}\u0085\u2028\u007f""#;
+        assert_eq!(write(&format!("[{v}]")), format!("[{expected}]"));
+        assert_eq!(write(&format!("{{ \"x\": \"{v}\" }}")), format!("{{ \"x\": {expected} }}"));
+        let map = format!("{LITERAL}{{\"a\\\"{{{{\":{{\"b\":\"{{{{\"}}}}{END}");
+        assert_eq!(write(&map), r#"{"a\"\u007b\u007b":{"b":"\u007b\u007b"}}"#);
     }
 
     proptest! {

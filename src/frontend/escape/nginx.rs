@@ -5,9 +5,7 @@
 //! ending anything, and of the pairs so made only `\"`, `\'`, `\\`, `\t`, `\r` and `\n` stand for one character.
 //! `#` opens a comment only where a token could start.
 
-use std::fmt::Write as _;
-
-use super::{Piece, pieces};
+use super::{Piece, percent, pieces};
 
 /// Whether a value means itself wherever it stands, so that it needs neither quotes nor a look at its place.
 pub(super) fn is_bare(value: &str) -> bool {
@@ -181,18 +179,11 @@ impl Writer {
                 '\t' => self.out.push_str("\\t"),
                 '\r' => self.out.push_str("\\r"),
                 '\n' => self.out.push_str("\\n"),
-                '{' if i == 0 && after_dollar => self.percent(c),
-                '$' => self.percent(c),
-                c if c.is_control() => self.percent(c),
+                '{' if i == 0 && after_dollar => percent(&mut self.out, c),
+                '$' => percent(&mut self.out, c),
+                c if c.is_control() => percent(&mut self.out, c),
                 c => self.out.push(c),
             }
-        }
-    }
-
-    fn percent(&mut self, c: char) {
-        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            // Writing to a string cannot fail.
-            let _ = write!(self.out, "%{byte:02X}");
         }
     }
 

@@ -86,10 +86,13 @@ impl Drop for Backend {
 fn serve(mut stream: TcpStream, shared: &Shared, answer: &str) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut lines = BufReader::new(reading).lines();
+    let mut last = false;
     while let Some(Ok(line)) = lines.next() {
+        last |= line.eq_ignore_ascii_case("connection: close");
         if line.is_empty() {
             shared.requests.fetch_add(1, Ordering::Relaxed);
-            if stream.write_all(answer.as_bytes()).is_err() {
+            if stream.write_all(answer.as_bytes()).is_err() || last {
+                let _ = stream.shutdown(Shutdown::Both);
                 return;
             }
         }

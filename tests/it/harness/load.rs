@@ -1,12 +1,14 @@
 //! Clients that never pause.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use super::until_or;
 
 /// Client threads, each request of which opens a connection of its own.
 ///
@@ -71,11 +73,29 @@ impl Load {
 
 /// One request on a connection of its own: status and body. `None`: no whole answer.
 pub fn ask(port: u16) -> Option<(u16, String)> {
+    get(port, "/")
+}
+
+/// The same for another path.
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// Waits until only these backends answer on 127.0.0.1:`port`, and each of them does; `known` is said if they never do.
+pub fn await_answers(port: u16, ids: &[&str], known: impl Fn() -> String) {
+    let wanted: BTreeSet<_> = ids.iter().map(|id| (*id).to_owned()).collect();
+    until_or(
+        || format!("only {ids:?} answer; {}", known()),
+        || {
+            let answers: Option<BTreeSet<_>> =
+                (0..4 * ids.len().max(2)).map(|_| ask(port).filter(|a| a.0 == 200).map(|a| a.1)).collect();
+            (answers? == wanted).then_some(())
+        },
+    );
 }

@@ -1,9 +1,16 @@
 //! What end-to-end tests are made of: the real program, real frontends, backends that say who they are, and clients.
 
+pub mod apache;
 pub mod backend;
+pub mod caddy;
 pub mod elasticd;
+pub mod envoy;
+pub mod haproxy;
 pub mod load;
 pub mod nginx;
+pub mod pools;
+pub mod prometheus;
+pub mod varnish;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{free_port, until, until_or};
+use super::load::await_answers;
+use super::{free_port, until};
 
 /// nginx, which proxies everything to the upstream `web`.
 pub struct Nginx {
@@ -79,7 +80,7 @@ impl Nginx {
         let at = self.dir.path().display();
         format!(
             "[frontends.nginx]\ntype = 'nginx'\noutput = '{at}/conf.d/elasticd.conf'\npid_file = '{at}/nginx.pid'\n\
-             check = ['nginx', '-t', '-q', '-c', '{at}/nginx.conf']\nproof_timeout = '10s'\n\
+             config = '{at}/nginx.conf'\nproof_timeout = '10s'\n\
              settle = '20ms'\nmin_reload_gap = '50ms'\n"
         )
     }
@@ -131,15 +132,7 @@ impl Nginx {
 
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
-        let wanted: BTreeSet<_> = ids.iter().map(|id| (*id).to_owned()).collect();
-        until_or(
-            || format!("only {ids:?} answer; upstreams: {}; errors: {}", self.upstreams(), self.errors()),
-            || {
-                let answers: Option<BTreeSet<_>> =
-                    (0..4 * ids.len().max(2)).map(|_| self.ask().filter(|a| a.0 == 200).map(|a| a.1)).collect();
-                (answers? == wanted).then_some(())
-            },
-        );
+        await_answers(self.port, ids, || format!("upstreams: {}; errors: {}", self.upstreams(), self.errors()));
     }
 }
 

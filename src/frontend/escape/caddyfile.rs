@@ -1,0 +1,353 @@
+//! A Caddyfile, after `lexer.next` in Caddy's `caddyconfig/caddyfile/lexer.go` (2.6.2).
+//!
+//! A token ends at white space, of Unicode's kind. `"` and `` ` `` quote only from a token's start. Within `"` a
+//! backslash takes the meaning from a quote, and stands for itself before anything else, another backslash included:
+//! an odd number of them cannot stand before a quote or the end. Within `` ` `` everything stands for itself. Without
+//! quotes a backslash joins lines, and stands for itself inside a line. `#` opens a comment only where a token could
+//! start, and a backslash anywhere in it joins the next line to the one before.
+//!
+//! Two things are read whatever the quotes: `{$NAME}`, in comments too, before any token is (`replaceEnvVars` in
+//! `parse.go`), and placeholders when Caddy runs, in which a backslash takes the meaning from a brace
+//! (`Replacer.replace`). And the parser does not tell a quoted brace from one that opens a block. So braces of a value
+//! become `%7B` and `%7D`, its `$` after a template's `{` becomes `%24`, and its backslash before a template's brace
+//! `%5C`.
+
+use std::fmt::Write as _;
+
+use super::{Piece, pieces};
+
+/// Encodes the marked values of a rendered configuration for their places.
+pub(super) fn write(marked: &str) -> String {
+    let mut writer = Writer { out: String::with_capacity(marked.len()), ..Writer::default() };
+    for piece in pieces(marked) {
+        match piece {
+            Piece::Text(text) => text.chars().for_each(|c| writer.text(c)),
+            Piece::Value(value) | Piece::Literal(value) => writer.value(value),
+        }
+    }
+    writer.finish()
+}
+
+/// Where in the syntax the writer stands.
+#[derive(Default)]
+enum Place {
+    /// A token could start here.
+    #[default]
+    Start,
+    /// In a token, which is written once it has ended.
+    Token(Token),
+    /// In a comment.
+    Comment,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Bare,
+    Double,
+    Back,
+}
+
+/// One character of a token as Caddy should read it.
+#[derive(Clone, Copy)]
+struct Unit {
+    c: char,
+    /// It belongs to a value; otherwise the template wrote it.
+    is_value: bool,
+}
+
+struct Token {
+    form: Form,
+    /// As the template wrote it, with values put in as they are.
+    raw: String,
+    /// As Caddy should read it.
+    content: Vec<Unit>,
+    /// It holds a value, if an empty one.
+    has_value: bool,
+    /// It begins with one.
+    starts_with_value: bool,
+    /// An empty one stands after a backslash, which would take what follows for its partner.
+    needs_quotes: bool,
+    /// How much of the content stands before the last empty value; 0 where that would not matter.
+    seam: usize,
+}
+
+#[derive(Default)]
+struct Writer {
+    out: String,
+    place: Place,
+    /// The lexer has read a backslash of the template's and not yet used it.
+    escaped: bool,
+    /// This line continues one before. Caddy loses count of the lines if a token then holds a line break.
+    continued: bool,
+}
+
+impl Writer {
+    /// Takes one character of the template's own text.
+    fn text(&mut self, c: char) {
+        match &mut self.place {
+            Place::Start => self.start(c),
+            Place::Token(token) if token.form == Form::Bare && c.is_whitespace() && c != '\r' => {
+                // Before other white space than a line's end the lexer forgets it.
+                let joins = std::mem::take(&mut self.escaped) && c == '\n';
+                let is_as_written = self.end_token();
+                if joins && !is_as_written {
+                    self.out.push('\\');
+                }
+                self.escaped = joins;
+                self.white(c);
+            }
+            Place::Token(token) => {
+                token.raw.push(c);
+                if !self.escaped && c == '\\' && token.form != Form::Back {
+                    self.escaped = true;
+                    return;
+                }
+                let closes = match token.form {
+                    Form::Bare => false,
+                    Form::Double => c == '"' && !self.escaped,
+                    Form::Back => c == '`',
+                };
+                if closes {
+                    self.end_token();
+                    return;
+                }
+                if token.form == Form::Bare && c == '\r' {
+                    return;
+                }
+                if std::mem::take(&mut self.escaped) && !(token.form == Form::Double && c == '"') {
+                    token.push_text('\\');
+                }
+                token.push_text(c);
+            }
+            Place::Comment => {
+                if c == '\n' {
+                    self.place = Place::Start;
+                    self.white(c);
+                } else {
+                    self.escaped |= c == '\\';
+                    self.out.push(c);
+                }
+            }
+        }
+    }
+
+    /// A backslash is held back here, behind white space to which it makes no difference.
+    fn start(&mut self, c: char) {
+        match c {
+            '\\' if !self.escaped => self.escaped = true,
+            '\n' if self.escaped => {
+                self.out.push('\\');
+                self.white(c);
+            }
+            c if c.is_whitespace() => self.white(c),
+            '#' => {
+                if self.escaped {
+                    self.out.push('\\');
+                }
+                self.out.push('#');
+                self.place = Place::Comment;
+            }
+            '"' => {
+                let raw = if self.escaped { "\\\"" } else { "\"" };
+                self.place = Place::Token(Token::new(Form::Double, raw));
+            }
+            '`' => {
+                self.escaped = false;
+                self.place = Place::Token(Token::new(Form::Back, "`"));
+            }
+            c => {
+                let mut token = Token::new(Form::Bare, "");
+                if std::mem::take(&mut self.escaped) {
+                    token.raw.push('\\');
+                    token.push_text('\\');
+                }
+                token.raw.push(c);
+                token.push_text(c);
+                self.place = Place::Token(token);
+            }
+        }
+    }
+
+    /// White space between tokens.
+    fn white(&mut self, c: char) {
+        if c == '\n' {
+            self.continued = std::mem::take(&mut self.escaped);
+        }
+        self.out.push(c);
+    }
+
+    /// Takes one value.
+    fn value(&mut self, value: &str) {
+        if let Place::Start = self.place {
+            let mut token = Token::new(Form::Bare, "");
+            token.starts_with_value = !self.escaped;
+            if self.escaped {
+                token.raw.push('\\');
+            }
+            self.place = Place::Token(token);
+        }
+        match &mut self.place {
+            Place::Token(token) => {
+                // The template's backslash stands for itself; it must not pair with the value.
+                if std::mem::take(&mut self.escaped) {
+                    token.push_text('\\');
+                    token.needs_quotes |= value.is_empty();
+                }
+                if value.is_empty() {
+                    token.seam = token.content.len();
+                }
+                token.has_value = true;
+                token.raw.push_str(value);
+                token.content.extend(value.chars().map(|c| Unit { c, is_value: true }));
+            }
+            Place::Start | Place::Comment => {
+                if value.is_empty() && self.out.ends_with('{') {
+                    self.out.push(' ');
+                }
+                for c in value.chars() {
+                    if "\\{}$\r\n".contains(c) {
+                        percent(&mut self.out, c);
+                    } else {
+                        self.out.push(c);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the token that has ended. Whether that is as the template wrote it, a last backslash included.
+    fn end_token(&mut self) -> bool {
+        let Place::Token(token) = std::mem::take(&mut self.place) else { unreachable!("only called in a token") };
+        let is_as_written = token.reads_as_written();
+        if is_as_written {
+            self.out.push_str(&token.raw);
+        } else {
+            let content = token.sayable(self.continued);
+            self.out.push_str(&quoted(&content, token.form));
+        }
+        is_as_written
+    }
+
+    fn finish(mut self) -> String {
+        match self.place {
+            Place::Token(_) => {
+                self.end_token();
+            }
+            Place::Start if self.escaped => self.out.push('\\'),
+            Place::Start | Place::Comment => {}
+        }
+        self.out
+    }
+}
+
+impl Token {
+    fn new(form: Form, raw: &str) -> Self {
+        Self {
+            form,
+            raw: raw.to_owned(),
+            content: Vec::new(),
+            has_value: false,
+            starts_with_value: false,
+            needs_quotes: false,
+            seam: 0,
+        }
+    }
+
+    fn push_text(&mut self, c: char) {
+        // With nothing between them, the template's `{` and `$` must not join.
+        let is_seam = self.seam == self.content.len();
+        if let Some(before) = self.content.last_mut().filter(|before| before.c == '{' && c == '$' && is_seam) {
+            before.is_value = true;
+        }
+        self.content.push(Unit { c, is_value: false });
+    }
+
+    /// Whether its values need no quotes and no encoding.
+    fn reads_as_written(&self) -> bool {
+        let safe = |c: char| c.is_ascii_alphanumeric() || "_.:/@%+=,-[]".contains(c);
+        let starts_well = !self.starts_with_value || self.content.first().is_some_and(|unit| unit.is_value);
+        !self.has_value
+            || (self.form == Form::Bare
+                && !self.needs_quotes
+                && starts_well
+                && self.content.iter().all(|unit| !unit.is_value || safe(unit.c)))
+    }
+
+    /// Its content, with what no quotes protect encoded.
+    fn sayable(&self, continued: bool) -> Vec<Unit> {
+        let mut sayable = Vec::with_capacity(self.content.len() + 2);
+        for (i, unit) in self.content.iter().enumerate() {
+            let template_has = |at: Option<&Unit>, what: &str| at.is_some_and(|u| !u.is_value && what.contains(u.c));
+            let is_unsayable = unit.is_value
+                && match unit.c {
+                    '{' | '}' => true,
+                    '$' => template_has(i.checked_sub(1).map(|before| &self.content[before]), "{"),
+                    '\\' => template_has(self.content.get(i + 1), "{}"),
+                    '\n' => continued,
+                    _ => false,
+                };
+            if is_unsayable {
+                push_percent(&mut sayable, unit.c);
+            } else {
+                sayable.push(*unit);
+            }
+        }
+        sayable
+    }
+}
+
+/// A token's content within the template's own quotes if they can hold it, or else within those that can.
+fn quoted(content: &[Unit], form: Form) -> String {
+    let fits_back = !content.iter().any(|unit| unit.c == '`');
+    let (double, fits_double) = double_quoted(content);
+    if fits_back && (form == Form::Back || !fits_double) {
+        return format!("`{}`", content.iter().map(|unit| unit.c).collect::<String>());
+    }
+    double
+}
+
+/// Within `"`, and whether that is the whole truth: what such quotes cannot hold is encoded.
+fn double_quoted(content: &[Unit]) -> (String, bool) {
+    let (mut out, mut fits, mut is_odd) = (String::from("\""), true, false);
+    for unit in content {
+        match unit.c {
+            '"' if is_odd && unit.is_value => {
+                percent(&mut out, '"');
+                fits = false;
+            }
+            '"' => {
+                if is_odd {
+                    out.pop();
+                    percent(&mut out, '\\');
+                    fits = false;
+                }
+                out.push_str("\\\"");
+            }
+            c => out.push(c),
+        }
+        is_odd = unit.c == '\\' && !is_odd;
+    }
+    if is_odd {
+        out.pop();
+        percent(&mut out, '\\');
+        fits = false;
+    }
+    out.push('"');
+    (out, fits)
+}
+
+fn push_percent(units: &mut Vec<Unit>, c: char) {
+    let mut text = String::new();
+    percent(&mut text, c);
+    units.extend(text.chars().map(|c| Unit { c, is_value: true }));
+}
+
+fn percent(out: &mut String, c: char) {
+    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "%{byte:02X}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Traefik's API: the servers of each service, by `GET /api/http/services/NAME@file`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::{Error, Evidence, Runtime, Standing, Wanted, difference, excerpt};
+use crate::sys::http;
+
+pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
+    for output in &wanted.outputs {
+        let file: File = runtime.parse(*output)?;
+        for (name, service) in file.http.services {
+            let Some(wanted) = service.servers() else { continue };
+            let path = format!("/api/http/services/{}@file", encode(&name));
+            let asked = http::ask(&runtime.endpoint, Method::GET, &path, None, runtime.limit).await;
+            let running: Service = match asked.map_err(|error| runtime.http_error(&error))? {
+                (StatusCode::OK, body) => serde_json::from_slice(&body)
+                    .map_err(|error| runtime.unusable(format!("GET {path}: not understood: {error}")))?,
+                (StatusCode::NOT_FOUND, _) => {
+                    return Ok(Standing::Differs(format!(
+                        "Traefik knows of no service {name}@file: does its file provider watch {}?",
+                        output.0.display()
+                    )));
+                }
+                (status, body) => {
+                    return Err(runtime.unusable(format!("GET {path}: {status}: {}", excerpt(&body))));
+                }
+            };
+            if let Some(how) = difference(&wanted, &running.servers().unwrap_or_default()) {
+                return Ok(Standing::Differs(format!("service {name}@file: {how}")));
+            }
+        }
+    }
+    Ok(Standing::Runs(Evidence::default()))
+}
+
+/// One segment of a path (RFC 3986, section 3.3).
+fn encode(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    http: Http,
+}
+
+#[derive(Default, Deserialize)]
+struct Http {
+    #[serde(default)]
+    services: BTreeMap<String, Service>,
+}
+
+/// The same in the file and in the answer.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Service {
+    load_balancer: Option<LoadBalancer>,
+}
+
+#[derive(Deserialize)]
+struct LoadBalancer {
+    #[serde(default)]
+    servers: Vec<Server>,
+}
+
+#[derive(Deserialize)]
+struct Server {
+    url: String,
+    weight: Option<i64>,
+}
+
+impl Service {
+    /// Its servers with their weights; `None` for a service of another kind, made of services.
+    fn servers(self) -> Option<BTreeSet<String>> {
+        let said = |server: Server| match server.weight.unwrap_or(1) {
+            1 => server.url,
+            weight => format!("{} (weight {weight})", server.url),
+        };
+        Some(self.load_balancer?.servers.into_iter().map(said).collect())
+    }
+}

@@ -1,0 +1,56 @@
+{#-
+  One director for each service, for Varnish 6.4 or later. Include it in the main VCL, after the line `vcl 4.1;`, and write
+  `set req.backend_hint = web.backend();` for the service `web`. Options (vars):
+    director  random or hash (each by weight), round_robin or fallback (which know no weight), shard (by weight)
+    backend   attributes of every backend, as VCL
+    probe     the attributes of the backends' probe, as VCL, or "" for none; without .initial. A new VCL starts with new
+              probes: unless they take every backend for healthy at first, each change would answer 503 for a moment
+  A director's name is its service's, unless that is no identifier of VCL: see the functions vcl_director and vcl_backend.
+  A service without backends answers 503.
+-#}
+# Written by elasticd: changes made here are lost.
+import directors;
+import std;
+
+# Takes what is sent to no director, unless the main VCL has a backend called default.
+backend elasticd_none_ none;
+{%- for s in services %}
+{%- for b in s.backends %}
+{%- if b.weight %}
+
+backend {{ b.id | vcl_backend: s.name | raw }} {
+    .host = "{{ b.address }}";
+    .port = "{{ b.port }}";
+{%- if vars.probe %}
+    .probe = { .initial = 64; {{ vars.probe | raw }} }
+{%- endif %}
+{%- if vars.backend %}
+    {{ vars.backend | raw }}
+{%- endif %}
+}
+{%- endif %}
+{%- endfor %}
+{%- endfor %}
+
+sub vcl_init {
+    # Varnish refuses a VCL with a backend that nothing mentions.
+    if (std.healthy(elasticd_none_)) {
+    }
+{%- with ["random", "hash"] | contains: vars.director as by_weight %}
+{%- with vars.director | eq: "shard" as is_shard %}
+{%- for s in services %}
+    new {{ s.name | vcl_director | raw }} = directors.{{ vars.director | raw }}();
+{%- for b in s.backends %}
+{%- if b.weight %}
+    {{ s.name | vcl_director | raw }}.add_backend({{ b.id | vcl_backend: s.name | raw }}
+{%- if by_weight %}, {{ b.weight }}{% endif %}
+{%- if is_shard %}, weight={{ b.weight }}{% endif %});
+{%- endif %}
+{%- endfor %}
+{%- if is_shard %}
+    {{ s.name | vcl_director | raw }}.reconfigure();
+{%- endif %}
+{%- endfor %}
+{%- endwith %}
+{%- endwith %}
+}

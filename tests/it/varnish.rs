@@ -1,0 +1,319 @@
+//! A real Varnish, told over its management interface: what is taken, what is refused, what is survived.
+
+use std::fs;
+
+use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::elasticd::Elasticd;
+use crate::harness::load::{Load, ask};
+use crate::harness::until_or;
+use crate::harness::varnish::{TCC, Varnish};
+
+/// An elasticd that is not started yet, and knows of these backends.
+fn elasticd(varnish: &Varnish, more: &str, backends: &[Backend]) -> Elasticd {
+    let elasticd = Elasticd::new(&format!("{FILE}{}{more}", varnish.frontend()));
+    elasticd.write("backends.yaml", &entries(backends));
+    elasticd
+}
+
+fn three() -> [Backend; 3] {
+    ["a", "b", "c"].map(Backend::start)
+}
+
+#[test]
+fn twenty_changes_under_load_fail_no_request() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    varnish.await_answers(&["a"]);
+    let worker = varnish.worker();
+    let load = Load::start(varnish.port, 3);
+    for round in 0..20 {
+        // a alone, a and b, all, a and b, ...
+        let some = &backends[..[2, 3, 2, 1][round % 4]];
+        elasticd.write("backends.yaml", &entries(some));
+        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
+        elasticd.await_proven("varnish", "web", &ids);
+    }
+    let tally = load.stop();
+    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
+    assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+    let status = elasticd.status();
+    assert_eq!((&status["frontends"]["varnish"]["reloads"], varnish.worker()), (&0.into(), worker), "{status:#}");
+    assert_eq!(status["frontends"]["varnish"]["applies"], 21, "each change once: {status:#}");
+    assert_eq!(elasticd.hidden(varnish.dir()), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn what_varnish_refuses_never_stays() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    varnish.await_answers(&["a"]);
+    let (before, active) = (varnish.backends(), varnish.active());
+    // Somebody else's mistake: the main VCL compiles no more.
+    varnish.configure(&varnish.including().replace("set req", "sett req"));
+    elasticd.write("backends.yaml", &entries(&backends));
+    let status =
+        elasticd.await_status("failing", |status| status["frontends"]["varnish"]["failures"].as_u64() >= Some(2));
+    let error = status["frontends"]["varnish"]["error"].as_str().expect("an error");
+    assert!(error.contains("the frontend refuses") && error.contains("'sett'"), "Varnish's own words: {error}");
+    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
+    assert_eq!((varnish.backends(), varnish.active()), (before, active), "nothing changed");
+    assert_eq!(ask(varnish.port).map(|answer| answer.1).as_deref(), Some("a"));
+    // It is mended, and nobody has to tell elasticd.
+    varnish.configure(&varnish.including());
+    elasticd.await_proven("varnish", "web", &["a", "b", "c"]);
+    assert_eq!(elasticd.logged("recovered"), 1, "{}", elasticd.log());
+    varnish.await_answers(&["a", "b", "c"]);
+}
+
+#[test]
+fn a_main_vcl_that_does_not_include_the_output_is_no_proof() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    varnish.configure("vcl 4.1;\nbackend default none;\n");
+    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    let status = elasticd.await_status("failing", |status| status["frontends"]["varnish"]["phase"] == "failed");
+    let error = status["frontends"]["varnish"]["error"].as_str().expect("an error");
+    let line = format!("write `include \"{}\";`", varnish.output().display());
+    assert!(error.contains("does not include") && error.contains(&line), "{error}");
+    assert_eq!(varnish.active(), "boot");
+    assert_eq!(varnish.vcls().iter().filter(|(status, _)| status != "discarded").count(), 1, "{:?}", varnish.vcls());
+    varnish.configure(&varnish.including());
+    elasticd.await_proven("varnish", "web", &["a"]);
+    varnish.await_answers(&["a"]);
+}
+
+#[test]
+fn a_varnish_that_comes_later_or_comes_back_runs_what_is_wanted() {
+    let backends = three();
+    let mut varnish = Varnish::new();
+    let mut elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    let status = elasticd.status();
+    assert_eq!(status["frontends"]["varnish"]["phase"], "not_running", "{status:#}");
+    assert!(varnish.backends().contains("backend web__a"), "in place for its start");
+    varnish.spawn();
+    elasticd.await_proven("varnish", "web", &["a"]);
+    varnish.await_answers(&["a"]);
+    // Stopped and started again, it has read what was in place, and changed meanwhile.
+    varnish.stop();
+    elasticd.write("backends.yaml", &entries(&backends[..2]));
+    until_or(|| varnish.backends(), || varnish.backends().contains("backend web__b").then_some(()));
+    varnish.spawn();
+    varnish.await_answers(&["a", "b"]);
+    elasticd.await_proven("varnish", "web", &["a", "b"]);
+    let active = || varnish.active();
+    let ours = until_or(active, || Some(active()).filter(|name| name.starts_with("elasticd_")));
+    // It is told nothing anew when elasticd comes back.
+    assert!(elasticd.stop().success());
+    elasticd.restart();
+    elasticd.await_ready();
+    let status = elasticd.await_proven("varnish", "web", &["a", "b"]);
+    assert_eq!((&status["frontends"]["varnish"]["applies"], active()), (&0.into(), ours), "{status:#}");
+}
+
+#[test]
+fn another_vcl_made_active_by_hand_gives_way_to_the_configuration_on_disk() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    varnish.await_answers(&["a"]);
+    let ours = varnish.active();
+    varnish.configure(&varnish.including().replace("return (pass)", "set req.http.X = \"new\"; return (pass)"));
+    varnish.adm(&["vcl.use", "boot"]);
+    assert_eq!(varnish.active(), "boot");
+    let again = until_or(|| varnish.active(), || Some(varnish.active()).filter(|name| name.starts_with("elasticd_")));
+    assert_ne!(again, ours, "the main VCL was read again, not taken from memory");
+    assert!(varnish.adm(&["vcl.show", &again]).contains("\"new\""));
+    elasticd.await_proven("varnish", "web", &["a"]);
+    varnish.await_answers(&["a"]);
+}
+
+#[test]
+fn a_child_that_died_comes_back_with_the_newest() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    varnish.adm(&["stop"]);
+    elasticd.write("backends.yaml", &entries(&backends[..2]));
+    let status =
+        elasticd.await_status("not running", |status| status["frontends"]["varnish"]["phase"] == "not_running");
+    let error = status["frontends"]["varnish"]["error"].as_str().expect("why");
+    assert!(error.contains("its child process does not"), "{error}");
+    varnish.adm(&["start"]);
+    elasticd.await_proven("varnish", "web", &["a", "b"]);
+    varnish.await_answers(&["a", "b"]);
+}
+
+#[test]
+fn killed_at_any_moment_it_ends_proven_on_the_newest() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    let mut elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    let mut revision = 0;
+    for round in 0..15_u64 {
+        let some = &backends[..1 + usize::try_from(round).expect("small") % 3];
+        elasticd.write("backends.yaml", &entries(some));
+        // From before the change is seen to after it is proven, in odd steps.
+        std::thread::sleep(std::time::Duration::from_millis(round * 37 % 500));
+        elasticd.kill();
+        elasticd.restart();
+        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
+        elasticd.await_answer();
+        elasticd.await_status("known", |status| !status["revision"].is_null());
+        let status = elasticd.await_proven("varnish", "web", &ids);
+        let now = status["revision"].as_u64().expect("a number");
+        assert!(now >= revision, "revision {now} after {revision}");
+        revision = now;
+        for backend in some {
+            assert!(varnish.backends().contains(&backend.ip().to_string()), "{}", varnish.backends());
+        }
+        assert_eq!(elasticd.hidden(varnish.dir()), Vec::<std::path::PathBuf>::new(), "round {round}");
+        varnish.await_answers(&ids);
+    }
+}
+
+#[test]
+fn a_compiler_that_takes_longer_than_varnishadm_waits_is_waited_for() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    // 5 s is what Varnish's own tool waits.
+    varnish.adm(&["param.set", "cc_command", &format!("\"sleep 6; {TCC}\"")]);
+    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    let status = elasticd.await_proven("varnish", "web", &["a"]);
+    assert_eq!(status["frontends"]["varnish"]["failures"], 0, "{status:#}");
+    varnish.await_answers(&["a"]);
+}
+
+#[test]
+fn a_compiler_that_takes_too_long_is_named_with_the_remedy() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    varnish.adm(&["param.set", "cc_command", &format!("\"sleep 3; {TCC}\"")]);
+    let elasticd = elasticd(&varnish, "api_timeout = '1s'\n", &backends[..1]).ready();
+    let status = elasticd.await_status("failing", |status| status["frontends"]["varnish"]["phase"] == "failed");
+    let error = status["frontends"]["varnish"]["error"].as_str().expect("an error");
+    assert!(error.contains("no answer to vcl.load within 1s; raise `api_timeout`"), "{error}");
+    assert!(!varnish.output().exists(), "rolled back: there was none before");
+    varnish.adm(&["param.set", "cc_command", &format!("\"{TCC}\"")]);
+    elasticd.await_proven("varnish", "web", &["a"]);
+}
+
+/// Backends of which each has a connection that idles, and which all go at once. Varnish closes those of a discarded VCL
+/// one by one, 20 ms each, and a child that is busy with it for `cli_timeout` is killed.
+#[test]
+fn what_is_replaced_under_load_is_not_discarded_while_that_would_hang_varnish() {
+    const MANY: usize = 200;
+    let old: Vec<_> = (0..MANY).map(|i| Backend::start(&format!("old-{i:03}"))).collect();
+    let new = three();
+    let varnish = Varnish::new().with("cli_timeout", "2").start();
+    let elasticd = elasticd(&varnish, "vars = { director = 'round_robin' }\n", &old).ready();
+    varnish.await_answers(&old.iter().map(|backend| backend.name.as_str()).collect::<Vec<_>>());
+    let worker = varnish.worker();
+    let load = Load::start(varnish.port, 3);
+    for some in [&new[..1], &new[..2], &new[..3], &new[..1]] {
+        elasticd.write("backends.yaml", &entries(some));
+        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
+        elasticd.await_proven("varnish", "web", &ids);
+    }
+    // Its thread for commands is free.
+    assert!(varnish.adm(&["ping"]).contains("PONG"), "{}", varnish.log());
+    let tally = load.stop();
+    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
+    assert_eq!(varnish.worker(), worker, "the child was never killed: {}", varnish.log());
+    assert_eq!(elasticd.status()["frontends"]["varnish"]["failures"], 0, "{}", elasticd.log());
+}
+
+#[test]
+fn what_is_replaced_is_discarded_in_the_end_unless_somebody_has_a_use_for_it() {
+    let backends = three();
+    let varnish = Varnish::new().with("backend_idle_timeout", "1").start();
+    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
+    let labelled = varnish.active();
+    varnish.adm(&["vcl.label", "kept", &labelled]);
+    let main = varnish.path("main.vcl").display().to_string();
+    varnish.adm(&["vcl.load", "by_hand", &main]);
+    for round in 0..12 {
+        let some = &backends[..1 + (round + 1) % 3];
+        elasticd.write("backends.yaml", &entries(some));
+        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
+        elasticd.await_proven("varnish", "web", &ids);
+    }
+    let worker = varnish.worker();
+    let left = || varnish.vcls().into_iter().map(|(_, name)| name).collect::<Vec<_>>();
+    let wanted = ["boot".to_owned(), labelled, "kept".to_owned(), "by_hand".to_owned(), varnish.active()];
+    until_or(|| format!("only {wanted:?} of {:?}", left()), || (left() == wanted).then_some(()));
+    assert_eq!(varnish.worker(), worker);
+    varnish.await_answers(&["a"]);
+}
+
+#[test]
+fn every_director_takes_probed_backends_under_load_and_answers_503_without_any() {
+    let backends = three();
+    for (director, choose) in
+        [("random", ""), ("round_robin", ""), ("fallback", ""), ("hash", "req.xid"), ("shard", "by=KEY, key=1")]
+    {
+        let varnish = Varnish::new().start();
+        varnish.configure(&varnish.including().replace("web.backend()", &format!("web.backend({choose})")));
+        // The first answer to a probe comes after that long: until then a change must not count as an outage.
+        let vars =
+            "probe = '.url = \"/\"; .interval = 60s;', backend = '.connect_timeout = 1s; .max_connections = 100;'";
+        let more = format!("vars = {{ director = '{director}', {vars} }}\n");
+        let config = format!("{FILE}{}{more}", varnish.frontend());
+        let elasticd = Elasticd::new(&config.replace("max_drop = '100%'", "max_drop = '100%', on_empty = 'accept'"));
+        elasticd.write("backends.yaml", &entries(&backends[..1]));
+        let elasticd = elasticd.ready();
+        varnish.await_answers(&["a"]);
+        let load = Load::start(varnish.port, 2);
+        for some in [&backends[..3], &backends[..2], &backends[..1]] {
+            elasticd.write("backends.yaml", &entries(some));
+            let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
+            elasticd.await_proven("varnish", "web", &ids);
+        }
+        let tally = load.stop();
+        assert_eq!(tally.failures, Vec::<String>::new(), "{director}: of {} requests", tally.total());
+        assert!(tally.total() > 0, "{director}");
+        elasticd.write("backends.yaml", "[]\n");
+        elasticd.await_proven("varnish", "web", &[]);
+        assert_eq!(ask(varnish.port).map(|answer| answer.0), Some(503), "{director}");
+    }
+}
+
+#[test]
+fn the_stricter_check_judges_before_anything_is_in_place() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    let check = "check = ['varnishd', '-C', '-f', '{config}']\nisolate_check = true\n";
+    let elasticd = elasticd(&varnish, check, &backends[..1]).ready();
+    elasticd.await_proven("varnish", "web", &["a"]);
+    let before = varnish.backends();
+    varnish.configure(&varnish.including().replace("set req", "sett req"));
+    elasticd.write("backends.yaml", &entries(&backends[..2]));
+    let status = elasticd.await_status("failing", |status| status["frontends"]["varnish"]["phase"] == "failed");
+    let error = status["frontends"]["varnish"]["error"].as_str().expect("an error");
+    assert!(error.contains("the check refuses") && error.contains("'sett'"), "Varnish's own words: {error}");
+    assert_eq!(varnish.backends(), before);
+    varnish.configure(&varnish.including());
+    elasticd.await_proven("varnish", "web", &["a", "b"]);
+}
+
+#[test]
+fn a_secret_that_is_not_right_is_named_with_the_remedy() {
+    let backends = three();
+    let varnish = Varnish::new().start();
+    let elasticd = elasticd(&varnish, "", &backends[..1]);
+    let good = fs::read_to_string(varnish.path("secret")).expect("written");
+    fs::write(varnish.path("secret"), "another\n").expect("written");
+    // Varnish reads its file at each attempt, so ours must be another one.
+    fs::write(varnish.path("wrong"), "wrong\n").expect("written");
+    let config = elasticd.read("elasticd.toml");
+    fs::write(elasticd.path("elasticd.toml"), config.replace("/secret'", "/wrong'")).expect("written");
+    let elasticd = elasticd.ready();
+    let status = elasticd.await_status("failing", |status| status["frontends"]["varnish"]["phase"] == "failed");
+    let error = status["frontends"]["varnish"]["error"].as_str().expect("an error");
+    assert!(error.contains("does not accept the secret in") && error.contains("varnishd -S"), "{error}");
+    assert_eq!(varnish.active(), "boot");
+    fs::write(varnish.path("wrong"), &good).expect("written");
+    fs::write(varnish.path("secret"), &good).expect("written");
+    elasticd.await_proven("varnish", "web", &["a"]);
+}
