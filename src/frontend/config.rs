@@ -50,7 +50,8 @@ pub struct Output {
     pub index: usize,
     /// Where it goes; absolute.
     pub path: PathBuf,
-    /// The only service it shows, where each has an output of its own ([`SERVICE`]). `None`: all of the frontend's.
+    /// The only service it shows, where each has an output of its own (`{service}` in its path). `None`: all that the
+    /// frontend is told of.
     pub service: Option<Name>,
     /// Where the template comes from, for messages.
     pub template_name: String,
