@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::registration::Registrations;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file::{self, Ownership};
 
@@ -23,6 +24,8 @@ pub struct Restored {
     pub snapshot: Snapshot,
     /// By service; to the second.
     pub observed: BTreeMap<Name, SystemTime>,
+    /// By service and id; those that have expired meanwhile included.
+    pub registered: Registrations,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,6 +35,8 @@ struct Stored {
     snapshot: Snapshot,
     /// Seconds since the epoch.
     observed: BTreeMap<Name, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    registered: Registrations,
 }
 
 /// Why there is nothing to restore though a file is there.
@@ -117,7 +122,7 @@ impl State {
         let stored: Stored = serde_json::from_slice(bytes).map_err(damaged)?;
         let observed =
             stored.observed.into_iter().map(|(name, at)| (name, UNIX_EPOCH + Duration::from_secs(at))).collect();
-        Ok(Restored { snapshot: stored.snapshot, observed })
+        Ok(Restored { snapshot: stored.snapshot, observed, registered: stored.registered })
     }
 
     fn set_aside(&self) {
@@ -138,6 +143,7 @@ impl State {
         let stored = Stored {
             version: VERSION,
             snapshot: restored.snapshot.clone(),
+            registered: restored.registered.clone(),
             observed: restored.observed.iter().map(|(name, at)| (name.clone(), seconds(at))).collect(),
         };
         let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
@@ -149,6 +155,7 @@ impl State {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::registration::Registered;
     use super::*;
     use crate::model::{Backend, BackendState, ServiceSet};
 
@@ -163,10 +170,16 @@ mod tests {
             tags: [("Name".to_owned(), "a\"b\n".to_owned())].into(),
         };
         let web: Name = "web".parse().expect("a name");
+        let registered = Registered {
+            backend: backend.clone(),
+            ttl: Duration::from_secs(30),
+            expires: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+        };
         let set = ServiceSet { revision: 3, backends: vec![backend] };
         Restored {
             snapshot: Snapshot { revision: 4, services: [(web.clone(), Arc::new(set))].into() },
-            observed: [(web, UNIX_EPOCH + Duration::from_secs(1_700_000_000))].into(),
+            observed: [(web.clone(), UNIX_EPOCH + Duration::from_secs(1_700_000_000))].into(),
+            registered: [(web, [("i-1".to_owned(), registered)].into())].into(),
         }
     }
 
