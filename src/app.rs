@@ -14,6 +14,7 @@ use signal_hook_tokio::Signals;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::admin::Order;
 use crate::api::{self, Api};
 use crate::config::{self, Config, Fault, Faults};
 use crate::frontend::{self, Worker};
@@ -92,6 +93,7 @@ pub struct App {
     ready: watch::Sender<bool>,
     frontends: watch::Sender<Frontends>,
     signals: Signals,
+    ordered: mpsc::Receiver<Order>,
     lock: DirectoryLock,
 }
 
@@ -119,15 +121,17 @@ impl App {
             .collect::<Result<_, _>>()?;
         let ready = watch::Sender::new(false);
         let frontends = watch::Sender::new(Frontends::default());
+        let (orders, ordered) = mpsc::channel(QUEUE);
         let sources = api::Sources {
             snapshot: registry.snapshots(),
             registry: registry.report(),
             frontends: frontends.subscribe(),
             ready: ready.subscribe(),
             started: SystemTime::now(),
+            orders,
         };
         let api = Api::bind(&config.api, sources)?;
-        Ok(Self { file, config, registry, workers, api, ready, frontends, signals, lock })
+        Ok(Self { file, config, registry, workers, api, ready, frontends, signals, ordered, lock })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -138,7 +142,7 @@ impl App {
     ///
     /// A part of elasticd ended by itself.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, registry, workers, api, ready, frontends, mut signals, lock } = self;
+        let Self { file, config, registry, workers, api, ready, frontends, mut signals, mut ordered, lock } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), "started");
         let (events, inbox) = mpsc::channel(QUEUE);
@@ -163,7 +167,7 @@ impl App {
         }
         house.publish_frontends();
         house.watch_readiness();
-        let ended = house.supervise(&mut signals).await;
+        let ended = house.supervise(&mut signals, &mut ordered).await;
         systemd::stopping();
         tracing::info!("stopping");
         house.supervisor.drain(DRAIN).await;
@@ -201,19 +205,18 @@ struct RunningWorker {
 }
 
 impl House {
-    async fn supervise(&mut self, signals: &mut Signals) -> Result<(), Error> {
+    async fn supervise(&mut self, signals: &mut Signals, ordered: &mut mpsc::Receiver<Order>) -> Result<(), Error> {
         let watchdog = systemd::watchdog_interval();
         let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_hours(1)));
         loop {
             tokio::select! {
                 ended = self.supervisor.ended() => return Err(Error::Ended(ended)),
                 _ = alive.tick() => systemd::alive(),
+                // The API, which the supervisor watches, holds the other end.
+                Some(order) = ordered.recv() => self.obey(order).await,
                 signal = signals.next() => match signal {
-                    Some(SIGHUP) => self.reload().await,
-                    Some(SIGUSR1) => {
-                        tracing::info!("polling now");
-                        self.refresh.send_modify(|asked| *asked += 1);
-                    }
+                    Some(SIGHUP) => drop(self.reload().await),
+                    Some(SIGUSR1) => self.poll_now(),
                     Some(SIGCHLD) => {
                         if std::process::id() == 1 {
                             reaper::reap_orphans();
@@ -226,12 +229,30 @@ impl House {
         }
     }
 
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Refresh => self.poll_now(),
+            // Whoever asked may have gone.
+            Order::Reload(answer) => drop(answer.send(self.reload().await.map_err(|error| error.to_string()))),
+            // As in a reload: without a registry there is nobody left to tell.
+            Order::Change(request, answer) => {
+                let _ = self.events.send(registry::Event::Asked(request, answer)).await;
+            }
+        }
+    }
+
+    fn poll_now(&self) {
+        tracing::info!("polling now");
+        self.refresh.send_modify(|asked| *asked += 1);
+    }
+
     /// Takes up what the configuration file now says, or, if anything is wrong with it, nothing.
-    async fn reload(&mut self) {
+    async fn reload(&mut self) -> Result<(), Error> {
         if *self.ready.borrow() {
             systemd::reloading();
         }
-        match self.try_reload().await {
+        let reloaded = self.try_reload().await;
+        match &reloaded {
             Ok(()) => tracing::info!("the configuration was reloaded"),
             Err(error) => tracing::error!("the new configuration is refused, and the old one stays: {error}"),
         }
@@ -239,6 +260,7 @@ impl House {
         if *self.ready.borrow() {
             systemd::ready();
         }
+        reloaded
     }
 
     async fn try_reload(&mut self) -> Result<(), Error> {

@@ -1,15 +1,16 @@
 //! Answers, serialised once per change and lazily: a request clones [`Bytes`] only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 
+use super::pick::Choice;
 use crate::model::{Backend, Name, ServiceSet, Snapshot};
 
 /// One representation of a resource.
@@ -48,11 +49,22 @@ pub(super) struct ServiceDocuments {
     set: Arc<ServiceSet>,
     json: OnceLock<Document>,
     text: OnceLock<Document>,
+    choice: OnceLock<Choice>,
 }
 
 impl ServiceDocuments {
     fn new(name: Name, set: Arc<ServiceSet>) -> Self {
-        Self { name, set, json: OnceLock::new(), text: OnceLock::new() }
+        Self { name, set, json: OnceLock::new(), text: OnceLock::new(), choice: OnceLock::new() }
+    }
+
+    /// Its backends, ordered by id.
+    pub(super) fn backends(&self) -> &[Backend] {
+        &self.set.backends
+    }
+
+    /// What backends are picked from.
+    pub(super) fn choice(&self) -> &Choice {
+        self.choice.get_or_init(|| Choice::new(&self.set.backends))
     }
 
     /// The revision at which the service last changed.
@@ -87,6 +99,7 @@ pub(super) struct SnapshotDocuments {
     snapshot: Arc<Snapshot>,
     services: BTreeMap<Name, Arc<ServiceDocuments>>,
     json: OnceLock<Document>,
+    text: OnceLock<Document>,
 }
 
 impl SnapshotDocuments {
@@ -96,7 +109,7 @@ impl SnapshotDocuments {
             let made = || Arc::new(ServiceDocuments::new(name.clone(), Arc::clone(set)));
             (name.clone(), kept.map_or_else(made, Arc::clone))
         });
-        Self { services: services.collect(), snapshot, json: OnceLock::new() }
+        Self { services: services.collect(), snapshot, json: OnceLock::new(), text: OnceLock::new() }
     }
 
     /// The snapshot's revision.
@@ -104,9 +117,39 @@ impl SnapshotDocuments {
         self.snapshot.revision
     }
 
+    /// The revision at which each service last changed.
+    pub(super) fn revisions(&self) -> BTreeMap<Name, u64> {
+        self.services.iter().map(|(name, service)| (name.clone(), service.revision())).collect()
+    }
+
+    /// All services, ordered by name.
+    pub(super) fn services(&self) -> &BTreeMap<Name, Arc<ServiceDocuments>> {
+        &self.services
+    }
+
     /// By name; takes any text, as a client may ask for any.
     pub(super) fn service(&self, name: &str) -> Option<&Arc<ServiceDocuments>> {
         self.services.get(name)
+    }
+
+    /// `service ip:port weight`, one backend a line, IPv6 in brackets.
+    pub(super) fn text(&self) -> &Document {
+        self.text.get_or_init(|| {
+            let mut text = String::new();
+            for (name, service) in &self.services {
+                for backend in &service.set.backends {
+                    // Writing to a String cannot fail.
+                    let _ =
+                        writeln!(text, "{name} {} {}", SocketAddr::new(backend.address, backend.port), backend.weight);
+                }
+            }
+            Document::new(self.snapshot.revision, text.into_bytes())
+        })
+    }
+
+    /// Tells this snapshot from every other, by its revision and a hash of its content.
+    pub(super) fn id(&self) -> Result<String, serde_json::Error> {
+        Ok(self.json()?.etag.to_str().unwrap_or_default().trim_matches('"').to_owned())
     }
 
     /// `{"revision", "services"}`, made of the services' own documents, so that only what changed is serialised.
@@ -132,24 +175,56 @@ fn get_or_try_init<E>(cell: &OnceLock<Document>, make: impl FnOnce() -> Result<D
     }
 }
 
-/// The newest snapshot's documents.
+/// The newest snapshot's documents, and what is kept of those before.
 #[derive(Debug)]
-pub(super) struct Documents(RwLock<Arc<SnapshotDocuments>>);
+pub(super) struct Documents {
+    newest: RwLock<Arc<SnapshotDocuments>>,
+    earlier: Mutex<VecDeque<Earlier>>,
+}
+
+/// A snapshot's id, and the revision of each of its services.
+type Earlier = (String, BTreeMap<Name, u64>);
+
+/// Snapshots that a watcher may have seen last before it was cut off; of others it gets the whole again.
+const MAX_EARLIER: usize = 64;
 
 impl Documents {
     pub(super) fn new() -> Self {
-        let nothing = SnapshotDocuments { snapshot: Arc::default(), services: BTreeMap::new(), json: OnceLock::new() };
-        Self(RwLock::new(Arc::new(nothing)))
+        let nothing = SnapshotDocuments {
+            snapshot: Arc::default(),
+            services: BTreeMap::new(),
+            json: OnceLock::new(),
+            text: OnceLock::new(),
+        };
+        Self { newest: RwLock::new(Arc::new(nothing)), earlier: Mutex::default() }
+    }
+
+    /// The revisions of the services in the snapshot that had this id. `None`: it is not known any more.
+    pub(super) fn known_as(&self, id: &str) -> Option<BTreeMap<Name, u64>> {
+        let newest = Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner));
+        if newest.id().is_ok_and(|newest| newest == id) {
+            return Some(newest.revisions());
+        }
+        let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.iter().find(|(earlier, _)| earlier == id).map(|(_, revisions)| revisions.clone())
     }
 
     /// The snapshot's documents, shared with those of the snapshot before as far as services are the same.
     pub(super) fn of(&self, snapshot: &Arc<Snapshot>) -> Arc<SnapshotDocuments> {
-        let current = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let current = Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner));
         if Arc::ptr_eq(&current.snapshot, snapshot) {
             return current;
         }
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.newest.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&current.snapshot, snapshot) {
+            // One that nobody was answered with has no id, and nobody can come back to it.
+            if current.json.get().is_some()
+                && let Ok(id) = current.id()
+            {
+                let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+                earlier.truncate(MAX_EARLIER - 1);
+                earlier.push_front((id, current.revisions()));
+            }
             *current = Arc::new(SnapshotDocuments::new(Arc::clone(snapshot), &current));
         }
         Arc::clone(&current)
@@ -189,6 +264,7 @@ pub(super) mod tests {
         let all = documents.of(&snapshot(3, &[("db", &set(3, &[])), ("web", &web)]));
         assert_eq!(all.service("web").expect("web").text().bytes, "10.0.0.1:80\n[2001:db8::1]:8080\n");
         assert_eq!(all.service("db").expect("db").text().bytes, "");
+        assert_eq!(all.text().bytes, "web 10.0.0.1:80 1\nweb [2001:db8::1]:8080 1\n");
         let json: serde_json::Value = serde_json::from_slice(&all.json().expect("JSON").bytes).expect("JSON");
         assert_eq!(json["revision"], 3);
         assert_eq!(json["services"][0], serde_json::json!({"name": "db", "revision": 3, "backends": []}));

@@ -24,13 +24,42 @@ pub(super) enum Problem {
         path: String,
     },
     /// The resource has no such method.
-    #[error("{path:?} cannot be asked with {method}: use {ALLOWED}")]
+    #[error("{path:?} cannot be asked with {method}: use {allowed}")]
     Method {
         /// The path asked for, shortened.
         path: String,
         /// The method asked for, shortened.
         method: String,
+        /// The methods it has.
+        allowed: &'static str,
     },
+    /// The resource changes something, and this is not the admin listener.
+    #[error("{path:?} is for the admin listener alone: ask at api.admin_socket")]
+    AdminOnly {
+        /// The path asked for, shortened.
+        path: String,
+    },
+    /// The admin listener does not serve this user.
+    #[error("user {uid} may not use the admin listener: root may, and the user that elasticd runs as")]
+    Denied {
+        /// The user's id.
+        uid: u32,
+    },
+    /// The body does not hold what it should.
+    #[error("the body is refused: {why}")]
+    Body {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The change cannot be made.
+    #[error("{why}")]
+    Refused {
+        /// Why not.
+        why: String,
+    },
+    /// It is too late for a change.
+    #[error("elasticd is stopping")]
+    Stopping,
     /// The resource takes no such query key.
     #[error("unknown query key {key:?}: {}", takes(allowed))]
     UnknownKey {
@@ -46,14 +75,14 @@ pub(super) enum Problem {
         key: &'static str,
     },
     /// A query key has a value it does not take.
-    #[error("the query key {key:?} does not take {value:?}: use {}", allowed.join(" or "))]
+    #[error("the query key {key:?} does not take {value:?}: use {expected}")]
     BadValue {
         /// The key.
         key: &'static str,
         /// The value, shortened.
         value: String,
-        /// The values it takes.
-        allowed: &'static [&'static str],
+        /// What it takes.
+        expected: &'static str,
     },
     /// No service has this name.
     #[error("there is no service {name:?}{}", exist(known, *more))]
@@ -64,6 +93,20 @@ pub(super) enum Problem {
         known: Vec<String>,
         /// How many exist beside them.
         more: usize,
+    },
+    /// No service has anything to say of the instance.
+    #[error(
+        "no provider has reported an instance {id:?} that a selector looks for; an `ec2` provider asks for no others"
+    )]
+    UnknownInstance {
+        /// The id asked for, shortened.
+        id: String,
+    },
+    /// The service has no backend to pick.
+    #[error("service {name} has no backend that takes traffic")]
+    NoBackend {
+        /// The service.
+        name: String,
     },
     /// The answer is not known yet, and will be.
     #[error("{why}")]
@@ -79,8 +122,8 @@ pub(super) enum Problem {
     },
 }
 
-/// The methods every resource has so far.
-pub(super) const ALLOWED: &str = "GET, HEAD";
+/// The methods of every resource that is only read.
+pub(super) const READ: &str = "GET, HEAD";
 
 fn takes(allowed: &[&str]) -> String {
     if allowed.is_empty() { "there are none here".to_owned() } else { format!("use {}", allowed.join(" or ")) }
@@ -121,6 +164,15 @@ impl Problem {
             Self::UnknownKey { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:unknown-key", "Unknown query key"),
             Self::RepeatedKey { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:repeated-key", "Repeated query key"),
             Self::BadValue { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:bad-value", "Bad query value"),
+            Self::AdminOnly { .. } => (StatusCode::FORBIDDEN, "urn:elasticd:admin-only", "For the admin listener"),
+            Self::Denied { .. } => (StatusCode::FORBIDDEN, "urn:elasticd:denied", "Not allowed"),
+            Self::Body { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:bad-body", "Bad body"),
+            Self::Refused { .. } => (StatusCode::CONFLICT, "urn:elasticd:refused", "Refused"),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "urn:elasticd:stopping", "Stopping"),
+            Self::UnknownInstance { .. } => {
+                (StatusCode::NOT_FOUND, "urn:elasticd:unknown-instance", "Unknown instance")
+            }
+            Self::NoBackend { .. } => (StatusCode::SERVICE_UNAVAILABLE, "urn:elasticd:no-backend", "No backend"),
             Self::UnknownService { .. } => (StatusCode::NOT_FOUND, "urn:elasticd:unknown-service", "Unknown service"),
             Self::NotYet { .. } => (StatusCode::SERVICE_UNAVAILABLE, "urn:elasticd:not-yet", "Not known yet"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "urn:elasticd:internal", "Internal error"),
@@ -138,8 +190,10 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self {
-            Self::Method { .. } => drop(headers.insert(ALLOW, HeaderValue::from_static(ALLOWED))),
-            Self::NotYet { .. } => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::Method { allowed, .. } => drop(headers.insert(ALLOW, HeaderValue::from_static(allowed))),
+            Self::NotYet { .. } | Self::NoBackend { .. } | Self::Stopping => {
+                drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1")))
+            }
             _ => {}
         }
         response
@@ -171,7 +225,7 @@ mod tests {
 
     #[test]
     fn names_the_remedy_in_headers() {
-        let method = Problem::Method { path: "/healthz".into(), method: "PUT".into() };
+        let method = Problem::Method { path: "/healthz".into(), method: "PUT".into(), allowed: READ };
         assert_eq!(method.response().headers()["allow"], "GET, HEAD");
         let not_yet = Problem::NotYet { why: "…".into() };
         assert_eq!(not_yet.response().headers()["retry-after"], "1");

@@ -2,19 +2,25 @@
 //!
 //! [`Api::bind`] does all that can fail; [`Api::serve`] cannot fail. Everything answered is read from [`Sources`].
 
+pub mod admin;
 mod documents;
 mod error;
+mod events;
+mod explain;
 mod health;
 mod metrics;
+mod pick;
+mod query;
 mod route;
 mod server;
 mod services;
 pub mod status;
+mod xds;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +36,9 @@ use route::{Answers, Surface};
 /// Connections the metrics listener serves at once. A scraper needs one or two; what is beyond waits.
 const METRICS_CONNECTIONS: usize = 32;
 
+/// Connections the admin listener serves at once.
+const ADMIN_CONNECTIONS: usize = 64;
+
 /// Where the API listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -39,6 +48,8 @@ pub struct Config {
     pub mode: u32,
     /// Its group; that of the process (or of a set-group-id directory) if none is given.
     pub gid: Option<u32>,
+    /// The admin socket's path, with mode 0600. `None`: there is none, and nothing can be changed over the API.
+    pub admin_socket: Option<PathBuf>,
     /// Connections served at once on the query socket, at least 1; what is beyond waits. By default
     /// [`Config::MAX_CONNECTIONS`].
     pub max_connections: usize,
@@ -65,6 +76,8 @@ pub struct Sources {
     pub ready: watch::Receiver<bool>,
     /// When elasticd started.
     pub started: SystemTime,
+    /// Where orders from the admin listener go.
+    pub orders: admin::Orders,
 }
 
 /// What a client may take of time and memory.
@@ -74,9 +87,13 @@ pub struct Limits {
     pub header: Duration,
     /// From the end of an answer, or the start of a connection, to the first byte of the next request.
     pub idle: Duration,
+    /// The same while as many connections are open as may be, and others may be waiting.
+    pub crowded: Duration,
     /// From the end of a request's headers until the client has taken the whole answer.
     pub request: Duration,
-    /// How long requests under way may take to end after shutdown was asked for.
+    /// How long connections without a request are kept after shutdown was asked for.
+    pub linger: Duration,
+    /// How long requests under way may take to end after that.
     pub drain: Duration,
     /// The longest request line and headers together, in bytes, at least 8192 (hyper's minimum); less counts as that.
     pub header_bytes: usize,
@@ -96,7 +113,9 @@ impl Default for Limits {
             // Longer than the 60 s after which nginx (`keepalive_timeout` in an upstream, and lua's `setkeepalive`)
             // closes its side, so that no request is sent into a connection that we are just closing.
             idle: Duration::from_secs(75),
+            crowded: Duration::from_secs(1),
             request: Duration::from_secs(30),
+            linger: Duration::from_millis(100),
             drain: Duration::from_secs(5),
             header_bytes: 16 * 1024,
             accept_pause: Duration::from_millis(5),
@@ -127,6 +146,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Api {
     query: unix_socket::Listener,
+    admin: Option<unix_socket::Listener>,
     metrics: Option<TcpListener>,
     max_connections: usize,
     answers: Arc<Answers>,
@@ -146,9 +166,19 @@ impl Api {
         if let Some(directory) = config.socket.parent() {
             let _ = std::fs::create_dir(directory);
         }
-        let query = unix_socket::bind(&config.socket, config.mode, config.gid)?;
+        let mut inherited = unix_socket::inherited();
+        let mut bind = |path: &Path, mode, gid| match inherited.iter().position(|listener| listener.path() == path) {
+            Some(index) => Ok(inherited.swap_remove(index)),
+            None => unix_socket::bind(path, mode, gid),
+        };
+        let query = bind(&config.socket, config.mode, config.gid)?;
+        let admin = config.admin_socket.as_deref().map(|path| bind(path, 0o600, None)).transpose()?;
+        for listener in inherited {
+            tracing::warn!(path = %listener.path().display(), "this socket was handed to us, and is neither api.socket nor api.admin_socket");
+        }
         Ok(Self {
             query,
+            admin,
             metrics,
             max_connections: config.max_connections.max(1),
             answers: Arc::new(Answers::new(sources)),
@@ -174,7 +204,7 @@ impl Api {
     ///
     /// If answering a request panics: the process should not live on half-working.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { query, metrics, max_connections, answers, limits } = self;
+        let Self { query, admin, metrics, max_connections, answers, limits } = self;
         let server = |surface, connections| server::Server {
             surface,
             connections,
@@ -187,7 +217,12 @@ impl Api {
                 server(Surface::Metrics, METRICS_CONNECTIONS).run(listener).await;
             }
         };
-        tokio::join!(server(Surface::Query, max_connections).run(query), metrics);
+        let admin = async {
+            if let Some(listener) = admin {
+                server(Surface::Admin, ADMIN_CONNECTIONS).run(listener).await;
+            }
+        };
+        tokio::join!(server(Surface::Query, max_connections).run(query), admin, metrics);
     }
 }
 

@@ -1,23 +1,33 @@
 //! From a request's method, path and query to a resource, and to its answer.
 
-use http_body_util::Full;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{Either, Full};
 use hyper::body::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
+use tokio_util::sync::CancellationToken;
 
+use super::admin::Action;
 use super::documents::Documents;
-use super::error::{Problem, echo};
+use super::error::{Problem, READ, echo};
+use super::events::Events;
 use super::metrics::Metrics;
-use super::{Sources, health, services, status};
+use super::pick::By;
+use super::query::{Query, Wait, decode};
+use super::{Sources, events, explain, health, pick, services, status};
 
-/// What an answer's body is.
-pub(super) type Body = Full<Bytes>;
+/// What an answer's body is: whole, or a stream of events.
+pub(super) type Body = Either<Full<Bytes>, Events>;
 
 /// Which resources a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Surface {
     /// All that read.
     Query,
+    /// All that read, and all that change.
+    Admin,
     /// Health and metrics only.
     Metrics,
 }
@@ -31,15 +41,21 @@ pub(super) enum Format {
     Text,
 }
 
-/// What a path names.
+/// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Resource {
-    Services,
-    Service { name: String, format: Format },
+    Services { format: Format, wait: Option<Wait> },
+    Service { name: String, format: Format, wait: Option<Wait> },
+    Pick { service: String, by: By },
+    Watch,
+    Explain { instance: String },
     Status,
+    Description,
     Health,
     Ready,
     Metrics,
+    Change(Action),
+    Discovery,
 }
 
 /// Everything answers are made from.
@@ -52,31 +68,138 @@ pub(super) struct Answers {
     metrics: Metrics,
 }
 
+/// How a request is answered: at once, or when something happens.
+pub(super) enum Answer {
+    /// At once.
+    Now(Response<Body>),
+    /// Once a revision is another one, or a time is over.
+    Later(Later),
+    /// For as long as the client listens.
+    Events(Response<Body>),
+    /// Once something was done.
+    Done(Action),
+    /// Once the body is read, and perhaps something happens.
+    Discovery,
+}
+
+/// An answer that waits.
+#[derive(Debug)]
+pub(super) struct Later {
+    service: Option<String>,
+    format: Format,
+    wait: Wait,
+}
+
+impl Later {
+    /// How long it may wait.
+    pub(super) fn bound(&self) -> Duration {
+        self.wait.bound
+    }
+
+    /// Waits. Ends early at `shutdown`, so that the client can turn to whoever comes next.
+    pub(super) async fn answer(
+        self,
+        answers: &Answers,
+        asked: &HeaderMap,
+        shutdown: &CancellationToken,
+    ) -> Response<Body> {
+        let Self { service, format, wait } = self;
+        let mut snapshots = answers.sources.snapshot.clone();
+        let changed = async {
+            loop {
+                snapshots.mark_unchanged();
+                // One that went back, as after a loss of the state, is another one too.
+                if services::revision(answers, service.as_deref())
+                    .is_some_and(|revision| Some(revision) != wait.revision)
+                {
+                    return true;
+                }
+                if snapshots.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        let changed = tokio::select! {
+            biased;
+            changed = changed => changed,
+            () = shutdown.cancelled() => false,
+            () = tokio::time::sleep(wait.bound) => false,
+        };
+        let answered = match &service {
+            None => services::all(answers, format, asked),
+            Some(name) => services::one(answers, name, format, asked),
+        };
+        let answer = answered.unwrap_or_else(|problem| problem.response());
+        if changed { answer } else { services::unchanged(answer) }
+    }
+}
+
 impl Answers {
     pub(super) fn new(sources: Sources) -> Self {
         Self { metrics: Metrics::new(sources.clone()), documents: Documents::new(), sources }
     }
 
     /// The answer to a request. Its body is never read: hyper closes the connection if it is long.
-    pub(super) fn answer<B>(&self, surface: Surface, request: &Request<B>) -> Response<Body> {
-        let answered = find(surface, request.method(), request.uri()).and_then(|resource| match resource {
-            Resource::Services => services::all(self, request.headers()),
-            Resource::Service { name, format } => services::one(self, &name, format, request.headers()),
+    pub(super) fn answer<B>(
+        self: &Arc<Self>,
+        surface: Surface,
+        request: &Request<B>,
+        heartbeat: Duration,
+        shutdown: &CancellationToken,
+    ) -> Answer {
+        let resource = match find(surface, request.method(), request.uri()) {
+            Ok(resource) => resource,
+            Err(problem) => return Answer::Now(problem.response()),
+        };
+        let asked = request.headers();
+        let answered = match resource {
+            Resource::Services { format, wait: None } => services::all(self, format, asked),
+            Resource::Service { name, format, wait: None } => services::one(self, &name, format, asked),
+            Resource::Services { format, wait: Some(wait) } => return self.later(None, format, wait),
+            Resource::Service { name, format, wait: Some(wait) } => return self.later(Some(name), format, wait),
+            Resource::Pick { service, by } => pick::one(self, &service, &by),
+            Resource::Watch => match events::answer(self, asked, heartbeat, shutdown) {
+                // The head alone has no end to wait for.
+                Ok(response) if request.method() == Method::HEAD => Ok(response.map(|_| whole(""))),
+                Ok(response) => return Answer::Events(response),
+                Err(problem) => Err(problem),
+            },
+            Resource::Change(action) => return Answer::Done(action),
+            Resource::Discovery => return Answer::Discovery,
+            Resource::Explain { instance } => explain::answer(&self.sources, &instance),
             Resource::Status => status::answer(&self.sources),
+            Resource::Description => Ok(respond_as(StatusCode::OK, JSON, DESCRIPTION)),
             Resource::Health => Ok(health::alive()),
             Resource::Ready => Ok(health::ready(&self.sources)),
             Resource::Metrics => self.metrics.answer(),
-        });
-        answered.unwrap_or_else(|problem| problem.response())
+        };
+        Answer::Now(answered.unwrap_or_else(|problem| problem.response()))
+    }
+
+    /// What nobody will ever know is not waited for.
+    fn later(&self, service: Option<String>, format: Format, wait: Wait) -> Answer {
+        let unknown = service.as_deref().and_then(|name| services::unknown(self, name));
+        match unknown {
+            Some(problem) => Answer::Now(problem.response()),
+            None => Answer::Later(Later { service, format, wait }),
+        }
     }
 }
 
+/// The description of the API in OpenAPI's terms.
+const DESCRIPTION: &str = include_str!("openapi.json");
+
 /// An answer that must not be served from a cache without asking again.
 pub(super) fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::new(body.into()));
+    let mut response = Response::new(whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+/// A body that is all there.
+pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Either::Left(Full::new(bytes.into()))
 }
 
 /// [`respond`], in a given media type.
@@ -94,90 +217,96 @@ pub(super) const JSON: &str = "application/json";
 
 fn find(surface: Surface, method: &Method, uri: &Uri) -> Result<Resource, Problem> {
     let path = uri.path();
-    let resource = named(surface, path).ok_or_else(|| Problem::UnknownPath { path: echo(path) })?;
-    if method != Method::GET && method != Method::HEAD {
-        return Err(Problem::Method { path: echo(path), method: echo(method.as_str()) });
-    }
     let query = uri.query().unwrap_or_default();
-    match resource {
-        Resource::Services => format(query, &["json"]).map(|_| Resource::Services),
-        Resource::Service { name, .. } => {
-            format(query, &["json", "text"]).map(|format| Resource::Service { name, format })
+    let unknown = || Problem::UnknownPath { path: echo(path) };
+    let resource = match (path, surface) {
+        ("/healthz", _) => nothing(query, Resource::Health),
+        ("/readyz", _) => nothing(query, Resource::Ready),
+        ("/metrics", _) => nothing(query, Resource::Metrics),
+        (_, Surface::Metrics) => return Err(unknown()),
+        ("/v3/discovery:endpoints", _) if method == Method::POST => return nothing(query, Resource::Discovery),
+        ("/v3/discovery:endpoints", _) => {
+            return Err(Problem::Method { path: echo(path), method: echo(method.as_str()), allowed: "POST" });
         }
-        plain @ (Resource::Status | Resource::Health | Resource::Ready | Resource::Metrics) => {
-            nothing(query).map(|()| plain)
-        }
-    }
-}
-
-fn named(surface: Surface, path: &str) -> Option<Resource> {
-    let everywhere = match path {
-        "/healthz" => Some(Resource::Health),
-        "/readyz" => Some(Resource::Ready),
-        "/metrics" => Some(Resource::Metrics),
-        _ => None,
-    };
-    everywhere.or_else(|| match surface {
-        Surface::Metrics => None,
-        Surface::Query => match path.strip_prefix("/v1/")? {
-            "services" => Some(Resource::Services),
-            "status" => Some(Resource::Status),
-            other => {
-                let name = other.strip_prefix("services/").filter(|name| !name.is_empty() && !name.contains('/'))?;
-                // What does not decode is still a name that nobody has, and is answered with those that exist.
-                let name = decode(name).unwrap_or_else(|| name.to_owned());
-                Some(Resource::Service { name, format: Format::Json })
+        (_, Surface::Query | Surface::Admin) => {
+            let parts: Vec<_> = path.strip_prefix("/v1/").ok_or_else(unknown)?.split('/').collect();
+            match parts.as_slice() {
+                ["services"] => services(query),
+                ["services", name] if !name.is_empty() => service(query, named(name)),
+                ["services", name, "pick"] if !name.is_empty() => pick(query, named(name)),
+                ["watch"] => nothing(query, Resource::Watch),
+                ["explain", instance] if !instance.is_empty() => {
+                    nothing(query, Resource::Explain { instance: named(instance) })
+                }
+                ["refresh" | "reload"] | ["services", _, "accept"] | ["services", _, "backends", _] => {
+                    let action = action(surface, method, path, &parts)?;
+                    return nothing(query, Resource::Change(action));
+                }
+                ["status"] => nothing(query, Resource::Status),
+                ["openapi.json"] => nothing(query, Resource::Description),
+                _ => return Err(unknown()),
             }
-        },
-    })
-}
-
-/// The query's pairs, decoded; what does not decode stays as it is, and is then refused as unknown.
-fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = |text: &str| decode(text).unwrap_or_else(|| text.to_owned());
-        (decoded(key), decoded(value))
-    })
-}
-
-fn nothing(query: &str) -> Result<(), Problem> {
-    match pairs(query).next() {
-        None => Ok(()),
-        Some((key, _)) => Err(Problem::UnknownKey { key: echo(&key), allowed: &[] }),
-    }
-}
-
-fn format(query: &str, allowed: &'static [&'static str]) -> Result<Format, Problem> {
-    let mut format = None;
-    for (key, value) in pairs(query) {
-        if key != "format" {
-            return Err(Problem::UnknownKey { key: echo(&key), allowed: &["format"] });
         }
-        if format.is_some() {
-            return Err(Problem::RepeatedKey { key: "format" });
+    };
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Problem::Method { path: echo(path), method: echo(method.as_str()), allowed: READ });
+    }
+    resource
+}
+
+/// What is to be changed.
+fn action(surface: Surface, method: &Method, path: &str, parts: &[&str]) -> Result<Action, Problem> {
+    let (action, allowed) = match (parts, method) {
+        (["refresh"], &Method::POST) => (Some(Action::Refresh), "POST"),
+        (["reload"], &Method::POST) => (Some(Action::Reload), "POST"),
+        (["services", service, "accept"], &Method::POST) => (Some(Action::Accept { service: named(service) }), "POST"),
+        (["services", service, "backends", id], &Method::PUT) => {
+            (Some(Action::Register { service: named(service), id: named(id) }), "")
         }
-        format = Some(match value.as_str() {
-            "json" => Format::Json,
-            "text" if allowed.contains(&"text") => Format::Text,
-            _ => return Err(Problem::BadValue { key: "format", value: echo(&value), allowed }),
-        });
-    }
-    Ok(format.unwrap_or(Format::Json))
+        (["services", service, "backends", id], &Method::DELETE) => {
+            (Some(Action::Deregister { service: named(service), id: named(id) }), "")
+        }
+        (["services", _, "backends", _], _) => (None, "PUT, DELETE"),
+        _ => (None, "POST"),
+    };
+    let action = action.ok_or_else(|| Problem::Method { path: echo(path), method: echo(method.as_str()), allowed })?;
+    if surface == Surface::Admin { Ok(action) } else { Err(Problem::AdminOnly { path: echo(path) }) }
 }
 
-/// Percent-decodes. `None`: a `%` without two hexadecimal digits, or no UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' { hex(bytes.next()?)? * 16 + hex(bytes.next()?)? } else { byte });
-    }
-    String::from_utf8(decoded).ok()
+/// What does not decode is still a name that nobody has, and is answered with those that exist.
+fn named(name: &str) -> String {
+    decode(name).unwrap_or_else(|| name.to_owned())
 }
 
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| value.try_into().ok())
+fn nothing(query: &str, resource: Resource) -> Result<Resource, Problem> {
+    Query::new(query, &[]).map(|_| resource)
+}
+
+fn services(query: &str) -> Result<Resource, Problem> {
+    let (format, wait) = format_and_wait(query)?;
+    Ok(Resource::Services { format, wait })
+}
+
+fn service(query: &str, name: String) -> Result<Resource, Problem> {
+    let (format, wait) = format_and_wait(query)?;
+    Ok(Resource::Service { name, format, wait })
+}
+
+fn format_and_wait(query: &str) -> Result<(Format, Option<Wait>), Problem> {
+    let query = Query::new(query, &["format", "wait", "revision"])?;
+    let format = query.parsed("format", "json or text", |text| match text {
+        "json" => Some(Format::Json),
+        "text" => Some(Format::Text),
+        _ => None,
+    })?;
+    Ok((format.unwrap_or(Format::Json), query.wait()?))
+}
+
+fn pick(query: &str, service: String) -> Result<Resource, Problem> {
+    let query = Query::new(query, &["key", "zone"])?;
+    // An empty one is what a frontend sends that has none to give.
+    let given = |key| query.get(key).filter(|value| !value.is_empty()).map(str::to_owned);
+    Ok(Resource::Pick { service, by: By { key: given("key"), zone: given("zone") } })
 }
 
 #[cfg(test)]
@@ -189,16 +318,37 @@ mod tests {
     }
 
     fn service(name: &str, format: Format) -> Result<Resource, Problem> {
-        Ok(Resource::Service { name: name.into(), format })
+        Ok(Resource::Service { name: name.into(), format, wait: None })
     }
+
+    const SERVICES: Resource = Resource::Services { format: Format::Json, wait: None };
 
     #[test]
     fn finds_each_resource() {
-        assert_eq!(get("/v1/services"), Ok(Resource::Services));
-        assert_eq!(get("/v1/services?format=json"), Ok(Resource::Services));
+        assert_eq!(get("/v1/services"), Ok(SERVICES));
+        assert_eq!(get("/v1/services?format=json"), Ok(SERVICES));
         assert_eq!(get("/v1/services/web"), service("web", Format::Json));
         assert_eq!(get("/v1/services/web?format=text&"), service("web", Format::Text));
         assert_eq!(get("/v1/services/w%65b?form%61t=te%78t"), service("web", Format::Text));
+        let wait = Some(Wait { bound: Duration::from_secs(55), revision: Some(7) });
+        assert_eq!(
+            get("/v1/services?wait=55s&revision=7&format=text"),
+            Ok(Resource::Services { format: Format::Text, wait })
+        );
+        assert_eq!(
+            get("/v1/services/web?revision=7&wait=55s&format=text"),
+            Ok(Resource::Service { name: "web".into(), format: Format::Text, wait })
+        );
+        let pick = |key: Option<&str>, zone: Option<&str>| {
+            let by = By { key: key.map(str::to_owned), zone: zone.map(str::to_owned) };
+            Ok(Resource::Pick { service: "web".into(), by })
+        };
+        assert_eq!(get("/v1/services/web/pick"), pick(None, None));
+        assert_eq!(get("/v1/services/web/pick?key=a%20b&zone=x"), pick(Some("a b"), Some("x")));
+        assert_eq!(get("/v1/services/web/pick?key=&zone="), pick(None, None));
+        assert_eq!(get("/v1/explain/i-0a"), Ok(Resource::Explain { instance: "i-0a".into() }));
+        assert_eq!(get("/v1/watch"), Ok(Resource::Watch));
+        assert_eq!(get("/v1/openapi.json"), Ok(Resource::Description));
         assert_eq!(get("http://elasticd/v1/status?"), Ok(Resource::Status));
         assert_eq!(get("/healthz"), Ok(Resource::Health));
         assert_eq!(get("/readyz"), Ok(Resource::Ready));
@@ -210,7 +360,19 @@ mod tests {
         assert_eq!(get("/v1/services/a%2Fb"), service("a/b", Format::Json));
         assert_eq!(get("/v1/services/50%"), service("50%", Format::Json));
         assert_eq!(get("/v1/services/%ff"), service("%ff", Format::Json));
-        for path in ["/", "/v1", "/v1/", "/v1/services/", "/v1/services/a/b", "/v1/status/", "/healthz/", "//healthz"] {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/",
+            "/v1/services/",
+            "/v1/services/a/b",
+            "/v1/services//pick",
+            "/v1/services/a/pick/",
+            "/v1/status/",
+            "/v1/explain/",
+            "/healthz/",
+            "//healthz",
+        ] {
             assert_eq!(get(path), Err(Problem::UnknownPath { path: path.into() }));
         }
     }
@@ -222,12 +384,11 @@ mod tests {
             refusal("/v1/services/web?format=xml"),
             "the query key \"format\" does not take \"xml\": use json or text"
         );
-        assert_eq!(refusal("/v1/services/web?wait=1"), "unknown query key \"wait\": use format");
+        assert_eq!(refusal("/v1/services/web/pick?weight=1"), "unknown query key \"weight\": use key or zone");
         assert_eq!(
             refusal("/v1/services/web?format=json&format=json"),
             "the query key \"format\" is given more than once"
         );
-        assert_eq!(refusal("/v1/services?format=text"), "the query key \"format\" does not take \"text\": use json");
         assert_eq!(refusal("/v1/status?verbose"), "unknown query key \"verbose\": there are none here");
     }
 

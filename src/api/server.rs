@@ -1,27 +1,32 @@
 //! Accepting connections and serving them within bounds of number, time and memory.
 
 use std::convert::Infallible;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
-use super::route::{Answers, Surface};
+use super::error::Problem;
+use super::route::{Answer, Answers, Surface};
+use super::xds::Discovery;
 use crate::sys::unix_socket;
 
 /// The smallest buffer hyper takes (`max_buf_size`, which panics below).
@@ -34,6 +39,11 @@ pub(super) trait Accept {
 
     /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Who is at the other end, where the kernel tells.
+    fn peer(_: &Self::Io) -> Option<UCred> {
+        None
+    }
 }
 
 impl Accept for unix_socket::Listener {
@@ -41,6 +51,10 @@ impl Accept for unix_socket::Listener {
 
     fn accept(&self) -> impl Future<Output = io::Result<UnixStream>> + Send {
         self.accept()
+    }
+
+    fn peer(io: &UnixStream) -> Option<UCred> {
+        io.peer_cred().ok()
     }
 }
 
@@ -71,6 +85,7 @@ impl Server {
     /// Serves until shutdown, and drains.
     pub(super) async fn run<L: Accept>(self, listener: L) {
         let permits = Arc::new(Semaphore::new(self.connections.min(Semaphore::MAX_PERMITS)));
+        let crowd = Arc::new(Notify::new());
         let graceful = GracefulShutdown::new();
         let mut tasks = JoinSet::new();
         let mut accepting = Accepting::new(self.limits.accept_pause);
@@ -79,13 +94,22 @@ impl Server {
                 biased;
                 () = self.shutdown.cancelled() => break,
                 Some(ended) = tasks.join_next() => { surface_panic(ended); continue }
-                next = accepting.next(&listener, &permits) => next,
+                next = async {
+                    if permits.available_permits() == 0 {
+                        crowd.notify_waiters();
+                    }
+                    accepting.next(&listener, &permits).await
+                } => next,
             };
             let Some((io, permit)) = next else { break };
-            tasks.spawn(self.connection(io, permit, Arc::clone(&permits), graceful.watcher()));
+            let denied = (self.surface == Surface::Admin).then(|| denied(L::peer(&io))).flatten();
+            let house = House { permits: Arc::clone(&permits), crowd: Arc::clone(&crowd) };
+            tasks.spawn(self.connection(io, denied, permit, house, graceful.watcher()));
         }
         // New clients should find no listener, rather than wait for one that no longer accepts.
         drop(listener);
+        // Who has just been let in has a request on the way; an answer now ends its connection.
+        sleep(self.limits.linger).await;
         if timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
             tracing::warn!(bound = ?self.limits.drain, "cutting off requests that did not end in time");
         }
@@ -98,25 +122,54 @@ impl Server {
     fn connection<I>(
         &self,
         io: I,
+        denied: Option<Problem>,
         permit: OwnedSemaphorePermit,
-        permits: Arc<Semaphore>,
+        house: House,
         watcher: Watcher,
     ) -> impl Future<Output = ()> + Send + use<I>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (answers, surface, limits) = (Arc::clone(&self.answers), self.surface, self.limits.clone());
+        let shutdown = self.shutdown.clone();
         async move {
             let clock = Arc::new(Clock::new());
-            let service = service_fn(|request| {
+            let service = service_fn(|request: Request<Incoming>| {
                 clock.enter(Phase::Answering);
-                let mut response = answers.answer(surface, &request);
-                if permits.available_permits() == 0 {
-                    // Others may be waiting: clients that keep connections open must not lock them out.
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                let answer = match &denied {
+                    None => answers.answer(surface, &request, limits.request / 2, &shutdown),
+                    Some(problem) => Answer::Now(problem.response()),
+                };
+                let (answers, clock, house, shutdown) = (&answers, &clock, &house, &shutdown);
+                async move {
+                    let (mut response, sending) = match answer {
+                        Answer::Now(response) => (response, Phase::Sending),
+                        Answer::Events(response) => (response, Phase::Streaming),
+                        // How long a body may take to come is bounded with the answer.
+                        Answer::Done(action) => (action.answer(answers, request.into_body()).await, Phase::Sending),
+                        Answer::Discovery => match Discovery::read(request.into_body()).await {
+                            Err(problem) => (problem.response(), Phase::Sending),
+                            Ok(asked) => {
+                                clock.enter(Phase::Waiting(asked.wait()));
+                                let response = asked.answer(answers, shutdown).await;
+                                clock.enter(Phase::Answering);
+                                (response, Phase::Sending)
+                            }
+                        },
+                        Answer::Later(later) => {
+                            clock.enter(Phase::Waiting(later.bound()));
+                            let response = later.answer(answers, request.headers(), shutdown).await;
+                            clock.enter(Phase::Answering);
+                            (response, Phase::Sending)
+                        }
+                    };
+                    if house.is_full() || shutdown.is_cancelled() || sending == Phase::Streaming {
+                        // Others may be waiting: clients that keep connections open must not lock them out.
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    clock.enter_from(Phase::Answering, sending);
+                    Ok::<_, Infallible>(response)
                 }
-                clock.enter_from(Phase::Answering, Phase::Sending);
-                ready(Ok::<_, Infallible>(response))
             });
             let io = TokioIo::new(Timed { io, clock: Arc::clone(&clock) });
             let connection = watcher.watch(builder(&limits).serve_connection(io, service));
@@ -124,10 +177,55 @@ impl Server {
             tokio::select! {
                 ended = connection => if let Err(error) = ended { tracing::debug!(%error, "connection ended") },
                 phase = clock.overdue(&limits) => tracing::debug!(?phase, "connection cut off: it took too long"),
+                () = house.wants_room(&clock, limits.crowded) => tracing::debug!("idle connection ended: others wait"),
             }
             drop(permit);
         }
     }
+}
+
+/// What connections know of each other.
+#[derive(Debug)]
+struct House {
+    permits: Arc<Semaphore>,
+    /// Told when the last permit is taken and another connection is to be accepted.
+    crowd: Arc<Notify>,
+}
+
+impl House {
+    fn is_full(&self) -> bool {
+        self.permits.available_permits() == 0
+    }
+
+    /// Returns once this connection has been idle for `bound` while others may be waiting.
+    async fn wants_room(&self, clock: &Clock, bound: Duration) {
+        loop {
+            let mut told = pin!(self.crowd.notified());
+            told.as_mut().enable();
+            // One that is busy ends with its answer.
+            if !self.is_full() || clock.idle_for().is_none() {
+                told.await;
+            }
+            while let Some(idle) = clock.idle_for().filter(|_| self.is_full()) {
+                match bound.checked_sub(idle) {
+                    Some(left) if !left.is_zero() => sleep(left).await,
+                    _ => return,
+                }
+            }
+        }
+    }
+}
+
+/// Why a client may not use the admin listener. Its mode keeps others out already; root and our own user remain, and
+/// whoever was handed a connection of theirs.
+fn denied(peer: Option<UCred>) -> Option<Problem> {
+    let uid = peer.as_ref().map_or(u32::MAX, UCred::uid);
+    if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
+        return None;
+    }
+    let pid = peer.as_ref().and_then(UCred::pid);
+    tracing::warn!(uid, pid, "refused on the admin listener");
+    Some(Problem::Denied { uid })
 }
 
 fn builder(limits: &Limits) -> http1::Builder {
@@ -205,8 +303,12 @@ enum Phase {
     Header,
     /// All headers have; the answer is being made.
     Answering,
+    /// Nothing has changed yet that the client waits for, this long at most.
+    Waiting(Duration),
     /// The answer is made, and the client has not taken all of it.
     Sending,
+    /// Events go out, and the client has not taken the last one.
+    Streaming,
 }
 
 /// Since when a connection is at what.
@@ -235,12 +337,19 @@ impl Clock {
         }
     }
 
+    /// For how long no request has come. `None`: one is under way.
+    fn idle_for(&self) -> Option<Duration> {
+        let (phase, since) = *self.state();
+        (phase == Phase::Idle).then(|| since.elapsed())
+    }
+
     fn deadline(&self, limits: &Limits) -> (Phase, Instant) {
         let (phase, since) = *self.state();
         let bound = match phase {
             Phase::Idle => limits.idle,
             Phase::Header => limits.header,
-            Phase::Answering | Phase::Sending => limits.request,
+            Phase::Answering | Phase::Sending | Phase::Streaming => limits.request,
+            Phase::Waiting(bound) => bound.saturating_add(limits.request),
         };
         (phase, since + bound)
     }
@@ -300,6 +409,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Timed<I> {
         let polled = Pin::new(&mut self.io).poll_flush(cx);
         if polled.is_ready() {
             self.clock.enter_from(Phase::Sending, Phase::Idle);
+            self.clock.enter_from(Phase::Streaming, Phase::Streaming);
         }
         polled
     }

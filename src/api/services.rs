@@ -4,37 +4,38 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hyper::header::{AGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{AGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Response, StatusCode};
 
-use super::documents::{Document, SnapshotDocuments};
+use super::documents::{Document, ServiceDocuments, SnapshotDocuments};
 use super::error::{MAX_KNOWN, Problem, echo};
-use super::route::{Answers, Body, Format, JSON, TEXT, respond, respond_as};
+use super::route::{Answers, Body, Format, JSON, TEXT, respond, respond_as, whole};
 use super::{Sources, age_seconds};
 use crate::model::Name;
 use crate::registry::{Report, ServiceReport};
 
 /// The revision at which what is answered last changed.
-const REVISION: HeaderName = HeaderName::from_static("x-elasticd-revision");
+pub(super) const REVISION: HeaderName = HeaderName::from_static("x-elasticd-revision");
 
 /// All services. Its age is that of the service observed longest ago.
-pub(super) fn all(answers: &Answers, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
+pub(super) fn all(answers: &Answers, format: Format, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
     let documents = newest(answers).ok_or_else(|| Problem::NotYet { why: "no snapshot exists yet".to_owned() })?;
-    let document = documents.json().map_err(internal)?;
+    let (document, media_type) = match format {
+        Format::Json => (documents.json().map_err(internal)?, JSON),
+        Format::Text => (documents.text(), TEXT),
+    };
     let observed = {
         let report = answers.sources.registry.borrow();
         let served = |name: &Name| documents.service(name.as_str()).is_some();
         report.services.iter().filter(|(name, _)| served(name)).filter_map(|(_, service)| service.observed).min()
     };
-    Ok(represent(document, JSON, documents.revision(), observed, asked))
+    Ok(represent(document, media_type, documents.revision(), observed, asked))
 }
 
 /// One service.
 pub(super) fn one(answers: &Answers, name: &str, format: Format, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
     let documents = newest(answers);
-    let Some(service) = documents.as_ref().and_then(|documents| documents.service(name)) else {
-        return Err(absent(&answers.sources, name));
-    };
+    let service = found(documents.as_deref(), &answers.sources, name)?;
     let (document, media_type) = match format {
         Format::Json => (service.json().map_err(internal)?, JSON),
         Format::Text => (service.text(), TEXT),
@@ -43,7 +44,41 @@ pub(super) fn one(answers: &Answers, name: &str, format: Format, asked: &HeaderM
     Ok(represent(document, media_type, service.revision(), observed, asked))
 }
 
-fn newest(answers: &Answers) -> Option<Arc<SnapshotDocuments>> {
+/// The same answer for one who has this revision already: 304.
+pub(super) fn unchanged(mut answer: Response<Body>) -> Response<Body> {
+    if answer.status() == StatusCode::OK {
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        *answer.body_mut() = whole("");
+        answer.headers_mut().remove(CONTENT_TYPE);
+    }
+    answer
+}
+
+/// The revision of a service, or of all of them. `None`: there is none yet.
+pub(super) fn revision(answers: &Answers, name: Option<&str>) -> Option<u64> {
+    let documents = newest(answers)?;
+    name.map_or_else(|| Some(documents.revision()), |name| documents.service(name).map(|service| service.revision()))
+}
+
+/// A service's documents, or why there are none.
+pub(super) fn found<'a>(
+    documents: Option<&'a SnapshotDocuments>,
+    sources: &Sources,
+    name: &str,
+) -> Result<&'a ServiceDocuments, Problem> {
+    let service = documents.and_then(|documents| documents.service(name));
+    service.map(|service| &**service).ok_or_else(|| absent(sources, name))
+}
+
+/// What is wrong with the name of a service that nobody has, now or soon.
+pub(super) fn unknown(answers: &Answers, name: &str) -> Option<Problem> {
+    found(newest(answers).as_deref(), &answers.sources, name)
+        .err()
+        .filter(|problem| matches!(problem, Problem::UnknownService { .. }))
+}
+
+/// The documents of the newest snapshot. `None`: there is none yet.
+pub(super) fn newest(answers: &Answers) -> Option<Arc<SnapshotDocuments>> {
     // Cloned first: a borrow would keep the registry from writing while documents are looked up.
     let snapshot = answers.sources.snapshot.borrow().clone()?;
     Some(answers.documents.of(&snapshot))

@@ -75,6 +75,7 @@ pub(in crate::api) fn feeds() -> (Feeds, Sources) {
         frontends,
         ready: readiness,
         started: now - Duration::from_secs(100),
+        orders: tokio::sync::mpsc::channel(1).0,
     };
     (Feeds { snapshot, registry, ready, nginx }, sources)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -107,16 +107,46 @@ impl Error {
 /// If elasticd cannot be asked, takes longer than [`CONNECT_BOUND`] or [`ANSWER_BOUND`], answers with more than
 /// [`MAX_ANSWER`] bytes, or answers with another status.
 pub async fn get(socket: &Path, path: &str) -> Result<Bytes, Error> {
-    get_within(socket, path, CONNECT_BOUND, ANSWER_BOUND).await
+    send(socket, Method::GET, path, "").await
 }
 
-async fn get_within(socket: &Path, path: &str, connect: Duration, answer: Duration) -> Result<Bytes, Error> {
+/// The same, with any method and a body in JSON; any answer of success will do.
+///
+/// # Errors
+///
+/// Those of [`get`].
+pub async fn send(socket: &Path, method: Method, path: &str, json: &str) -> Result<Bytes, Error> {
+    send_within(socket, method, path, json, CONNECT_BOUND, ANSWER_BOUND).await
+}
+
+async fn send_within(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    json: &str,
+    connect: Duration,
+    answer: Duration,
+) -> Result<Bytes, Error> {
     let late = |bound| move |_| Error::Late { socket: socket.into(), bound };
-    let stream = timeout(connect, UnixStream::connect(socket)).await.map_err(late(connect))?;
-    let stream = stream.map_err(|cause| unconnected(socket, cause))?;
     let garbled = |cause| Error::Garbled { socket: socket.into(), path: path.to_owned(), cause };
-    let (status, body) = timeout(answer, ask(stream, path)).await.map_err(late(answer))?.map_err(garbled)?;
-    if status == StatusCode::OK { Ok(body) } else { Err(Error::Problem { status, detail: detail(status, &body) }) }
+    let mut request = Request::builder().method(method).uri(path).header(HOST, "elasticd");
+    if !json.is_empty() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::from(json.to_owned())).map_err(|error| garbled(error.to_string()))?;
+    let stream = timeout(connect, connect_to(socket)).await.map_err(late(connect))??;
+    let exchange = http::exchange(stream, request, MAX_ANSWER);
+    let (status, body) = timeout(answer, exchange).await.map_err(late(answer))?.map_err(garbled)?;
+    if status.is_success() { Ok(body) } else { Err(Error::Problem { status, detail: detail(status, &body) }) }
+}
+
+/// A connection to the socket.
+///
+/// # Errors
+///
+/// If elasticd cannot be reached.
+pub async fn connect_to(socket: &Path) -> Result<UnixStream, Error> {
+    UnixStream::connect(socket).await.map_err(|cause| unconnected(socket, cause))
 }
 
 fn unconnected(socket: &Path, cause: io::Error) -> Error {
@@ -127,13 +157,6 @@ fn unconnected(socket: &Path, cause: io::Error) -> Error {
         io::ErrorKind::ConnectionRefused => Error::Refused { socket },
         _ => Error::Connect { socket, cause },
     }
-}
-
-/// One request on a connection of its own. The error is a text, as it only ever becomes part of a message.
-async fn ask(stream: UnixStream, path: &str) -> Result<(StatusCode, Bytes), String> {
-    let request =
-        Request::get(path).header(HOST, "elasticd").body(Full::default()).map_err(|error| error.to_string())?;
-    http::exchange(stream, request, MAX_ANSWER).await
 }
 
 /// The detail of a problem, or whatever was said instead.
@@ -159,6 +182,15 @@ pub fn parse<T: serde::de::DeserializeOwned>(socket: &Path, path: &str, body: &[
         path: path.to_owned(),
         cause: error.to_string(),
     })
+}
+
+/// A text as a part of a path or a query, percent-encoded (RFC 3986).
+pub fn encode(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encoded).collect()
 }
 
 /// Writes to the standard output. A reader that has gone (`elasticd get web | head -1`) had what it wanted.
@@ -219,7 +251,7 @@ mod tests {
             assert!(request[..read].starts_with(b"GET /x?y=z HTTP/1.1\r\n"));
             stream.write_all(bytes).await.expect("written");
         };
-        tokio::join!(get_within(&socket, "/x?y=z", LONG, LONG), server).0
+        tokio::join!(send_within(&socket, Method::GET, "/x?y=z", "", LONG, LONG), server).0
     }
 
     #[tokio::test]
@@ -261,7 +293,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("s");
         let _silent = UnixListener::bind(&socket).expect("a listener");
-        let error = get_within(&socket, "/", LONG, SHORT).await.expect_err("late");
+        let error = send_within(&socket, Method::GET, "/", "", LONG, SHORT).await.expect_err("late");
         assert!(matches!(error, Error::Late { .. }), "{error:?}");
     }
 

@@ -1,16 +1,20 @@
 //! The command line: one file per subcommand.
 
+mod admin;
 mod check;
 pub mod client;
 mod demo;
 pub mod diff;
+mod explain;
 mod generate;
 pub mod get;
 mod log;
+mod pick;
 mod presets;
 mod render;
 mod run;
 pub mod status;
+mod watch;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -18,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::admin::Change;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::sys::isolated;
 
@@ -61,6 +66,22 @@ enum Command {
     Render(render::Args),
     /// Show the backends of a service
     Get(get::Args),
+    /// Show what changes, as it changes
+    Watch(watch::Args),
+    /// Pick one backend of a service
+    Pick(pick::Args),
+    /// Say why an instance is in or out
+    Explain(explain::Args),
+    /// Poll every provider now
+    Refresh,
+    /// Read the configuration anew
+    Reload,
+    /// Serve what is held back of a service
+    Accept(admin::AcceptArgs),
+    /// Register a backend for a while
+    Register(admin::RegisterArgs),
+    /// Take a registered backend out
+    Deregister(admin::DeregisterArgs),
     /// Show how everything stands
     Status(status::Args),
     /// List the frontends known by name, or show the defaults of one
@@ -102,6 +123,14 @@ pub fn main() -> ExitCode {
         Command::Check => check::run(&config).into(),
         Command::Render(args) => block_on(render::run(&args, &config)).into(),
         Command::Get(args) => asked(block_on(get::run(&args, &socket_path(socket, &config)))).into(),
+        Command::Watch(args) => asked(block_on(watch::run(&args, &socket_path(socket, &config)))).into(),
+        Command::Pick(args) => asked(block_on(pick::run(&args, &socket_path(socket, &config)))).into(),
+        Command::Explain(args) => asked(block_on(explain::run(&args, &socket_path(socket, &config)))).into(),
+        Command::Refresh => change(Change::Refresh, socket, &config),
+        Command::Reload => change(Change::Reload, socket, &config),
+        Command::Accept(args) => change(Change::Accept(&args), socket, &config),
+        Command::Register(args) => change(Change::Register(&args), socket, &config),
+        Command::Deregister(args) => change(Change::Deregister(&args), socket, &config),
         Command::Status(args) => {
             let health = block_on(status::run(&args, &socket_path(socket, &config)));
             asked(health.map(|health| match health {
@@ -126,6 +155,18 @@ impl From<Exit> for ExitCode {
 impl From<()> for Exit {
     fn from((): ()) -> Self {
         Self::SUCCESS
+    }
+}
+
+/// Asks for a change on the admin socket: the one told, or the configuration's.
+fn change(change: Change<'_>, told: Option<PathBuf>, config: &Path) -> ExitCode {
+    let configured = || Config::load(config).ok().map(|config| config.api.admin_socket);
+    match told.map(Some).or_else(configured).unwrap_or_else(|| Some(crate::config::DEFAULT_ADMIN_SOCKET.into())) {
+        Some(socket) => asked(block_on(change.run(&socket))).into(),
+        None => {
+            complain(&"api.admin_socket is switched off in the configuration: nothing can be changed over the API");
+            Exit::CONFIG.into()
+        }
     }
 }
 

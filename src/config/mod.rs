@@ -28,6 +28,9 @@ pub const DEFAULT_PATH: &str = "/etc/elasticd/elasticd.toml";
 /// The query socket, where none is configured.
 pub const DEFAULT_SOCKET: &str = "/run/elasticd/elasticd.sock";
 
+/// The admin socket, where none is configured.
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/elasticd/admin.sock";
+
 /// The shortest and the longest interval between polls.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(24));
 
@@ -66,6 +69,7 @@ struct RawTop {
 #[serde(deny_unknown_fields)]
 struct RawApi {
     socket: PathBuf,
+    admin_socket: Option<PathBuf>,
     mode: Option<String>,
     group: Option<String>,
     max_connections: Option<usize>,
@@ -159,16 +163,23 @@ fn top(layers: &mut Layers) -> Option<(PathBuf, api::Config)> {
     if !state_dir.is_absolute() {
         layers.fault("state_dir", format!("{state_dir:?} is not an absolute path"));
     }
-    if !api.socket.is_absolute() {
-        layers.fault("api.socket", format!("{:?} is not an absolute path", api.socket));
+    let admin_socket = api.admin_socket.unwrap_or_else(|| api.socket.with_file_name("admin.sock"));
+    // An empty path is how it is switched off.
+    let admin_socket = Some(admin_socket).filter(|path| !path.as_os_str().is_empty());
+    for (key, path) in [("api.socket", Some(&api.socket)), ("api.admin_socket", admin_socket.as_ref())] {
+        let Some(path) = path else { continue };
+        if !path.is_absolute() {
+            layers.fault(key, format!("{} is not an absolute path", path.display()));
+        }
+        let (length, most) = (path.as_os_str().len(), unix_socket::MAX_PATH);
+        if length > most {
+            let message =
+                format!("the path has {length} bytes, and a Unix socket's may have {most}: use a shorter one");
+            layers.fault(key, message);
+        }
     }
-    let length = api.socket.as_os_str().len();
-    if length > unix_socket::MAX_PATH {
-        let message = format!(
-            "the path has {length} bytes, and a Unix socket's may have {}: use a shorter one",
-            unix_socket::MAX_PATH
-        );
-        layers.fault("api.socket", message);
+    if admin_socket.as_ref() == Some(&api.socket) {
+        layers.fault("api.admin_socket", "is the query socket: name another path");
     }
     let mode = frontend::parse_mode(api.mode.as_deref().unwrap_or("0660")).unwrap_or_else(|message| {
         layers.fault("api.mode", message);
@@ -182,7 +193,10 @@ fn top(layers: &mut Layers) -> Option<(PathBuf, api::Config)> {
     if max_connections == 0 {
         layers.fault("api.max_connections", "must be at least 1");
     }
-    Some((state_dir, api::Config { socket: api.socket, mode, gid, max_connections, metrics: api.metrics }))
+    Some((
+        state_dir,
+        api::Config { socket: api.socket, admin_socket, mode, gid, max_connections, metrics: api.metrics },
+    ))
 }
 
 fn name(layers: &mut Layers, section: &str, text: &str) -> Option<Name> {

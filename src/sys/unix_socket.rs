@@ -152,7 +152,9 @@ pub enum Error {
 pub struct Listener {
     // Before the listener, because fields are dropped in this order: a client then finds no socket rather than a
     // dead one.
-    guard: Guard,
+    /// `None`: the socket belongs to whoever handed it to us.
+    _guard: Option<Guard>,
+    path: PathBuf,
     listener: UnixListener,
 }
 
@@ -168,8 +170,25 @@ impl Listener {
 
     /// Where it listens.
     pub fn path(&self) -> &Path {
-        &self.guard.path
+        &self.path
     }
+}
+
+/// The listening sockets that were handed to us (systemd's socket activation, `sd_listen_fds(3)`): those of an
+/// `elasticd.socket` stay open while elasticd is replaced, and whoever connects meanwhile waits and is served. To be
+/// called once, inside a tokio runtime.
+pub fn inherited() -> Vec<Listener> {
+    let mut handed = listenfd::ListenFd::from_env();
+    let count = handed.len();
+    let listener = |index| {
+        let listener = handed.take_unix_listener(index).ok().flatten()?;
+        let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
+        // What elasticd starts has no business with it.
+        rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC).ok()?;
+        listener.set_nonblocking(true).ok()?;
+        Some(Listener { _guard: None, path, listener: UnixListener::from_std(listener).ok()? })
+    };
+    (0..count).filter_map(listener).collect()
 }
 
 /// Removes a socket's path when dropped, but only as long as the path still is the socket that was made.
@@ -223,7 +242,7 @@ pub fn bind(path: &Path, mode: u32, gid: Option<u32>) -> Result<Listener, Error>
     // From here on the path is ours to remove, whatever else fails.
     let guard = Guard { path: path.into(), identity, _lock: lock };
     remove_staging(staging);
-    Ok(Listener { guard, listener })
+    Ok(Listener { _guard: Some(guard), path: path.into(), listener })
 }
 
 fn checked_parent(path: &Path, mode: u32) -> Result<&Path, Error> {

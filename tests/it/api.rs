@@ -19,42 +19,42 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, however busy the machine.
-const BOUND: Duration = Duration::from_secs(20);
+pub const BOUND: Duration = Duration::from_secs(20);
 
-struct Running {
+pub struct Running {
     _directory: TempDir,
-    socket: PathBuf,
+    pub socket: PathBuf,
     metrics: Option<std::net::SocketAddr>,
-    snapshot: watch::Sender<Option<Arc<Snapshot>>>,
-    registry: watch::Sender<Arc<Report>>,
+    pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    pub registry: watch::Sender<Arc<Report>>,
     ready: watch::Sender<bool>,
-    shutdown: CancellationToken,
+    pub shutdown: CancellationToken,
     served: JoinHandle<()>,
 }
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
         })
     }
 
-    fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).expect("JSON")
     }
 }
 
-fn name(text: &str) -> Name {
+pub fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
-fn set(revision: u64, addresses: &[&str]) -> Arc<ServiceSet> {
+pub fn set(revision: u64, addresses: &[&str]) -> Arc<ServiceSet> {
     let backend = |(n, address): (usize, &&str)| Backend {
         id: format!("i-{n}"),
         address: address.parse().expect("an address"),
@@ -67,7 +67,7 @@ fn set(revision: u64, addresses: &[&str]) -> Arc<ServiceSet> {
     Arc::new(ServiceSet { revision, backends: addresses.iter().enumerate().map(backend).collect() })
 }
 
-fn snapshot(revision: u64, web: &Arc<ServiceSet>) -> Option<Arc<Snapshot>> {
+pub fn snapshot(revision: u64, web: &Arc<ServiceSet>) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot { revision, services: [(name("web"), Arc::clone(web))].into() }))
 }
 
@@ -90,7 +90,7 @@ fn report() -> Report {
     }
 }
 
-fn start(max_connections: usize, limits: Limits) -> Running {
+pub fn start(max_connections: usize, limits: Limits) -> Running {
     let directory = tempfile::tempdir().expect("a directory");
     let socket = directory.path().join("elasticd.sock");
     let (snapshot, snapshots) = watch::channel(snapshot(8, &set(7, &["10.0.0.1", "2001:db8::1"])));
@@ -98,10 +98,17 @@ fn start(max_connections: usize, limits: Limits) -> Running {
     let (ready, readiness) = watch::channel(true);
     let nginx = watch::channel(Arc::new(frontend::Report { type_name: "nginx".into(), ..Default::default() })).1;
     let frontends = watch::channel(Arc::new(BTreeMap::from([(name("nginx"), nginx)]))).1;
-    let sources =
-        Sources { snapshot: snapshots, registry: reports, frontends, ready: readiness, started: SystemTime::now() };
+    let sources = Sources {
+        snapshot: snapshots,
+        registry: reports,
+        frontends,
+        ready: readiness,
+        started: SystemTime::now(),
+        orders: tokio::sync::mpsc::channel(1).0,
+    };
     let metrics = Some(([127, 0, 0, 1], 0).into());
-    let config = Config { socket: socket.clone(), mode: 0o600, gid: None, max_connections, metrics };
+    let config =
+        Config { socket: socket.clone(), mode: 0o600, gid: None, admin_socket: None, max_connections, metrics };
     let api = Api::bind(&config, sources).expect("an API").with_limits(limits);
     let metrics = api.metrics_address();
     let shutdown = CancellationToken::new();
@@ -109,12 +116,12 @@ fn start(max_connections: usize, limits: Limits) -> Running {
     Running { _directory: directory, socket, metrics, snapshot, registry, ready, shutdown, served }
 }
 
-fn running() -> Running {
+pub fn running() -> Running {
     start(64, Limits::default())
 }
 
 impl Running {
-    async fn connect(&self) -> UnixStream {
+    pub async fn connect(&self) -> UnixStream {
         UnixStream::connect(&self.socket).await.expect("a connection")
     }
 
@@ -124,24 +131,24 @@ impl Running {
         to_end(&mut stream).await
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
+    pub async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: elasticd\r\nConnection: close\r\n{headers}\r\n");
         answer(&self.raw(&request).await)
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "").await
     }
 }
 
-async fn to_end(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+pub async fn to_end(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut read = Vec::new();
     // A reset after the last byte is as good an end as any.
     let _ = timeout(BOUND, stream.read_to_end(&mut read)).await.expect("an end in time");
     String::from_utf8(read).expect("UTF-8")
 }
 
-fn answer(text: &str) -> Answer {
+pub fn answer(text: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("an answer rather than {text:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     Answer { status, head: head.to_owned(), body: body.to_owned() }
@@ -383,14 +390,21 @@ async fn the_drain_is_bounded() {
 #[tokio::test]
 async fn a_second_api_on_the_same_socket_is_refused() {
     let api = running();
-    let config =
-        Config { socket: api.socket.clone(), mode: 0o600, gid: None, max_connections: 1, metrics: api.metrics };
+    let config = Config {
+        socket: api.socket.clone(),
+        mode: 0o600,
+        gid: None,
+        admin_socket: None,
+        max_connections: 1,
+        metrics: api.metrics,
+    };
     let sources = Sources {
         snapshot: watch::channel(None).1,
         registry: watch::channel(Arc::default()).1,
         frontends: watch::channel(Arc::default()).1,
         ready: watch::channel(false).1,
         started: SystemTime::now(),
+        orders: tokio::sync::mpsc::channel(1).0,
     };
     let error = Api::bind(&config, sources.clone()).expect_err("the port is taken").to_string();
     assert!(error.contains("cannot serve metrics on 127.0.0.1:"), "{error}");

@@ -1,8 +1,10 @@
 //! The integration tests, in one binary: the real program, real frontends, and clouds that others and we have faked.
 
+mod admin;
 mod apache;
 mod apache_syntax;
 mod api;
+mod api_live;
 mod bad_input;
 mod caddy;
 mod caddy_syntax;
@@ -13,6 +15,7 @@ mod crash;
 #[cfg(feature = "ec2")]
 mod ec2_endpoint;
 mod envoy;
+mod envoy_asks;
 mod haproxy;
 mod haproxy_syntax;
 mod harness;
@@ -21,8 +24,10 @@ mod isolated;
 #[cfg(feature = "ec2")]
 mod moto;
 mod nginx;
+mod nginx_asks;
 mod nginx_stream;
 mod nginx_syntax;
+mod openapi;
 mod pid_namespace;
 mod plain;
 mod prometheus;
@@ -30,6 +35,7 @@ mod prometheus;
 mod provider_ec2;
 #[cfg(feature = "ec2")]
 mod provider_ec2_chain;
+mod socket_activation;
 mod traefik;
 mod varnish;
 mod varnish_syntax;

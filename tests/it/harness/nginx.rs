@@ -25,19 +25,28 @@ impl Drop for Nginx {
 impl Nginx {
     /// Not yet started, with no upstream: `conf.d` is empty.
     pub fn new() -> Self {
+        Self::configured(
+            "",
+            "  include DIR/conf.d/*.conf;\n  server {\n    listen 127.0.0.1:PORT;\n    location / {\n      \
+             set $up web;\n      proxy_pass http://$up;\n      proxy_http_version 1.1;\n      \
+             proxy_set_header Connection \"\";\n      proxy_connect_timeout 2s;\n    }\n  }\n",
+        )
+    }
+
+    /// Not yet started, with these lines at the top and in the http block, in which `DIR` stands for its directory and
+    /// `PORT` for its port.
+    pub fn configured(top: &str, http: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("ng").tempdir().expect("a directory");
         fs::create_dir(dir.path().join("conf.d")).expect("a directory");
         let port = free_port();
         let at = dir.path().display();
         let config = format!(
-            "worker_processes 2;\npid {at}/nginx.pid;\nerror_log {at}/error.log notice;\ndaemon off;\n\
+            "{top}worker_processes 2;\npid {at}/nginx.pid;\nerror_log {at}/error.log notice;\ndaemon off;\n\
              events {{ worker_connections 512; }}\n\
              http {{\n  access_log off;\n  client_body_temp_path {at}/t1;\n  proxy_temp_path {at}/t2;\n  \
-             fastcgi_temp_path {at}/t3;\n  uwsgi_temp_path {at}/t4;\n  scgi_temp_path {at}/t5;\n  \
-             include {at}/conf.d/*.conf;\n  server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      \
-             set $up web;\n      proxy_pass http://$up;\n      proxy_http_version 1.1;\n      \
-             proxy_set_header Connection \"\";\n      proxy_connect_timeout 2s;\n    }}\n  }}\n}}\n"
+             fastcgi_temp_path {at}/t3;\n  uwsgi_temp_path {at}/t4;\n  scgi_temp_path {at}/t5;\n{http}}}\n"
         );
+        let config = config.replace("DIR", &at.to_string()).replace("PORT", &port.to_string());
         fs::write(dir.path().join("nginx.conf"), config).expect("a configuration");
         Self { dir, port, child: None }
     }

@@ -1,0 +1,68 @@
+//! `GET /v1/explain/{instance}`: in or out of which service, and by which rule.
+
+use std::sync::Arc;
+
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use super::Sources;
+use super::error::{Problem, echo};
+use super::route::{Body, JSON, respond_as};
+use crate::model::{Backend, Name, Reason};
+
+/// What there is to say of one instance.
+#[derive(Debug, Serialize)]
+struct Explanation<'a> {
+    instance: &'a str,
+    services: Vec<Verdict<'a>>,
+}
+
+/// What one service makes of it.
+#[derive(Debug, Serialize)]
+struct Verdict<'a> {
+    service: &'a Name,
+    /// Whether it is a backend of the snapshot.
+    #[serde(rename = "in")]
+    is_in: bool,
+    /// In a sentence.
+    message: String,
+    /// The rule that kept it out of the last complete answer, in the words of `/v1/status`.
+    #[serde(flatten)]
+    rule: Option<&'a Reason>,
+    /// As frontends are told of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'a Backend>,
+}
+
+/// What every service makes of the instance.
+pub(super) fn answer(sources: &Sources, id: &str) -> Result<Response<Body>, Problem> {
+    let report = Arc::clone(&sources.registry.borrow());
+    let snapshot = sources.snapshot.borrow().clone();
+    let mut services = Vec::new();
+    for (service, standing) in &report.services {
+        let set = snapshot.as_ref().and_then(|snapshot| snapshot.services.get(service));
+        let backend = set.and_then(|set| {
+            let index = set.backends.binary_search_by(|backend| backend.id.as_str().cmp(id)).ok()?;
+            set.backends.get(index)
+        });
+        let rule = standing.exclusions.iter().find(|exclusion| exclusion.id == id).map(|exclusion| &exclusion.reason);
+        let message = match (backend, rule, &standing.held) {
+            (Some(_), None, None) => "it is a backend".to_owned(),
+            // What was observed last and what is served differ.
+            (Some(_), Some(rule), Some(held)) => {
+                format!("it is still a backend, as a newer set is held back ({held}); there, {rule}")
+            }
+            (Some(_), None, Some(held)) => format!("it is a backend; a newer set is held back: {held}"),
+            (Some(_), Some(rule), None) => format!("it is a backend until the newest answer is taken; there, {rule}"),
+            (None, Some(rule), _) => rule.to_string(),
+            (None, None, _) => continue,
+        };
+        services.push(Verdict { service, is_in: backend.is_some(), message, rule, backend });
+    }
+    if services.is_empty() {
+        return Err(Problem::UnknownInstance { id: echo(id) });
+    }
+    let body = serde_json::to_vec(&Explanation { instance: id, services })
+        .map_err(|error| Problem::Internal { why: error.to_string() })?;
+    Ok(respond_as(StatusCode::OK, JSON, body))
+}

@@ -1,0 +1,253 @@
+//! `GET /v1/services/{name}/pick`: one backend.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use hyper::body::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::error::Problem;
+use super::route::{Answers, Body, JSON, respond_as};
+use super::services::{REVISION, found, newest};
+use crate::model::Backend;
+
+/// The backend's `ip:port`, for those who read no bodies (nginx's `auth_request_set`).
+const BACKEND: HeaderName = HeaderName::from_static("x-elasticd-backend");
+
+/// By what a backend is chosen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct By {
+    /// The same key goes to the same backend, as long as it is there, at every sidecar.
+    pub(super) key: Option<String>,
+    /// This zone's backends come first.
+    pub(super) zone: Option<String>,
+}
+
+/// One backend of a service.
+pub(super) fn one(answers: &Answers, name: &str, by: &By) -> Result<Response<Body>, Problem> {
+    let documents = newest(answers);
+    let service = found(documents.as_deref(), &answers.sources, name)?;
+    let picked = service.choice().pick(by).ok_or_else(|| Problem::NoBackend { name: name.to_owned() })?;
+    let mut response = respond_as(StatusCode::OK, JSON, picked.json.clone());
+    response.headers_mut().insert(BACKEND, picked.address.clone());
+    response.headers_mut().insert(REVISION, HeaderValue::from(service.revision()));
+    Ok(response)
+}
+
+/// A service's backends that take traffic, ready to be answered with.
+#[derive(Debug)]
+pub(super) struct Choice {
+    candidates: Vec<Candidate>,
+    all: Group,
+    /// The backends in a zone, and those outside it.
+    zones: BTreeMap<String, (Group, Group)>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    json: Bytes,
+    address: HeaderValue,
+    weight: u32,
+    /// Of its id, which every sidecar knows it by.
+    hash: u64,
+}
+
+/// Some of the candidates, with the sum of weights up to and including each.
+#[derive(Debug, Default)]
+struct Group {
+    members: Vec<usize>,
+    sums: Vec<u64>,
+}
+
+impl Group {
+    fn new(candidates: &[Candidate], members: Vec<usize>) -> Self {
+        let add = |sum: &mut u64, member: &usize| {
+            *sum += u64::from(candidates[*member].weight);
+            Some(*sum)
+        };
+        let sums = members.iter().scan(0, add).collect();
+        Self { members, sums }
+    }
+
+    fn weight(&self) -> u64 {
+        self.sums.last().copied().unwrap_or(0)
+    }
+}
+
+impl Choice {
+    /// Backends of weight 0 are left out.
+    pub(super) fn new(backends: &[Backend]) -> Self {
+        let backends: Vec<_> = backends.iter().filter(|backend| backend.weight > 0).collect();
+        let candidates: Vec<_> = backends.iter().map(|backend| Candidate::new(backend)).collect();
+        let group = |keep: &dyn Fn(&Backend) -> bool| {
+            Group::new(&candidates, (0..backends.len()).filter(|index| keep(backends[*index])).collect())
+        };
+        let mut zones = BTreeMap::new();
+        for zone in backends.iter().filter_map(|backend| backend.zone.as_deref()) {
+            zones.entry(zone.to_owned()).or_insert_with(|| {
+                let is_near = |backend: &Backend| backend.zone.as_deref() == Some(zone);
+                (group(&is_near), group(&|backend| !is_near(backend)))
+            });
+        }
+        let all = group(&|_| true);
+        Self { candidates, all, zones }
+    }
+
+    fn pick(&self, by: &By) -> Option<&Candidate> {
+        let key = by.key.as_deref().map(|key| hash(key.as_bytes()));
+        let group = by.zone.as_deref().map_or(&self.all, |zone| self.of_zone(zone, key));
+        self.candidates.get(match key {
+            None => by_weight(group, fastrand::u64(0..group.weight().max(1)))?,
+            Some(key) => self.by_key(group, key)?,
+        })
+    }
+
+    /// A zone keeps its clients as long as it has its share of the weight: of Z zones that each have as many clients,
+    /// one Zth. If it has less, it keeps what it can carry, and the rest overflows into the other zones.
+    fn of_zone(&self, zone: &str, key: Option<u64>) -> &Group {
+        let Some((near, far)) = self.zones.get(zone) else { return &self.all };
+        let carried = near.weight() * u64::try_from(self.zones.len()).unwrap_or(u64::MAX);
+        let total = self.all.weight();
+        // A key overflows always or never: by another part of its hash than that by which it is then placed.
+        let drawn = key.map_or_else(|| fastrand::u64(0..total.max(1)), |key| mix(key) % total.max(1));
+        if far.members.is_empty() || drawn < carried { near } else { far }
+    }
+
+    /// Weighted rendezvous hashing (C. Schindelhauer and G. Schomaker, "Weighted Distributed Hash Tables", 2005: the
+    /// logarithmic method): each backend draws a number from the key and its id, and the smallest wins. A backend that
+    /// comes or goes moves only the keys that it gets or had.
+    fn by_key(&self, group: &Group, key: u64) -> Option<usize> {
+        let drawn = |member: &usize| {
+            let candidate = &self.candidates[*member];
+            // 53 bits are what a float holds; never 0, whose logarithm is infinite.
+            #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+            let uniform = ((mix(key ^ mix(candidate.hash)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+            -uniform.ln() / f64::from(candidate.weight)
+        };
+        group
+            .members
+            .iter()
+            .copied()
+            .map(|member| (member, drawn(&member)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|(member, _)| member)
+    }
+}
+
+/// The member in whose share of the weights `drawn` falls.
+fn by_weight(group: &Group, drawn: u64) -> Option<usize> {
+    group.members.get(group.sums.partition_point(|sum| *sum <= drawn)).copied()
+}
+
+impl Candidate {
+    fn new(backend: &Backend) -> Self {
+        let address = SocketAddr::new(backend.address, backend.port).to_string();
+        Self {
+            // Plain data always serialises.
+            json: serde_json::to_vec(backend).unwrap_or_default().into(),
+            // Digits, dots, colons and brackets are always a header value.
+            address: HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("")),
+            weight: u32::from(backend.weight),
+            hash: hash(backend.id.as_bytes()),
+        }
+    }
+}
+
+/// FNV-1a, 64 bits (RFC 9923), mixed. Not the standard library's, which may change: every sidecar of a fleet, whatever
+/// its version, must send a key to the same backend.
+fn hash(bytes: &[u8]) -> u64 {
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014): every
+/// bit of the result depends on every bit of what is given.
+const fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::documents::tests::backend;
+
+    /// `(id, zone, weight)`.
+    fn choice(backends: &[(&str, &str, u16)]) -> Choice {
+        let made = |(id, zone, weight): &(&str, &str, u16)| {
+            let zone = Some((*zone).to_owned()).filter(|zone| !zone.is_empty());
+            Backend { zone, weight: *weight, ..backend(id, "10.0.0.1", 80) }
+        };
+        Choice::new(&backends.iter().map(made).collect::<Vec<_>>())
+    }
+
+    fn id(picked: Option<&Candidate>) -> String {
+        let json: serde_json::Value = serde_json::from_slice(&picked.expect("one").json).expect("JSON");
+        json["id"].as_str().expect("an id").to_owned()
+    }
+
+    fn counts(choice: &Choice, by: impl Fn(usize) -> By) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for n in 0..10_000 {
+            *counts.entry(id(choice.pick(&by(n)))).or_default() += 1;
+        }
+        counts
+    }
+
+    fn key(n: usize) -> By {
+        By { key: Some(format!("client-{n}")), zone: None }
+    }
+
+    fn assert_near(count: usize, expected: usize) {
+        // Six standard deviations of 10,000 draws are at most 300.
+        assert!(count.abs_diff(expected) < 300, "{count} of 10,000 instead of {expected}");
+    }
+
+    #[test]
+    fn picks_by_weight_and_never_one_of_weight_0() {
+        let choice = choice(&[("a", "", 1), ("b", "", 3), ("c", "", 0)]);
+        for counts in [counts(&choice, |_| By::default()), counts(&choice, key)] {
+            assert_eq!(counts.len(), 2, "{counts:?}");
+            assert_near(counts["a"], 2_500);
+        }
+        assert!(super::Choice::new(&[]).pick(&By::default()).is_none());
+        assert!(super::Choice::new(&[]).pick(&key(1)).is_none());
+    }
+
+    #[test]
+    fn a_key_stays_where_it_is_when_another_backend_comes_or_goes() {
+        let (two, three) = ([("a", "", 2), ("b", "", 1)], [("a", "", 2), ("b", "", 1), ("c", "", 1)]);
+        let (two, three) = (choice(&two), choice(&three));
+        let mut moved = 0;
+        for n in 0..10_000 {
+            let (before, after) = (id(two.pick(&key(n))), id(three.pick(&key(n))));
+            assert!(before == after || after == "c", "client-{n} moved from {before} to {after}");
+            moved += usize::from(before != after);
+        }
+        assert_near(moved, 2_500);
+    }
+
+    #[test]
+    fn a_key_goes_where_every_version_of_elasticd_sends_it() {
+        let choice = choice(&[("i-0a", "", 1), ("i-0b", "", 1), ("i-0c", "", 2), ("i-0d", "", 1)]);
+        let picked: Vec<_> = (0..8).map(|n| id(choice.pick(&key(n)))).collect();
+        // As another implementation of the same description has it.
+        assert_eq!(picked, ["i-0a", "i-0d", "i-0d", "i-0b", "i-0a", "i-0d", "i-0c", "i-0c"]);
+    }
+
+    #[test]
+    fn a_zone_comes_first_and_overflows_when_it_has_less_than_its_share() {
+        let zone = |zone: &str| By { key: None, zone: Some(zone.to_owned()) };
+        let even = choice(&[("a", "x", 2), ("b", "y", 1), ("c", "y", 1)]);
+        assert_eq!(counts(&even, |_| zone("x")).keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(counts(&even, |_| zone("y")).len(), 2);
+        assert_eq!(counts(&even, |_| zone("elsewhere")).len(), 3, "a zone without backends is served by all");
+        // x has a tenth of the weight and should have half: it keeps a fifth of its clients.
+        let poor = choice(&[("a", "x", 1), ("b", "y", 9)]);
+        assert_near(counts(&poor, |_| zone("x"))["a"], 2_000);
+        assert_near(counts(&poor, |n| By { zone: Some("x".to_owned()), ..key(n) })["a"], 2_000);
+        assert_eq!(counts(&poor, |_| zone("y")).len(), 1);
+        assert_eq!(counts(&choice(&[("a", "x", 1)]), |_| zone("x")).len(), 1);
+    }
+}

@@ -1,0 +1,142 @@
+//! `POST /v3/discovery:endpoints`: Envoy's own protocol (xDS v3, REST-JSON), so that it needs neither a file nor a
+//! control plane.
+//!
+//! Envoy asks again and again (`refresh_delay`) with the version it has. It is answered with 304 if there is none
+//! newer, at once; or, if its node's metadata holds `elasticd_wait`, as soon as there is one or that time is over.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Body as HttpBody;
+use hyper::{Response, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::documents::SnapshotDocuments;
+use super::error::{Problem, echo};
+use super::query::duration;
+use super::route::{Answers, Body, JSON, respond, respond_as};
+use super::services::newest;
+use crate::model::Backend;
+
+/// The longest request taken, in bytes: Envoy names itself and everything it can do.
+const MAX_REQUEST: usize = 1024 * 1024;
+
+/// The only kind of resource there is here.
+const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+
+/// What is taken of a `DiscoveryRequest`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Discovery {
+    version_info: String,
+    node: Node,
+    resource_names: Vec<String>,
+    type_url: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Node {
+    metadata: BTreeMap<String, Value>,
+}
+
+impl Discovery {
+    /// Reads a request.
+    pub(super) async fn read<B>(body: B) -> Result<Self, Problem>
+    where
+        B: HttpBody,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let bad = |why: String| Problem::Body { why };
+        let body = Limited::new(body, MAX_REQUEST).collect().await;
+        let body = body.map_err(|_| bad(format!("it is longer than {MAX_REQUEST} bytes, or was cut off")))?;
+        let asked: Self = serde_json::from_slice(&body.to_bytes())
+            .map_err(|error| bad(format!("{error}; it should be a DiscoveryRequest in JSON")))?;
+        if !asked.type_url.is_empty() && asked.type_url != ENDPOINTS {
+            return Err(bad(format!(
+                "there are no resources of type {:?} here, only {ENDPOINTS}",
+                echo(&asked.type_url)
+            )));
+        }
+        if let Some(wait) = asked.node.metadata.get("elasticd_wait")
+            && wait.as_str().and_then(duration).is_none()
+        {
+            return Err(bad(format!("node.metadata.elasticd_wait is {wait}: use a time of up to 5m, such as \"55s\"")));
+        }
+        Ok(asked)
+    }
+
+    /// How long to wait for a newer version.
+    pub(super) fn wait(&self) -> Duration {
+        self.node.metadata.get("elasticd_wait").and_then(Value::as_str).and_then(duration).unwrap_or_default()
+    }
+
+    /// The answer, once there is one. Ends early at `shutdown`.
+    pub(super) async fn answer(self, answers: &Answers, shutdown: &CancellationToken) -> Response<Body> {
+        let mut snapshots = answers.sources.snapshot.clone();
+        let deadline = tokio::time::Instant::now() + self.wait();
+        loop {
+            snapshots.mark_unchanged();
+            match newest(answers).map(|documents| self.endpoints(&documents)) {
+                Some((version, body)) if version != self.version_info => {
+                    return respond_as(StatusCode::OK, JSON, body);
+                }
+                _ => {}
+            }
+            tokio::select! {
+                biased;
+                Ok(()) = snapshots.changed() => {}
+                () = shutdown.cancelled() => return self.nothing_new(answers),
+                () = tokio::time::sleep_until(deadline) => return self.nothing_new(answers),
+            }
+        }
+    }
+
+    fn nothing_new(&self, answers: &Answers) -> Response<Body> {
+        if newest(answers).is_none() {
+            return Problem::NotYet { why: "no snapshot exists yet".to_owned() }.response();
+        }
+        respond(StatusCode::NOT_MODIFIED, "")
+    }
+
+    /// The version and the `DiscoveryResponse` of the services asked for; of all, if none is named.
+    fn endpoints(&self, documents: &SnapshotDocuments) -> (String, String) {
+        let is_asked = |name: &str| self.resource_names.is_empty() || self.resource_names.iter().any(|n| n == name);
+        let services = documents.services().iter().filter(|(name, _)| is_asked(name.as_str()));
+        let mut revision = 0;
+        let mut resources = Vec::new();
+        for (name, service) in services {
+            revision = revision.max(service.revision());
+            resources.push(assignment(name.as_str(), service.backends()));
+        }
+        let resources = Value::from(resources);
+        let mut hasher = DefaultHasher::new();
+        hasher.write(resources.to_string().as_bytes());
+        let version = format!("{revision}-{:016x}", hasher.finish());
+        let body = json!({"version_info": version, "type_url": ENDPOINTS, "resources": resources}).to_string();
+        (version, body)
+    }
+}
+
+fn assignment(name: &str, backends: &[Backend]) -> Value {
+    let mut zones = BTreeMap::<Option<&str>, Vec<Value>>::new();
+    for backend in backends.iter().filter(|backend| backend.weight > 0) {
+        zones.entry(backend.zone.as_deref()).or_default().push(endpoint(backend));
+    }
+    let locality = |(zone, endpoints): (Option<&str>, Vec<Value>)| {
+        let locality = zone.map_or_else(|| json!({}), |zone| json!({"zone": zone}));
+        json!({"locality": locality, "lb_endpoints": endpoints})
+    };
+    json!({"@type": ENDPOINTS, "cluster_name": name, "endpoints": zones.into_iter().map(locality).collect::<Vec<_>>()})
+}
+
+/// A weight is at least 1 for Envoy; those of 0 are left out, as Envoy sends traffic to draining endpoints where there are
+/// no others.
+fn endpoint(backend: &Backend) -> Value {
+    let address = json!({"socket_address": {"address": backend.address, "port_value": backend.port}});
+    json!({"endpoint": {"address": address}, "load_balancing_weight": backend.weight})
+}

@@ -1,0 +1,76 @@
+//! An Envoy that asks elasticd's socket in its own protocol: no file, and no control plane.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::elasticd::Elasticd;
+use crate::harness::free_port;
+use crate::harness::load::{Load, await_answers};
+
+struct Envoy {
+    port: u16,
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Envoy {
+    /// It proxies everything to the service `web`, of which it asks this elasticd.
+    fn start(elasticd: &Elasticd) -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/envoy");
+        assert!(program.exists(), "`tests/run` installs Envoy");
+        let dir = tempfile::Builder::new().prefix("ev").tempdir().expect("a directory");
+        let port = free_port();
+        let config = include_str!("envoy_asks.yaml")
+            .replace("PORT", &port.to_string())
+            .replace("SOCKET", &elasticd.path("sock").display().to_string());
+        std::fs::write(dir.path().join("envoy.yaml"), config).expect("written");
+        let log = std::fs::File::create(dir.path().join("log")).expect("a log");
+        let child = Command::new(program)
+            .arg("-c")
+            .arg(dir.path().join("envoy.yaml"))
+            .args(["--use-dynamic-base-id", "--concurrency", "1", "-l", "info"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("Envoy starts");
+        Self { port, dir, child }
+    }
+
+    fn await_answers(&self, ids: &[&str]) {
+        await_answers(self.port, ids, || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+    }
+}
+
+#[test]
+fn changes_reach_it_over_the_socket_and_it_keeps_what_it_has_while_elasticd_is_gone() {
+    let backends = ["a", "b", "c"].map(Backend::start);
+    let elasticd = Elasticd::new(FILE);
+    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let mut elasticd = elasticd.ready();
+    let envoy = Envoy::start(&elasticd);
+    envoy.await_answers(&["a"]);
+    let load = Load::start(envoy.port, 3);
+    for round in 0..20 {
+        let some = &backends[..[2, 3, 2, 1][round % 4]];
+        elasticd.write("backends.yaml", &entries(some));
+        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
+        envoy.await_answers(&ids);
+    }
+    elasticd.kill();
+    envoy.await_answers(&["a"]);
+    elasticd.restart();
+    elasticd.await_ready();
+    elasticd.write("backends.yaml", &entries(&backends[1..]));
+    envoy.await_answers(&["b", "c"]);
+    let tally = load.stop();
+    assert_eq!(tally.failures, Vec::<String>::new(), "of {}", tally.total());
+}
