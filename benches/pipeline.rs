@@ -18,7 +18,7 @@ fn service() -> Service {
     Service {
         name: "web".parse().expect("a name"),
         provider: "prod".parse().expect("a name"),
-        select: Selector([("Role".to_owned(), ["web".to_owned()].into())].into()),
+        select: Selector::of_tags([("Role", ["web"])]),
         address: AddressKind::PrivateIpv4,
         port: PortRule::Tag { key: "Port".to_owned(), default: Some(8080) },
         weight: WeightRule::Instance,

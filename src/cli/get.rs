@@ -64,9 +64,7 @@ fn row(backend: &Backend) -> Vec<String> {
         SocketAddr::new(backend.address, backend.port).to_string(),
         backend.zone.clone().unwrap_or_else(|| "-".to_owned()),
         backend.weight.to_string(),
-        match backend.state {
-            crate::model::BackendState::Up => "up".to_owned(),
-        },
+        backend.state.as_str().to_owned(),
     ]
 }
 

@@ -5,20 +5,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::layers::Layers;
-use crate::model::{AddressKind, Guard, MAX_WEIGHT, Name, OnEmpty, Percent, PortRule, Selector, Service, WeightRule};
+use crate::model::{
+    AddressKind, Attribute, Condition, Guard, MAX_WEIGHT, Name, OnEmpty, Percent, PortRule, Selector, Service,
+    WeightRule,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawService {
     provider: Name,
     #[serde(default)]
-    select: BTreeMap<String, OneOrMany>,
+    select: BTreeMap<String, RawCondition>,
+    #[serde(default, rename = "where")]
+    attributes: BTreeMap<Attribute, RawCondition>,
     #[serde(default)]
     address: AddressKind,
     port: Option<RawRule>,
     weight: Option<RawRule>,
     #[serde(default)]
     guard: RawGuard,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a text, a list of texts, { glob = \"web-*\" }, { present = true } or { present = false }"
+)]
+enum RawCondition {
+    OneOf(OneOrMany),
+    Glob(RawGlob),
+    Present(RawPresent),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGlob {
+    glob: OneOrMany,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPresent {
+    present: bool,
 }
 
 #[derive(Deserialize)]
@@ -65,10 +93,19 @@ pub fn services(layers: &mut Layers) -> Vec<Service> {
 }
 
 fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Service {
+    let of = |(tag, raw): (String, _)| {
+        let condition = condition(layers, &format!("{key}.select.{tag}"), raw);
+        (tag, condition)
+    };
+    let tags = raw.select.into_iter().map(of).collect();
+    let of = |(attribute, raw): (Attribute, _)| {
+        (attribute, condition(layers, &format!("{key}.where.{}", attribute.as_str()), raw))
+    };
+    let attributes = raw.attributes.into_iter().map(of).collect();
     Service {
         name,
         provider: raw.provider,
-        select: selector(layers, key, raw.select),
+        select: Selector { tags, attributes },
         address: raw.address,
         port: port(layers, key, raw.port),
         weight: weight(layers, key, raw.weight),
@@ -76,16 +113,26 @@ fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Servi
     }
 }
 
-fn selector(layers: &mut Layers, key: &str, raw: BTreeMap<String, OneOrMany>) -> Selector {
-    let values = |value| match value {
-        OneOrMany::One(value) => [value].into(),
-        OneOrMany::Many(values) => values,
-    };
-    let selector: BTreeMap<_, BTreeSet<_>> = raw.into_iter().map(|(tag, value)| (tag, values(value))).collect();
-    for (tag, _) in selector.iter().filter(|(_, values)| values.is_empty()) {
-        layers.fault(&format!("{key}.select.{tag}"), "is an empty list, which no instance could ever match");
+impl From<OneOrMany> for BTreeSet<String> {
+    fn from(raw: OneOrMany) -> Self {
+        match raw {
+            OneOrMany::One(text) => [text].into(),
+            OneOrMany::Many(texts) => texts,
+        }
     }
-    Selector(selector)
+}
+
+fn condition(layers: &mut Layers, key: &str, raw: RawCondition) -> Condition {
+    let condition = match raw {
+        RawCondition::OneOf(values) => Condition::OneOf(values.into()),
+        RawCondition::Glob(RawGlob { glob }) => Condition::Like(glob.into()),
+        RawCondition::Present(RawPresent { present: true }) => Condition::Present,
+        RawCondition::Present(RawPresent { present: false }) => Condition::Absent,
+    };
+    if matches!(&condition, Condition::OneOf(texts) | Condition::Like(texts) if texts.is_empty()) {
+        layers.fault(key, "is an empty list, which no instance could ever match");
+    }
+    condition
 }
 
 fn port(layers: &mut Layers, key: &str, raw: Option<RawRule>) -> PortRule {

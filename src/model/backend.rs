@@ -32,4 +32,16 @@ pub enum BackendState {
     /// It takes traffic.
     #[default]
     Up,
+    /// It is leaving: its weight is 0, and it may finish what it has begun.
+    Draining,
+}
+
+impl BackendState {
+    /// The state as templates and the socket write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+        }
+    }
 }

@@ -23,8 +23,18 @@ pub struct Instance {
     pub weight: Option<u16>,
     /// The availability zone.
     pub zone: Option<String>,
+    /// The network, such as a VPC.
+    pub vpc: Option<String>,
+    /// The part of the network.
+    pub subnet: Option<String>,
+    /// The group that scales it, such as an Auto Scaling group.
+    pub group: Option<String>,
+    /// The kind of machine, such as `m7g.large`.
+    pub instance_type: Option<String>,
     /// The lifecycle state.
     pub state: InstanceState,
+    /// Whether it is meant to take traffic.
+    pub availability: Availability,
     /// When the machine was last started.
     pub launched: Option<Timestamp>,
     /// The cloud's tags.
@@ -42,7 +52,12 @@ impl Instance {
             port: None,
             weight: None,
             zone: None,
+            vpc: None,
+            subnet: None,
+            group: None,
+            instance_type: None,
             state: InstanceState::Running,
+            availability: Availability::Ready,
             launched: None,
             tags: BTreeMap::new(),
         }
@@ -80,4 +95,22 @@ impl InstanceState {
             Self::Terminated => "terminated",
         }
     }
+}
+
+/// Whether whoever runs a machine means it to take traffic, beyond its being started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Availability {
+    /// It may take traffic.
+    #[default]
+    Ready,
+    /// It is about to go: what it has begun it may finish, and nothing new is to come.
+    Leaving {
+        /// What is known of the reason, to be read after "it": `is in the lifecycle state Terminating:Wait`.
+        why: String,
+    },
+    /// It is to take no traffic.
+    Out {
+        /// What is known of the reason, to be read after "it": `fails its status checks`.
+        why: String,
+    },
 }

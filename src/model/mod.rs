@@ -6,12 +6,14 @@ mod backend;
 mod instance;
 mod name;
 pub mod selection;
+mod selector;
 mod service;
 mod snapshot;
 
 pub use backend::{Backend, BackendState};
-pub use instance::{Instance, InstanceState};
+pub use instance::{Availability, Instance, InstanceState};
 pub use name::{Name, NameError};
 pub use selection::{Exclusion, Reason, Selection, select};
-pub use service::{AddressKind, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Selector, Service, WeightRule};
+pub use selector::{Attribute, Condition, Selector};
+pub use service::{AddressKind, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Service, WeightRule};
 pub use snapshot::{ServiceSet, Snapshot};

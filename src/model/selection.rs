@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::{
-    AddressKind, Backend, BackendState, Instance, InstanceState, MAX_WEIGHT, PortRule, Selector, Service, WeightRule,
+    AddressKind, Attribute, Availability, Backend, BackendState, Instance, InstanceState, MAX_WEIGHT, PortRule,
+    Service, WeightRule,
 };
 
 /// The longest instance id, in bytes. EC2's have 19.
@@ -41,13 +42,33 @@ pub enum Reason {
         /// The tag's key.
         key: String,
     },
-    /// The selector asks for another value.
+    /// The selector asks for another value, or for none.
     #[error("its tag {key:?} is {value:?}")]
     TagDiffers {
         /// The tag's key.
         key: String,
         /// What the instance carries.
         value: String,
+    },
+    /// The selector asks for an attribute of which the provider does not know.
+    #[error("its {} is not known", attribute.as_str())]
+    Missing {
+        /// The attribute.
+        attribute: Attribute,
+    },
+    /// The selector asks for another attribute.
+    #[error("its {} is {value:?}", attribute.as_str())]
+    Differs {
+        /// The attribute.
+        attribute: Attribute,
+        /// What it is.
+        value: String,
+    },
+    /// Whoever runs the instance wants it to take no traffic.
+    #[error("it {why}")]
+    Out {
+        /// What is known of the reason.
+        why: String,
     },
     /// Only running instances take traffic.
     #[error("it is {}", state.as_str())]
@@ -87,7 +108,12 @@ impl Reason {
     /// Whether somebody must mend the instance, rather than it simply not belonging here.
     pub const fn is_fault(&self) -> bool {
         match self {
-            Self::TagMissing { .. } | Self::TagDiffers { .. } | Self::NotRunning { .. } => false,
+            Self::TagMissing { .. }
+            | Self::TagDiffers { .. }
+            | Self::Missing { .. }
+            | Self::Differs { .. }
+            | Self::Out { .. }
+            | Self::NotRunning { .. } => false,
             Self::NoAddress { .. } | Self::NoPort | Self::BadPort { .. } | Self::BadWeight { .. } | Self::BadId => true,
         }
     }
@@ -113,38 +139,30 @@ pub fn valid_id(id: &str) -> bool {
 }
 
 fn judge(service: &Service, instance: &Instance) -> Result<Backend, Reason> {
-    service.select.admits(&instance.tags)?;
+    service.select.admits(instance)?;
     if instance.state != InstanceState::Running {
         return Err(Reason::NotRunning { state: instance.state });
     }
     if !valid_id(&instance.id) {
         return Err(Reason::BadId);
     }
+    let state = match &instance.availability {
+        Availability::Ready => BackendState::Up,
+        Availability::Leaving { .. } => BackendState::Draining,
+        Availability::Out { why } => return Err(Reason::Out { why: why.clone() }),
+    };
     Ok(Backend {
         id: instance.id.clone(),
         address: address(service.address, instance)?,
         port: port(&service.port, instance)?,
         zone: instance.zone.clone(),
-        weight: weight(&service.weight, instance)?,
-        state: BackendState::Up,
+        weight: match state {
+            BackendState::Up => weight(&service.weight, instance)?,
+            BackendState::Draining => 0,
+        },
+        state,
         tags: instance.tags.clone(),
     })
-}
-
-impl Selector {
-    /// Whether an instance with these tags belongs, and if not, by which tag.
-    pub fn admits(&self, tags: &BTreeMap<String, String>) -> Result<(), Reason> {
-        for (key, wanted) in &self.0 {
-            match tags.get(key) {
-                None => return Err(Reason::TagMissing { key: key.clone() }),
-                Some(value) if !wanted.contains(value) => {
-                    return Err(Reason::TagDiffers { key: key.clone(), value: value.clone() });
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 fn address(kind: AddressKind, instance: &Instance) -> Result<IpAddr, Reason> {
@@ -190,13 +208,13 @@ fn parse_decimal(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Guard;
+    use crate::model::{Guard, Selector};
 
     fn service() -> Service {
         Service {
             name: "web".parse().expect("a valid name"),
             provider: "prod".parse().expect("a valid name"),
-            select: Selector([("Role".to_owned(), ["web".to_owned()].into())].into()),
+            select: Selector::of_tags([("Role", ["web"])]),
             address: AddressKind::PrivateIpv4,
             port: PortRule::Tag { key: "Port".to_owned(), default: Some(8080) },
             weight: WeightRule::Tag { key: "Weight".to_owned(), default: 1 },
@@ -238,12 +256,23 @@ mod tests {
         let mut stopped = instance("i", &[("Role", "web")]);
         stopped.state = InstanceState::Stopped;
         assert_eq!(reason(&s, stopped), Reason::NotRunning { state: InstanceState::Stopped });
+        let mut standby = instance("i", &[("Role", "web")]);
+        standby.availability = Availability::Out { why: "is in Standby".into() };
+        assert_eq!(reason(&s, standby).to_string(), "it is in Standby");
         let mut bare = instance("i", &[("Role", "web")]);
         bare.private_ipv4 = None;
         assert_eq!(reason(&s, bare), Reason::NoAddress { kind: AddressKind::PrivateIpv4 });
         assert_eq!(reason(&s, instance("i;", &[("Role", "web")])), Reason::BadId);
         let asks = Service { port: PortRule::Instance, ..s };
         assert_eq!(reason(&asks, instance("i", &[("Role", "web")])), Reason::NoPort);
+    }
+
+    #[test]
+    fn who_is_leaving_drains() {
+        let mut leaving = instance("i", &[("Role", "web"), ("Weight", "7")]);
+        leaving.availability = Availability::Leaving { why: "is in Terminating:Wait".into() };
+        let backend = select(&service(), &[leaving]).backends.remove(0);
+        assert_eq!((backend.state, backend.weight), (BackendState::Draining, 0));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! A named pool, and the policy by which it is filled.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{Name, Selector};
 
 /// The largest weight: HAProxy's, the smallest bound among the frontends
 /// (HAProxy configuration manual, section 5.2, `weight`).
@@ -30,10 +29,6 @@ pub struct Service {
     /// What happens to an observation that looks wrong.
     pub guard: Guard,
 }
-
-/// For every tag named, the instance must carry it with one of the values. An empty selector takes every instance.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selector(pub BTreeMap<String, BTreeSet<String>>);
 
 /// Which of an instance's addresses a service uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]

@@ -30,8 +30,7 @@ fn ec2(config: &Config, selectors: &[Selector]) -> Ec2 {
 }
 
 fn selector(tags: &[(&str, &[&str])]) -> Selector {
-    let values = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
-    Selector(tags.iter().map(|(key, of)| ((*key).to_owned(), values(of))).collect())
+    Selector::of_tags(tags.iter().map(|(key, of)| (*key, of.iter().copied())))
 }
 
 fn machines(count: u32) -> Vec<Machine> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use upon::Value;
 
 use super::functions;
-use crate::model::{Backend, BackendState, Name, ServiceSet, Snapshot};
+use crate::model::{Backend, Name, ServiceSet, Snapshot};
 
 /// What a template sees:
 ///
@@ -59,15 +59,9 @@ fn backend(backend: &Backend) -> Value {
         ("port", Value::from(*port)),
         ("zone", Value::from(zone.as_deref())),
         ("weight", Value::from(*weight)),
-        ("state", Value::from(state_name(*state))),
+        ("state", Value::from(state.as_str())),
         ("tags", Value::Map(tags)),
     ])
-}
-
-const fn state_name(state: BackendState) -> &'static str {
-    match state {
-        BackendState::Up => "up",
-    }
 }
 
 fn revision(revision: u64) -> Value {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::model::{AddressKind, Backend, BackendState, PortRule, Service, ServiceSet, Snapshot, WeightRule};
+use crate::model::{
+    AddressKind, Backend, BackendState, Condition, PortRule, Service, ServiceSet, Snapshot, WeightRule,
+};
 
 /// Two backends for each service, with every tag that it or the template asks for.
 pub(super) fn snapshot(services: &[&Service], text: &str) -> Snapshot {
@@ -45,7 +47,11 @@ fn member(service: &Service, n: u8, mentioned: &BTreeSet<String>) -> Backend {
     if let WeightRule::Tag { key, .. } = &service.weight {
         tags.insert(key.clone(), backend.weight.to_string());
     }
-    let selected = service.select.0.iter().filter_map(|(key, values)| Some((key.clone(), values.first()?.clone())));
+    let selected = service.select.tags.iter().filter_map(|(key, condition)| match condition {
+        Condition::OneOf(values) => Some((key.clone(), values.first()?.clone())),
+        Condition::Like(_) | Condition::Present => Some((key.clone(), "sample".to_owned())),
+        Condition::Absent => None,
+    });
     tags.extend(selected);
     backend
 }

@@ -1,6 +1,6 @@
 //! What operators meet: output, errors with their places, trials.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::{AddressKind, Guard, Name, PortRule, Selector, Service, ServiceSet, Snapshot, WeightRule};
@@ -9,7 +9,7 @@ fn service(name: &str, address: AddressKind) -> Service {
     Service {
         name: name.parse().expect("a valid name"),
         provider: "prod".parse().expect("a valid name"),
-        select: Selector([("Role".to_owned(), BTreeSet::from(["web".to_owned()]))].into()),
+        select: Selector::of_tags([("Role", ["web"])]),
         address,
         port: PortRule::Tag { key: "Port".to_owned(), default: None },
         weight: WeightRule::default(),

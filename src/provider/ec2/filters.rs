@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::Selector;
+use crate::model::{Condition, Selector};
 
 /// How many filter values EC2 takes in one call (EC2 API reference, `DescribeInstances`, `Filter.N`: at most 200).
 pub const MAX_VALUES: usize = 200;
@@ -49,11 +49,11 @@ pub fn merged(selectors: &[Selector]) -> Vec<Filter> {
 fn by_value(selectors: &[Selector]) -> Vec<Filter> {
     let Some((first, rest)) = selectors.split_first() else { return Vec::new() };
     let mut common: BTreeMap<&str, BTreeSet<&str>> =
-        first.0.iter().map(|(key, values)| (key.as_str(), texts(values))).collect();
+        first.tags.iter().filter_map(|(key, condition)| Some((key.as_str(), texts(condition)?))).collect();
     for selector in rest {
-        common.retain(|key, union| match selector.0.get(*key) {
+        common.retain(|key, union| match selector.tags.get(*key).and_then(texts) {
             Some(values) => {
-                union.extend(texts(values));
+                union.extend(values);
                 true
             }
             None => false,
@@ -69,13 +69,17 @@ fn by_value(selectors: &[Selector]) -> Vec<Filter> {
 
 /// Where no tag is common to all: a filter that asks for one tag of each selector, whatever its value.
 fn by_key(selectors: &[Selector]) -> Option<Filter> {
-    let keys = selectors.iter().map(|selector| selector.0.keys().next().map(String::as_str));
+    let wanted = |(key, condition): (&'_ String, &Condition)| (*condition != Condition::Absent).then(|| key.clone());
+    let keys = selectors.iter().map(|selector| selector.tags.iter().find_map(wanted));
     let keys = keys.collect::<Option<BTreeSet<_>>>()?;
-    (!keys.is_empty()).then(|| Filter::literal("tag-key".to_owned(), keys))
+    (!keys.is_empty()).then(|| Filter::literal("tag-key".to_owned(), keys.iter().map(String::as_str)))
 }
 
-fn texts(values: &BTreeSet<String>) -> BTreeSet<&str> {
-    values.iter().map(String::as_str).collect()
+fn texts(condition: &Condition) -> Option<BTreeSet<&str>> {
+    match condition {
+        Condition::OneOf(values) => Some(values.iter().map(String::as_str).collect()),
+        Condition::Like(_) | Condition::Present | Condition::Absent => None,
+    }
 }
 
 /// EC2 reads `*` and `?` as wildcards unless a backslash precedes them.
@@ -100,8 +104,7 @@ mod tests {
     type Tags = BTreeMap<String, String>;
 
     fn selector(tags: &[(&str, &[&str])]) -> Selector {
-        let values = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
-        Selector(tags.iter().map(|(key, of)| ((*key).to_owned(), values(of))).collect())
+        Selector::of_tags(tags.iter().map(|(key, of)| (*key, of.iter().copied())))
     }
 
     /// The filters beyond the state's, as `name=value,value`.
@@ -185,12 +188,14 @@ mod tests {
             selectors in vec(btree_map("[ab*]{1,2}", btree_set(r"[ab*?\\]{0,2}", 0..4), 0..3), 0..4),
             instances in vec(btree_map("[ab*]{1,2}", r"[ab*?\\]{0,2}", 0..4), 1..20),
         ) {
-            let selectors: Vec<_> = selectors.into_iter().map(Selector).collect();
+            let selectors: Vec<_> = selectors.into_iter().map(Selector::of_tags).collect();
             let filters = merged(&selectors);
             prop_assert!(filters.iter().map(|f| f.values.len()).sum::<usize>() <= MAX_VALUES);
             prop_assert!(filters.iter().all(|f| !f.values.is_empty()));
             for tags in &instances {
-                if selectors.iter().any(|s| s.admits(tags).is_ok()) {
+                let mut instance = crate::model::Instance::new("i");
+                instance.tags.clone_from(tags);
+                if selectors.iter().any(|s| s.admits(&instance).is_ok()) {
                     prop_assert!(filters.iter().all(|f| lets_through(f, tags)), "{tags:?} {filters:?}");
                 }
             }
@@ -204,7 +209,7 @@ mod tests {
             let of = |n: usize| (0..n).map(|i| format!("v{i}")).collect::<BTreeSet<_>>();
             let tags: BTreeMap<_, _> = counts.iter().enumerate().map(|(k, n)| (format!("k{k}"), of(*n))).collect();
             let carried = tags.iter().map(|(k, v)| (k.clone(), v.iter().nth(pick.index(v.len())).cloned().unwrap())).collect();
-            let filters = merged(&[Selector(tags)]);
+            let filters = merged(&[Selector::of_tags(tags)]);
             prop_assert!(filters.iter().map(|f| f.values.len()).sum::<usize>() <= MAX_VALUES);
             prop_assert!(filters.iter().all(|f| lets_through(f, &carried)));
         }
