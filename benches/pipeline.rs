@@ -8,21 +8,15 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use elasticd::frontend::escape::Escape;
 use elasticd::frontend::preset;
 use elasticd::frontend::template::{Context, Template};
-use elasticd::model::{
-    AddressKind, Guard, Instance, PortRule, Selector, Service, ServiceSet, Snapshot, WeightRule, select,
-};
+use elasticd::model::{Instance, PortRule, Selector, Service, ServiceSet, Snapshot, select};
 
 const SIZES: [u16; 3] = [10, 1_000, 10_000];
 
 fn service() -> Service {
     Service {
-        name: "web".parse().expect("a name"),
-        provider: "prod".parse().expect("a name"),
         select: Selector::of_tags([("Role", ["web"])]),
-        address: AddressKind::PrivateIpv4,
         port: PortRule::Tag { key: "Port".to_owned(), default: Some(8080) },
-        weight: WeightRule::Instance,
-        guard: Guard::default(),
+        ..Service::new("web".parse().expect("a name"), "prod".parse().expect("a name"))
     }
 }
 
@@ -52,7 +46,8 @@ fn pipeline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pipeline");
     for size in SIZES {
         let instances = instances(size);
-        let backends = select(&service, &instances).backends;
+        let backends =
+            select(&service, &instances).members.into_iter().map(|member| member.backend).collect::<Vec<_>>();
         assert_eq!(backends.len(), usize::from(size));
         let set = Arc::new(ServiceSet { revision: 1, backends });
         let snapshot = Snapshot { revision: 1, services: [(service.name.clone(), set)].into() };

@@ -18,6 +18,7 @@ use crate::api::admin::Order;
 use crate::api::{self, Api};
 use crate::config::{self, Config, Fault, Faults};
 use crate::frontend::{self, Worker};
+use crate::health;
 use crate::model::{Name, Selector};
 use crate::provider::{Observation, poll};
 use crate::readiness::{self, Frontends};
@@ -113,7 +114,7 @@ impl App {
             .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
         let lock = lock::lock(&config.state_dir)?;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
-        let registry = Registry::build(config.services.clone(), provider_types(&config), &config.state_dir);
+        let registry = Registry::build(config.settings(), &config.state_dir);
         let workers = config
             .frontends
             .iter()
@@ -160,6 +161,7 @@ impl App {
             workers: BTreeMap::new(),
         };
         house.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
+        house.start_checks(registry.to_check());
         house.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
         house.start_pollers();
         for worker in workers {
@@ -281,10 +283,7 @@ impl House {
             changed.into_iter().map(|f| build_worker(f, &new, &self.snapshots)).collect::<Result<_, _>>()?;
         // From here on nothing can fail.
         self.config = new;
-        let reconfigured = registry::Event::Reconfigured {
-            services: self.config.services.clone(),
-            providers: provider_types(&self.config),
-        };
+        let reconfigured = registry::Event::Reconfigured(self.config.settings());
         // The registry only ends by being stopped or by a panic, of which the supervisor knows.
         let _ = self.events.send(reconfigured).await;
         self.workers.retain(|name, worker| {
@@ -308,8 +307,7 @@ impl House {
     fn start_pollers(&mut self) {
         let mut running = std::mem::take(&mut self.pollers);
         for (name, provider) in self.config.providers.clone() {
-            let services = self.config.services.iter().filter(|service| service.provider == name);
-            let selectors: Vec<_> = services.map(|service| service.select.clone()).collect();
+            let selectors = self.config.selectors(&name);
             if selectors.is_empty() {
                 tracing::warn!(provider = %name, "no service uses this provider; it is not polled");
                 continue;
@@ -350,6 +348,22 @@ impl House {
         })
     }
 
+    /// Starts the sidecar's own checks of backends: one task for all services, which has nothing to do without any.
+    fn start_checks(&mut self, pools: watch::Receiver<Arc<Vec<health::Pool>>>) {
+        let (sender, mut verdicts) = mpsc::channel(QUEUE);
+        let events = self.events.clone();
+        let forward = async move {
+            while let Some(verdicts) = verdicts.recv().await {
+                if events.send(registry::Event::Checked(verdicts)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        self.supervisor.spawn("the health checks".to_owned(), |stop| async move {
+            tokio::join!(health::run(pools, sender, stop), forward);
+        });
+    }
+
     /// Starts a worker, once the one it replaces has brought its change to an end.
     fn start_worker(&mut self, worker: Worker) {
         let name = worker.name().clone();
@@ -385,10 +399,6 @@ impl House {
             stop.run_until_cancelled(async { tokio::join!(first_pass, status) }).await;
         });
     }
-}
-
-fn provider_types(config: &Config) -> BTreeMap<Name, &'static str> {
-    config.providers.iter().map(|(name, provider)| (name.clone(), provider.config.type_name())).collect()
 }
 
 fn build_worker(

@@ -28,6 +28,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod frontend;
+pub mod health;
 pub mod model;
 pub mod provider;
 mod readiness;

@@ -22,7 +22,7 @@ pub async fn first_pass(
     services: BTreeMap<Name, Vec<Name>>,
     ready: watch::Sender<bool>,
 ) {
-    if report.wait_for(|report| report.services.values().all(is_discovered)).await.is_err() {
+    if report.wait_for(|report| report.services.values().all(|account| is_discovered(account))).await.is_err() {
         return;
     }
     let frontends = frontends.borrow().as_ref().clone();
@@ -46,7 +46,7 @@ pub async fn first_pass(
 }
 
 fn is_discovered(account: &registry::ServiceReport) -> bool {
-    account.backends.is_some() || account.held.is_some()
+    account.backends.is_some() || account.held().is_some()
 }
 
 /// Keeps the line that `systemctl status` shows.
@@ -65,8 +65,12 @@ pub async fn status_line(mut report: watch::Receiver<Arc<registry::Report>>) {
 }
 
 fn line(report: &registry::Report) -> String {
-    let service = |(name, account): (&Name, &registry::ServiceReport)| match (account.backends, &account.held) {
-        (None, None) => format!("{name}: waiting for {}", account.provider),
+    let service = |(name, account): (&Name, &Arc<registry::ServiceReport>)| match (account.backends, account.held()) {
+        (None, None) => {
+            let awaited = account.sources.iter().filter(|source| source.observed.is_none());
+            let awaited: Vec<_> = awaited.map(|source| source.provider.as_str()).collect();
+            format!("{name}: waiting for {}", awaited.join(", "))
+        }
         (None, Some(_)) => format!("{name}: held back"),
         (Some(backends), held) => {
             let held = if held.is_some() { " (a change is held back)" } else { "" };
@@ -81,22 +85,30 @@ fn line(report: &registry::Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Service;
     use crate::registry::guard::Hold;
 
     fn account(backends: Option<usize>, held: bool) -> registry::ServiceReport {
         registry::ServiceReport {
-            provider: "prod".parse().expect("a name"),
+            service: Arc::new(Service::new("web".parse().expect("a name"), "prod".parse().expect("a name"))),
+            sources: vec![registry::SourceReport {
+                provider: "prod".parse().expect("a name"),
+                backends,
+                observed: None,
+                held: held.then_some(Hold::Empty { current: 0 }),
+            }],
             backends,
             revision: 7,
-            observed: None,
             restored: false,
-            held: held.then_some(Hold::Empty { current: 0 }),
-            exclusions: vec![],
+            excluded: registry::Excluded::default(),
+            out: Arc::default(),
+            panicking: false,
         }
     }
 
     fn report(accounts: Vec<(&str, registry::ServiceReport)>) -> registry::Report {
-        let services = accounts.into_iter().map(|(name, account)| (name.parse().expect("a name"), account)).collect();
+        let services =
+            accounts.into_iter().map(|(name, account)| (name.parse().expect("a name"), Arc::new(account))).collect();
         registry::Report { services, ..registry::Report::default() }
     }
 

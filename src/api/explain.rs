@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::Sources;
 use super::error::{Problem, echo};
 use super::route::{Body, JSON, respond_as};
-use crate::model::{Backend, Name, Reason};
+use crate::model::{self, Backend, BackendState, Name, Reason};
+use crate::registry::{Report, ServiceReport};
 
 /// What there is to say of one instance.
 #[derive(Debug, Serialize)]
@@ -26,9 +27,9 @@ struct Verdict<'a> {
     is_in: bool,
     /// In a sentence.
     message: String,
-    /// The rule that kept it out of the last complete answer, in the words of `/v1/status`.
+    /// The rule that kept it out, in the words of `/v1/status`.
     #[serde(flatten)]
-    rule: Option<&'a Reason>,
+    rule: Option<Reason>,
     /// As frontends are told of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<&'a Backend>,
@@ -45,15 +46,18 @@ pub(super) fn answer(sources: &Sources, id: &str) -> Result<Response<Body>, Prob
             let index = set.backends.binary_search_by(|backend| backend.id.as_str().cmp(id)).ok()?;
             set.backends.get(index)
         });
-        let rule = standing.exclusions.iter().find(|exclusion| exclusion.id == id).map(|exclusion| &exclusion.reason);
-        let message = match (backend, rule, &standing.held) {
-            (Some(_), None, None) => "it is a backend".to_owned(),
+        let rule = rule(&report, standing, id);
+        let message = match (backend, &rule, standing.held()) {
+            (Some(_), Some(rule), None) => format!("it is a backend until the newest answer is taken; there, {rule}"),
             // What was observed last and what is served differ.
             (Some(_), Some(rule), Some(held)) => {
                 format!("it is still a backend, as a newer set is held back ({held}); there, {rule}")
             }
             (Some(_), None, Some(held)) => format!("it is a backend; a newer set is held back: {held}"),
-            (Some(_), Some(rule), None) => format!("it is a backend until the newest answer is taken; there, {rule}"),
+            (Some(backend), None, None) if backend.state == BackendState::Draining => {
+                "it is a backend that is leaving: it gets no new traffic".to_owned()
+            }
+            (Some(_), None, None) => "it is a backend".to_owned(),
             (None, Some(rule), _) => rule.to_string(),
             (None, None, _) => continue,
         };
@@ -65,4 +69,21 @@ pub(super) fn answer(sources: &Sources, id: &str) -> Result<Response<Body>, Prob
     let body = serde_json::to_vec(&Explanation { instance: id, services })
         .map_err(|error| Problem::Internal { why: error.to_string() })?;
     Ok(respond_as(StatusCode::OK, JSON, body))
+}
+
+/// The rule by which a service leaves an instance out: one of its own, or, of what its providers reported last, the
+/// first one's.
+fn rule(report: &Report, standing: &ServiceReport, id: &str) -> Option<Reason> {
+    if let Ok(index) = standing.out.binary_search_by(|exclusion| exclusion.id.as_str().cmp(id)) {
+        return Some(standing.out[index].reason.clone());
+    }
+    let of = |provider| {
+        let instances = &report.providers.get(provider)?.instances;
+        // The one listed last counts, as in a selection.
+        instances.iter().rev().find(|instance| instance.id == id)
+    };
+    let mut listed = standing.service.providers.iter().filter_map(of).peekable();
+    listed.peek()?;
+    let judged: Result<Vec<_>, _> = listed.map(|instance| model::judge(&standing.service, instance)).collect();
+    judged.err()
 }

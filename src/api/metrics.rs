@@ -77,7 +77,7 @@ fn providers(families: &mut Families<'_>, report: &registry::Report) -> fmt::Res
     all.counters("elasticd_provider_polls", "Polls, failed ones included.", |p| p.polls)?;
     all.counters("elasticd_provider_failures", "Failed polls.", |p| p.failures)?;
     all.counters("elasticd_provider_throttles", "Polls refused because of too many calls.", |p| p.throttles)?;
-    all.gauges("elasticd_provider_instances", "Instances in the last complete answer.", |p| Some(p.instances))?;
+    all.gauges("elasticd_provider_instances", "Instances in the last complete answer.", |p| Some(p.instances.len()))?;
     all.gauges(
         "elasticd_provider_last_success_timestamp_seconds",
         "When the provider last answered in full; 0 if it has not since elasticd started.",
@@ -87,18 +87,18 @@ fn providers(families: &mut Families<'_>, report: &registry::Report) -> fmt::Res
 }
 
 fn services(families: &mut Families<'_>, report: &registry::Report) -> fmt::Result {
-    let mut all = families.labelled("service", || report.services.iter());
+    let mut all = families.labelled("service", || report.services.iter().map(|(name, report)| (name, &**report)));
     all.gauges("elasticd_service_backends", "Backends in the snapshot; absent while nothing is known.", |s| {
         s.backends
     })?;
-    all.gauges("elasticd_service_excluded", "Instances that did not become backends.", |s| Some(s.exclusions.len()))?;
+    all.gauges("elasticd_service_excluded", "Instances that did not become backends.", |s| Some(s.excluded.count))?;
     all.gauges("elasticd_service_held", "Whether a newly observed set is held back: 0 or 1.", |s| {
-        Some(u64::from(s.held.is_some()))
+        Some(u64::from(s.held().is_some()))
     })?;
     all.gauges(
         "elasticd_service_observed_timestamp_seconds",
-        "When the service's provider last answered for it in full; 0 if it never has.",
-        |s| Some(s.observed.map_or(0.0, unix_seconds)),
+        "When the provider heard of longest ago last answered for the service in full; 0 if none has.",
+        |s| Some(s.observed().map_or(0.0, unix_seconds)),
     )
 }
 

@@ -27,7 +27,7 @@ pub(super) fn all(answers: &Answers, format: Format, asked: &HeaderMap) -> Resul
     let observed = {
         let report = answers.sources.registry.borrow();
         let served = |name: &Name| documents.service(name.as_str()).is_some();
-        report.services.iter().filter(|(name, _)| served(name)).filter_map(|(_, service)| service.observed).min()
+        report.services.iter().filter(|(name, _)| served(name)).filter_map(|(_, service)| service.observed()).min()
     };
     Ok(represent(document, media_type, documents.revision(), observed, asked))
 }
@@ -40,7 +40,7 @@ pub(super) fn one(answers: &Answers, name: &str, format: Format, asked: &HeaderM
         Format::Json => (service.json().map_err(internal)?, JSON),
         Format::Text => (service.text(), TEXT),
     };
-    let observed = answers.sources.registry.borrow().services.get(name).and_then(|report| report.observed);
+    let observed = answers.sources.registry.borrow().services.get(name).and_then(|report| report.observed());
     Ok(represent(document, media_type, service.revision(), observed, asked))
 }
 
@@ -139,14 +139,17 @@ fn absent(sources: &Sources, name: &str) -> Problem {
 
 /// What a service without a set waits for.
 pub(super) fn awaited(service: &ServiceReport, report: &Report) -> String {
-    if let Some(hold) = &service.held {
+    if let Some(hold) = service.held() {
         return format!("held back: {hold}");
     }
-    let provider = &service.provider;
-    match report.providers.get(provider).and_then(|provider| provider.error.as_deref()) {
-        Some(error) => format!("waiting for provider {provider}, whose last poll failed: {error}"),
-        None => format!("waiting for the first complete answer of provider {provider}"),
-    }
+    let awaited = service.sources.iter().filter(|source| source.observed.is_none()).map(|source| {
+        let provider = &source.provider;
+        match report.providers.get(provider).and_then(|provider| provider.error.as_deref()) {
+            Some(error) => format!("waiting for provider {provider}, whose last poll failed: {error}"),
+            None => format!("waiting for the first complete answer of provider {provider}"),
+        }
+    });
+    awaited.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -13,9 +13,6 @@ use crate::model::{self, Name};
 use crate::registry::guard::Hold;
 use crate::{frontend, registry};
 
-/// Exclusions listed for each service.
-pub const MAX_EXCLUSIONS: usize = 100;
-
 /// elasticd's standing, as the API answers it. Ages are in whole seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -33,6 +30,9 @@ pub struct Status {
     pub services: BTreeMap<Name, Service>,
     /// By name.
     pub frontends: BTreeMap<Name, Frontend>,
+    /// Our own zone, once it is known.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// Why the last known good could not be written, while it cannot.
     pub state_error: Option<String>,
 }
@@ -62,20 +62,36 @@ pub struct Provider {
 /// One service's standing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// The provider its instances come from.
-    pub provider: Name,
+    /// The providers its instances come from, in their order.
+    pub sources: Vec<Source>,
     /// How many backends it has; none while nothing is known.
     pub backends: Option<usize>,
     /// The revision at which they last changed.
     pub revision: u64,
-    /// Seconds since its provider last answered for it in full.
+    /// Seconds since the provider that was heard of longest ago last answered for it in full.
     pub age_seconds: Option<u64>,
-    /// The set stems from the state directory, and no poll has confirmed it yet.
+    /// Some of the set stems from the state directory, and no poll has confirmed it yet.
     pub restored: bool,
-    /// The newly observed set that is held back.
+    /// The first newly observed set that is held back.
     pub held: Option<Held>,
+    /// So many backends fail the sidecar's own checks that the failures are not believed.
+    #[serde(default)]
+    pub panicking: bool,
     /// Instances that did not become backends.
     pub exclusions: Exclusions,
+}
+
+/// What one provider contributes to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The provider.
+    pub provider: Name,
+    /// How many backends it has of it; none while it has not answered.
+    pub backends: Option<usize>,
+    /// Seconds since it last reported those.
+    pub age_seconds: Option<u64>,
+    /// Its newly observed set that is held back.
+    pub held: Option<Held>,
 }
 
 /// Why an observed set is held back.
@@ -94,7 +110,7 @@ pub struct Exclusions {
     pub count: usize,
     /// Those among them that somebody must mend.
     pub faults: usize,
-    /// Up to [`MAX_EXCLUSIONS`] of them, faults first, then by id.
+    /// Up to a hundred of them, faults first, then by id.
     pub first: Vec<Exclusion>,
 }
 
@@ -177,8 +193,9 @@ impl Status {
             ready: *sources.ready.borrow(),
             revision: sources.snapshot.borrow().as_ref().map(|snapshot| snapshot.revision),
             providers: report.providers.iter().map(|(name, report)| (name.clone(), report.into())).collect(),
-            services: report.services.iter().map(|(name, report)| (name.clone(), report.into())).collect(),
+            services: report.services.iter().map(|(name, report)| (name.clone(), (&**report).into())).collect(),
             frontends: frontends.iter().map(|(name, report)| (name.clone(), (&**report.borrow()).into())).collect(),
+            zone: report.zone.clone(),
             state_error: report.state_error.clone(),
         }
     }
@@ -189,7 +206,7 @@ impl From<&registry::ProviderReport> for Provider {
         Self {
             type_name: report.type_name.to_owned(),
             age_seconds: report.last_success.map(age_seconds),
-            instances: report.instances,
+            instances: report.instances.len(),
             poll_seconds: report.last_duration,
             polls: report.polls,
             failures: report.failures,
@@ -202,13 +219,25 @@ impl From<&registry::ProviderReport> for Provider {
 impl From<&registry::ServiceReport> for Service {
     fn from(report: &registry::ServiceReport) -> Self {
         Self {
-            provider: report.provider.clone(),
+            sources: report.sources.iter().map(Source::from).collect(),
             backends: report.backends,
             revision: report.revision,
-            age_seconds: report.observed.map(age_seconds),
+            age_seconds: report.observed().map(age_seconds),
             restored: report.restored,
+            held: report.held().map(Held::from),
+            panicking: report.panicking,
+            exclusions: (&report.excluded).into(),
+        }
+    }
+}
+
+impl From<&registry::SourceReport> for Source {
+    fn from(report: &registry::SourceReport) -> Self {
+        Self {
+            provider: report.provider.clone(),
+            backends: report.backends,
+            age_seconds: report.observed.map(age_seconds),
             held: report.held.as_ref().map(Held::from),
-            exclusions: report.exclusions.as_slice().into(),
         }
     }
 }
@@ -219,13 +248,10 @@ impl From<&Hold> for Held {
     }
 }
 
-impl From<&[model::Exclusion]> for Exclusions {
-    fn from(all: &[model::Exclusion]) -> Self {
-        let faults = || all.iter().filter(|exclusion| exclusion.reason.is_fault());
-        // Most of a provider's instances belong elsewhere; the few that should have belonged here must not drown.
-        let others = all.iter().filter(|exclusion| !exclusion.reason.is_fault());
-        let first = faults().chain(others).take(MAX_EXCLUSIONS).map(Exclusion::from).collect();
-        Self { count: all.len(), faults: faults().count(), first }
+impl From<&registry::Excluded> for Exclusions {
+    fn from(excluded: &registry::Excluded) -> Self {
+        let registry::Excluded { count, faults, first } = excluded;
+        Self { count: *count, faults: *faults, first: first.iter().map(Exclusion::from).collect() }
     }
 }
 

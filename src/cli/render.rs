@@ -1,15 +1,14 @@
 //! `elasticd render`: one discovery, and what would be written after it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use super::{Exit, client, complain, diff};
 use crate::config::Config;
-use crate::frontend::{self};
-use crate::model::{Name, Selection, Service, ServiceSet, Snapshot, select};
-use crate::provider::Provider;
-use crate::registry::state::State;
+use crate::frontend;
+use crate::model::{Guard, Name, OnEmpty, Percent, Snapshot};
+use crate::provider::{Observation, Provider};
+use crate::registry::{self, Registry};
 
 /// Prints what would be written. Nothing is written, nobody is signalled, and the guard is not asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -85,32 +84,31 @@ fn render(
 
 /// Asks every provider once.
 async fn discover(config: &Config) -> Result<Snapshot, String> {
-    let known = State::new(&config.state_dir).read().ok().flatten().unwrap_or_default().snapshot;
-    let mut services: BTreeMap<Name, Arc<ServiceSet>> = BTreeMap::new();
-    let mut revision = known.revision;
+    let mut settings = config.settings();
+    let bases = settings.patterns.iter_mut().map(|pattern| &mut pattern.base);
+    for service in settings.services.iter_mut().chain(bases) {
+        service.guard = Guard { on_empty: OnEmpty::Accept, max_drop: Percent(100), ..Guard::default() };
+    }
+    let mut registry = Registry::trial(settings, &config.state_dir);
     for (name, provider) in &config.providers {
-        let told: Vec<&Service> = config.services.iter().filter(|service| service.provider == *name).collect();
-        if told.is_empty() {
+        let selectors = config.selectors(name);
+        if selectors.is_empty() {
             continue;
         }
-        let selectors: Vec<_> = told.iter().map(|service| service.select.clone()).collect();
-        let mut built = provider.config.build(&selectors);
-        let instances = match tokio::time::timeout(provider.pace.timeout, built.discover()).await {
+        let started = Instant::now();
+        let limit = provider.pace.timeout;
+        let instances = match tokio::time::timeout(limit, provider.config.build(&selectors).discover()).await {
             Ok(Ok(instances)) => instances,
             Ok(Err(error)) => return Err(format!("providers.{name}: {error}")),
-            Err(_) => return Err(format!("providers.{name}: no complete answer within {:?}", provider.pace.timeout)),
+            Err(_) => return Err(format!("providers.{name}: no complete answer within {limit:?}")),
         };
-        for service in told {
-            let Selection { backends, .. } = select(service, &instances);
-            let set = match known.services.get(&service.name) {
-                Some(same) if same.backends == backends => Arc::clone(same),
-                _ => {
-                    revision = known.revision + 1;
-                    Arc::new(ServiceSet { revision, backends })
-                }
-            };
-            services.insert(service.name.clone(), set);
-        }
+        registry.take(registry::Event::Observed(Observation {
+            provider: name.clone(),
+            at: SystemTime::now(),
+            took: started.elapsed(),
+            result: Ok(instances),
+        }));
     }
-    Ok(Snapshot { revision, services })
+    let snapshot = registry.snapshots().borrow().as_deref().cloned();
+    Ok(snapshot.unwrap_or_default())
 }

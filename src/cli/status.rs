@@ -105,7 +105,14 @@ fn service(name: &str, service: &Service) -> Entry {
         faults,
     ];
     let mut remarks = Vec::new();
-    remarks.extend(service.held.iter().map(|held| format!("{name}: held back: {}", held.message)));
+    let several = service.sources.len() > 1;
+    for source in &service.sources {
+        let from = if several { format!(" from {}", source.provider) } else { String::new() };
+        remarks.extend(source.held.iter().map(|held| format!("{name}: held back{from}: {}", held.message)));
+    }
+    if service.panicking {
+        remarks.push(format!("{name}: too many backends fail their checks at once for it to be believed"));
+    }
     if service.restored {
         remarks.push(format!("{name}: restored from the state directory, not confirmed by a poll yet"));
     }
@@ -168,7 +175,9 @@ mod tests {
             "version": "1.2.3", "uptime_seconds": 61, "ready": false, "revision": 8, "state_error": "disk full",
             "providers": {"prod": {"type": "ec2", "age_seconds": 40, "instances": 12, "poll_seconds": 0.5, "polls": 9,
                 "failures": 2, "throttles": 1, "error": "AccessDenied"}},
-            "services": {"web": {"provider": "prod", "backends": 3, "revision": 7, "age_seconds": 40, "restored": true,
+            "services": {"web": {"backends": 3, "revision": 7, "age_seconds": 40, "restored": true,
+                "sources": [{"provider": "prod", "backends": 3, "age_seconds": 40,
+                    "held": {"reason": "empty", "message": "no backend at all"}}],
                 "held": {"reason": "empty", "message": "no backend at all"},
                 "exclusions": {"count": 2, "faults": 1, "first": [
                     {"id": "i-2", "reason": "no_port", "message": "it has no port"},

@@ -1,6 +1,7 @@
 //! The configuration: figment layers, read raw, then valid. All faults at once, each with its file and key.
 
 mod fault;
+mod health;
 mod layers;
 mod service;
 
@@ -17,8 +18,9 @@ use serde::de::DeserializeOwned;
 pub use fault::{Fault, Faults};
 use layers::Layers;
 
-use crate::model::{Name, Service};
+use crate::model::{Name, Pattern, Selector, Service};
 use crate::provider::poll::Pace;
+use crate::registry::Settings;
 use crate::sys::unix_socket;
 use crate::{api, frontend, provider};
 
@@ -43,8 +45,12 @@ pub struct Config {
     pub api: api::Config,
     /// By name.
     pub providers: BTreeMap<Name, Provider>,
+    /// Our own zone, if it is configured.
+    pub zone: Option<String>,
     /// Ordered by name.
     pub services: Vec<Service>,
+    /// What creates more of them, ordered by name.
+    pub patterns: Vec<Pattern>,
     /// Ordered by name.
     pub frontends: Vec<frontend::Config>,
 }
@@ -62,6 +68,7 @@ pub struct Provider {
 #[serde(deny_unknown_fields)]
 struct RawTop {
     state_dir: PathBuf,
+    zone: Option<String>,
     api: RawApi,
 }
 
@@ -95,11 +102,15 @@ impl Config {
         let mut layers = Layers::read(file).map_err(Faults)?;
         let base = file.parent().unwrap_or(Path::new(""));
         let providers = providers(&mut layers);
-        let services = service::services(&mut layers);
+        let (services, patterns) = service::services(&mut layers);
         let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
-        let frontends = frontends(&mut layers, &names, base);
+        let mut frontends = frontends(&mut layers, &names, base);
+        for frontend in &mut frontends {
+            frontend.is_told_all &= !patterns.is_empty();
+        }
         let top = top(&mut layers);
-        let config = top.map(|(state_dir, api)| Self { state_dir, api, providers, services, frontends });
+        let config =
+            top.map(|(state_dir, zone, api)| Self { state_dir, zone, api, providers, services, patterns, frontends });
         if let Some(config) = &config {
             config.cross_check(&mut layers);
         }
@@ -107,6 +118,29 @@ impl Config {
             Some(config) if layers.faults.is_empty() => Ok(config),
             _ => Err(Faults(layers.faults)),
         }
+    }
+
+    /// The services that are configured, and what those have in common that tags will create.
+    pub fn all_services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().chain(self.patterns.iter().map(|pattern| &pattern.base))
+    }
+
+    /// What the registry is to know.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            services: self.services.clone(),
+            patterns: self.patterns.clone(),
+            providers: self.providers.iter().map(|(name, p)| (name.clone(), p.config.type_name())).collect(),
+            zone: self.zone.clone(),
+        }
+    }
+
+    /// What a provider's instances are selected by.
+    pub fn selectors(&self, provider: &Name) -> Vec<Selector> {
+        let configured = self.services.iter().map(|service| (service, service.select.clone()));
+        let created = self.patterns.iter().map(|pattern| (&pattern.base, pattern.selector()));
+        let all = configured.chain(created).filter(|(service, _)| service.providers.contains(provider));
+        all.map(|(_, selector)| selector).collect()
     }
 
     /// What no section can know alone. A section that could not be read is still named by its key.
@@ -117,17 +151,19 @@ impl Config {
         };
         let providers = defined(layers, "providers");
         let services = defined(layers, "services");
-        for service in self.services.iter().filter(|service| !providers.contains(service.provider.as_str())) {
+        for service in self.all_services() {
             let key = format!("services.{}.provider", service.name);
-            layers.fault(
-                &key,
-                format!("there is no provider {:?}; {}", service.provider, known("providers", &providers)),
-            );
+            for provider in service.providers.iter().filter(|provider| !providers.contains(provider.as_str())) {
+                layers.fault(&key, format!("there is no provider {provider:?}; {}", known("providers", &providers)));
+            }
         }
+        let all: Vec<_> = self.all_services().cloned().collect();
         let mut outputs: BTreeMap<&Path, &Name> = BTreeMap::new();
         for frontend in &self.frontends {
             let key = format!("frontends.{}", frontend.name);
-            for service in frontend.services.iter().filter(|name| !services.contains(name.as_str())) {
+            // What tags will create, nobody can know yet.
+            let is_unknown = |name: &&Name| !services.contains(name.as_str()) && self.patterns.is_empty();
+            for service in frontend.services.iter().filter(is_unknown) {
                 let message = format!("there is no service {service:?}; {}", known("services", &services));
                 layers.fault(&format!("{key}.services"), message);
             }
@@ -137,7 +173,12 @@ impl Config {
                     layers.fault(&format!("{key}.output"), message);
                 }
             }
-            for (field, message) in frontend.verify(&self.services) {
+            if frontend.is_told_all && frontend.outputs.iter().any(|o| o.service.is_some()) {
+                let message = "missing: an output for each service cannot be made for those that tags create; list those \
+                               that it is told of";
+                layers.fault(&format!("{key}.services"), message);
+            }
+            for (field, message) in frontend.verify(&all) {
                 layers.fault(&format!("{key}.{field}"), message);
             }
         }
@@ -154,12 +195,12 @@ fn known(what: &str, names: &BTreeSet<String>) -> String {
     format!("the {what} are {}", names.iter().cloned().collect::<Vec<_>>().join(", "))
 }
 
-fn top(layers: &mut Layers) -> Option<(PathBuf, api::Config)> {
+fn top(layers: &mut Layers) -> Option<(PathBuf, Option<String>, api::Config)> {
     let mut values = layers.values.clone();
     for section in ["providers", "services", "frontends"] {
         values.remove(section);
     }
-    let RawTop { state_dir, api } = layers.extract("", &mut Value::from(values))?;
+    let RawTop { state_dir, zone, api } = layers.extract("", &mut Value::from(values))?;
     if !state_dir.is_absolute() {
         layers.fault("state_dir", format!("{state_dir:?} is not an absolute path"));
     }
@@ -193,8 +234,12 @@ fn top(layers: &mut Layers) -> Option<(PathBuf, api::Config)> {
     if max_connections == 0 {
         layers.fault("api.max_connections", "must be at least 1");
     }
+    if zone.as_ref().is_some_and(|zone| zone.trim().is_empty()) {
+        layers.fault("zone", "is empty: name the zone, or leave it out to have the metadata service asked");
+    }
     Some((
         state_dir,
+        zone,
         api::Config { socket: api.socket, admin_socket, mode, gid, max_connections, metrics: api.metrics },
     ))
 }

@@ -2,18 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use serde::Deserialize;
 
+use super::health;
 use super::layers::Layers;
 use crate::model::{
-    AddressKind, Attribute, Condition, Guard, MAX_WEIGHT, Name, OnEmpty, Percent, PortRule, Selector, Service,
-    WeightRule,
+    AddressKind, AtLeast, Attribute, Condition, Guard, HealthCheck, MAX_WEIGHT, Name, OnEmpty, Pattern, Percent,
+    PortRule, Prefer, Selector, Service, ServiceTags, Sources, WeightRule,
 };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawService {
-    provider: Name,
+    provider: OneOrMore,
+    #[serde(default)]
+    sources: Sources,
+    #[serde(default, with = "compact::optional")]
+    expire: Option<Duration>,
     #[serde(default)]
     select: BTreeMap<String, RawCondition>,
     #[serde(default, rename = "where")]
@@ -21,9 +29,80 @@ struct RawService {
     #[serde(default)]
     address: AddressKind,
     port: Option<RawRule>,
-    weight: Option<RawRule>,
+    weight: Option<RawWeight>,
     #[serde(default)]
     guard: RawGuard,
+    #[serde(default, with = "compact::optional")]
+    min_age: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    slow_start: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    drain: Option<Duration>,
+    prefer: Option<RawPrefer>,
+    health: Option<health::Raw>,
+    each: Option<RawEach>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected the name of a provider, or a list of names")]
+enum OneOrMore {
+    One(Name),
+    More(Vec<Name>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected \"same-zone\", or { zone = \"same\", at_least = 2 } or \"50%\"")]
+enum RawPrefer {
+    Word(SameZone),
+    Table(RawPreferTable),
+}
+
+#[derive(Deserialize)]
+enum SameZone {
+    #[serde(rename = "same-zone")]
+    SameZone,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPreferTable {
+    #[serde(rename = "zone")]
+    _zone: Same,
+    at_least: RawAtLeast,
+}
+
+#[derive(Deserialize)]
+enum Same {
+    #[serde(rename = "same")]
+    Same,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number, or a percentage such as \"50%\"")]
+enum RawAtLeast {
+    Count(usize),
+    Part(Percent),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected \"haproxy\", or { tag = \"KEY\" }")]
+enum RawEach {
+    Convention(Convention),
+    Tag(RawEachTag),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Convention {
+    HAProxy,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEachTag {
+    tag: String,
+    port: Option<String>,
+    instance_port: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +143,24 @@ enum RawRule {
 }
 
 #[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number, { tag = \"KEY\", default = NUMBER }, { by = \"size\", default = NUMBER } or \
+                 { by = \"type\", weights = { \"m5.large\" = NUMBER }, default = NUMBER }"
+)]
+enum RawWeight {
+    Rule(RawRule),
+    Kind(RawKindRule),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "by", rename_all = "lowercase", deny_unknown_fields)]
+enum RawKindRule {
+    Size { default: Option<u16> },
+    Type { weights: BTreeMap<String, u16>, default: Option<u16> },
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawTagRule {
     tag: String,
@@ -78,18 +175,32 @@ struct RawGuard {
     confirm: Option<u32>,
 }
 
-/// Every service that can be read; what cannot is noted.
-pub fn services(layers: &mut Layers) -> Vec<Service> {
-    let mut services = Vec::new();
+/// The shortest time after which a provider may be given up.
+const SHORTEST_EXPIRY: Duration = Duration::from_secs(1);
+
+/// The longest time for which a backend may be made to wait or kept.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// How many backends in our own zone are enough unless configured: with one alone, its failure would be everybody's.
+const NEAR_ENOUGH: usize = 2;
+
+/// Every service and every pattern of services that can be read; what cannot is noted.
+pub fn services(layers: &mut Layers) -> (Vec<Service>, Vec<Pattern>) {
+    let (mut services, mut patterns) = (Vec::new(), Vec::new());
     for (text, mut entry) in layers.tables("services") {
         let key = format!("services.{text}");
         let name = super::name(layers, "services", &text);
         let raw: Option<RawService> = layers.extract(&key, &mut entry);
-        if let (Some(name), Some(raw)) = (name, raw) {
-            services.push(service(layers, &key, name, raw));
+        if let (Some(name), Some(mut raw)) = (name, raw) {
+            let each = raw.each.take();
+            let service = service(layers, &key, name, raw);
+            match each {
+                None => services.push(service),
+                Some(each) => patterns.push(Pattern { base: service, tags: tags(layers, &key, each) }),
+            }
         }
     }
-    services
+    (services, patterns)
 }
 
 fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Service {
@@ -102,14 +213,98 @@ fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Servi
         (attribute, condition(layers, &format!("{key}.where.{}", attribute.as_str()), raw))
     };
     let attributes = raw.attributes.into_iter().map(of).collect();
+    let providers = match raw.provider {
+        OneOrMore::One(provider) => vec![provider],
+        OneOrMore::More(providers) => providers,
+    };
+    check_sources(layers, key, &providers, raw.sources, raw.expire);
     Service {
         name,
-        provider: raw.provider,
+        providers,
+        sources: raw.sources,
+        expire: raw.expire,
         select: Selector { tags, attributes },
         address: raw.address,
         port: port(layers, key, raw.port),
         weight: weight(layers, key, raw.weight),
         guard: guard(layers, key, raw.guard),
+        min_age: bounded(layers, key, "min_age", raw.min_age).unwrap_or_default(),
+        slow_start: bounded(layers, key, "slow_start", raw.slow_start).filter(|ramp| !ramp.is_zero()),
+        drain: bounded(layers, key, "drain", raw.drain).unwrap_or_default(),
+        prefer: raw.prefer.map(|raw| prefer(layers, key, &raw)),
+        health: raw.health.and_then(|raw| check(layers, key, raw)),
+    }
+}
+
+fn check_sources(layers: &mut Layers, key: &str, providers: &[Name], sources: Sources, expire: Option<Duration>) {
+    if providers.is_empty() {
+        layers.fault(&format!("{key}.provider"), "is an empty list: name at least one provider");
+    }
+    let distinct: BTreeSet<_> = providers.iter().collect();
+    if distinct.len() < providers.len() {
+        layers.fault(&format!("{key}.provider"), "names a provider twice");
+    }
+    if expire.is_some_and(|expire| expire < SHORTEST_EXPIRY) {
+        layers.fault(
+            &format!("{key}.expire"),
+            format!("must be at least {SHORTEST_EXPIRY:?}, longer than a few polls take"),
+        );
+    }
+    if providers.len() < 2 {
+        if sources == Sources::Failover {
+            layers.fault(&format!("{key}.sources"), "there is nothing to fail over to: name another provider");
+        }
+        if expire.is_some() {
+            layers.fault(&format!("{key}.expire"), "a single provider's last set never expires: leave it out");
+        }
+    } else if sources == Sources::Failover && expire.is_none() {
+        let message = "missing: say after how long a provider that has fallen silent is given up, such as \"5m\"";
+        layers.fault(&format!("{key}.expire"), message);
+    }
+}
+
+/// A time that somebody will live to see the end of.
+fn bounded(layers: &mut Layers, key: &str, field: &str, time: Option<Duration>) -> Option<Duration> {
+    if let Some(time) = time.filter(|time| *time > LONGEST) {
+        layers.fault(&format!("{key}.{field}"), format!("{time:?} is more than {LONGEST:?}"));
+    }
+    time
+}
+
+fn check(layers: &mut Layers, key: &str, raw: health::Raw) -> Option<HealthCheck> {
+    let faults = match raw.resolve() {
+        Ok(check) => return Some(check),
+        Err(faults) => faults,
+    };
+    for fault in faults {
+        let (field, message) = fault.split_once(": ").unwrap_or(("", &fault));
+        layers.fault(format!("{key}.health.{field}").trim_end_matches('.'), message);
+    }
+    None
+}
+
+fn prefer(layers: &mut Layers, key: &str, raw: &RawPrefer) -> Prefer {
+    let at_least = match raw {
+        RawPrefer::Word(SameZone::SameZone) => AtLeast::Count(NEAR_ENOUGH),
+        RawPrefer::Table(RawPreferTable { at_least: RawAtLeast::Count(count), .. }) => AtLeast::Count(*count),
+        RawPrefer::Table(RawPreferTable { at_least: RawAtLeast::Part(part), .. }) => AtLeast::Part(*part),
+    };
+    if at_least == AtLeast::Count(0) {
+        layers.fault(&format!("{key}.prefer.at_least"), "must be at least 1");
+    }
+    Prefer { at_least }
+}
+
+fn tags(layers: &mut Layers, key: &str, raw: RawEach) -> ServiceTags {
+    match raw {
+        RawEach::Convention(Convention::HAProxy) => ServiceTags::haproxy(),
+        RawEach::Tag(RawEachTag { tag, port, instance_port }) => {
+            if port.is_none() && instance_port.is_some() {
+                let message = "is for instances whose port is not the service's: set `port`, too";
+                layers.fault(&format!("{key}.each.instance_port"), message);
+            }
+            ServiceTags { name: tag, port, instance_port }
+        }
     }
 }
 
@@ -148,20 +343,28 @@ fn port(layers: &mut Layers, key: &str, raw: Option<RawRule>) -> PortRule {
     }
 }
 
-fn weight(layers: &mut Layers, key: &str, raw: Option<RawRule>) -> WeightRule {
-    let number = match &raw {
-        None => None,
-        Some(RawRule::Fixed(weight)) => Some(*weight),
-        Some(RawRule::Tag(rule)) => rule.default,
+fn weight(layers: &mut Layers, key: &str, raw: Option<RawWeight>) -> WeightRule {
+    let rule = match raw {
+        None => WeightRule::Instance,
+        Some(RawWeight::Rule(RawRule::Fixed(weight))) => WeightRule::Fixed(weight),
+        Some(RawWeight::Rule(RawRule::Tag(RawTagRule { tag, default }))) => {
+            WeightRule::Tag { key: tag, default: default.unwrap_or(1) }
+        }
+        Some(RawWeight::Kind(RawKindRule::Size { default })) => WeightRule::Size { default: default.unwrap_or(1) },
+        Some(RawWeight::Kind(RawKindRule::Type { weights, default })) => {
+            WeightRule::Type { weights, default: default.unwrap_or(1) }
+        }
     };
-    if let Some(weight) = number.filter(|weight| *weight > MAX_WEIGHT) {
+    let numbers: Vec<u16> = match &rule {
+        WeightRule::Instance => Vec::new(),
+        WeightRule::Fixed(weight) => vec![*weight],
+        WeightRule::Tag { default, .. } | WeightRule::Size { default } => vec![*default],
+        WeightRule::Type { weights, default } => weights.values().copied().chain([*default]).collect(),
+    };
+    for weight in numbers.into_iter().filter(|weight| *weight > MAX_WEIGHT) {
         layers.fault(&format!("{key}.weight"), format!("{weight} is not a weight: use 0 to {MAX_WEIGHT}"));
     }
-    match raw {
-        None => WeightRule::Instance,
-        Some(RawRule::Fixed(weight)) => WeightRule::Fixed(weight),
-        Some(RawRule::Tag(RawTagRule { tag, default })) => WeightRule::Tag { key: tag, default: default.unwrap_or(1) },
-    }
+    rule
 }
 
 fn guard(layers: &mut Layers, key: &str, raw: RawGuard) -> Guard {

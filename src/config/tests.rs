@@ -85,7 +85,7 @@ fn later_layers_win_key_by_key() {
         .fragment("30-c.txt", "not read");
     let config = etc.load().expect("good");
     assert_eq!(config.services[0].port, crate::model::PortRule::Fixed(82));
-    assert_eq!(config.services[0].provider.as_str(), "prod", "what a fragment leaves out stays");
+    assert_eq!(config.services[0].providers[0].as_str(), "prod", "what a fragment leaves out stays");
     assert_eq!(config.api.mode, 0o600);
 }
 
@@ -125,7 +125,7 @@ fn all_faults_come_at_once_each_with_its_file_and_key() {
     let faults = etc.faults();
     for expected in [
         "elasticd.toml: state_dir: \"relative\" is not an absolute path",
-        "elasticd.toml: stat_dir: unknown key; the keys here are state_dir, api",
+        "elasticd.toml: stat_dir: unknown key; the keys here are state_dir, zone, api",
         "elasticd.toml: api.mode: \"9999\" is not a mode",
         "elasticd.toml: api.max_connections: must be at least 1",
         "elasticd.toml: providers.prod.type: \"ec3\" is none of fixed, file",

@@ -1,5 +1,6 @@
 //! One frontend as the configuration describes it, resolved: nothing is optional that the worker needs.
 
+use std::borrow::Cow;
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub struct Config {
     pub type_name: String,
     /// The services it is told of, in the order in which templates see them.
     pub services: Vec<Name>,
+    /// Whether it is told of those as well that tags create.
+    pub is_told_all: bool,
     /// What is written; never empty.
     pub outputs: Vec<Output>,
     /// The syntax in which values are escaped.
@@ -90,13 +93,23 @@ impl Config {
         self.outputs.iter().map(compile).collect()
     }
 
+    /// The services it is told of at a snapshot, in their order.
+    fn told(&self, snapshot: &Snapshot) -> Cow<'_, [Name]> {
+        let created = snapshot.services.keys().filter(|name| self.is_told_all && !self.services.contains(name));
+        let mut created = created.cloned().peekable();
+        if created.peek().is_none() {
+            return Cow::Borrowed(&self.services);
+        }
+        self.services.iter().cloned().chain(created).collect()
+    }
+
     /// What the outputs hold at a snapshot, in their order; `templates` are [theirs](Self::templates).
     ///
     /// # Errors
     ///
     /// A template names what is not there.
     pub fn render(&self, templates: &[Template], snapshot: &Snapshot) -> Result<Vec<String>, template::Error> {
-        let all = LazyCell::new(|| Context::new(snapshot, &self.services, &self.vars));
+        let all = LazyCell::new(|| Context::new(snapshot, &self.told(snapshot), &self.vars));
         let render = |(output, template): (&Output, &Template)| match &output.service {
             None => template.render(&all),
             Some(service) => template.render(&Context::new(snapshot, slice::from_ref(service), &self.vars)),

@@ -249,6 +249,7 @@ impl Raw {
             name,
             type_name: type_name.to_owned(),
             services,
+            is_told_all: self.services.is_none(),
             outputs,
             escape,
             check,

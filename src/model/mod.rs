@@ -3,17 +3,23 @@
 //! Nothing here does input or output, knows a clock, or depends on any other room.
 
 mod backend;
+mod health;
 mod instance;
 mod name;
+mod pattern;
 pub mod selection;
 mod selector;
 mod service;
 mod snapshot;
 
 pub use backend::{Backend, BackendState};
+pub use health::{HealthCheck, Probe};
 pub use instance::{Availability, Instance, InstanceState};
 pub use name::{Name, NameError};
-pub use selection::{Exclusion, Reason, Selection, select};
+pub use pattern::{Created, Origin, Pattern, ServiceTags};
+pub use selection::{Exclusion, Member, Reason, Selection, judge, select};
 pub use selector::{Attribute, Condition, Selector};
-pub use service::{AddressKind, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Service, WeightRule};
+pub use service::{
+    AddressKind, AtLeast, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Prefer, Service, Sources, WeightRule,
+};
 pub use snapshot::{ServiceSet, Snapshot};

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    AddressKind, Attribute, Availability, Backend, BackendState, Instance, InstanceState, MAX_WEIGHT, PortRule,
+    AddressKind, Attribute, Availability, Backend, BackendState, Instance, InstanceState, MAX_WEIGHT, Name, PortRule,
     Service, WeightRule,
 };
 
@@ -17,9 +19,19 @@ const MAX_ID_LEN: usize = 128;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// The members, ordered by id.
-    pub backends: Vec<Backend>,
+    pub members: Vec<Member>,
     /// The others, ordered by id.
     pub exclusions: Vec<Exclusion>,
+}
+
+/// An instance that belongs to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// As frontends may be told of it.
+    #[serde(flatten)]
+    pub backend: Backend,
+    /// When the machine was last started, where the provider knows it.
+    pub launched: Option<Timestamp>,
 }
 
 /// An instance that did not become a backend.
@@ -70,6 +82,30 @@ pub enum Reason {
         /// What is known of the reason.
         why: String,
     },
+    /// The service wants its instances to be older.
+    #[error("it was launched less than {min_age:?} ago, the service's `min_age`")]
+    TooYoung {
+        /// The service's bound.
+        #[serde(skip)]
+        min_age: Duration,
+    },
+    /// The sidecar's own check fails.
+    #[error("it {why}")]
+    Unhealthy {
+        /// How.
+        why: String,
+    },
+    /// Enough backends of our own zone are there.
+    #[error("it is not in our own zone, which has enough backends")]
+    OtherZone,
+    /// Its provider is not needed, or its set is too old.
+    #[error("its provider {provider} {why}")]
+    Unused {
+        /// The provider.
+        provider: Name,
+        /// Why.
+        why: &'static str,
+    },
     /// Only running instances take traffic.
     #[error("it is {}", state.as_str())]
     NotRunning {
@@ -113,6 +149,10 @@ impl Reason {
             | Self::Missing { .. }
             | Self::Differs { .. }
             | Self::Out { .. }
+            | Self::TooYoung { .. }
+            | Self::Unhealthy { .. }
+            | Self::OtherZone
+            | Self::Unused { .. }
             | Self::NotRunning { .. } => false,
             Self::NoAddress { .. } | Self::NoPort | Self::BadPort { .. } | Self::BadWeight { .. } | Self::BadId => true,
         }
@@ -125,7 +165,7 @@ pub fn select(service: &Service, instances: &[Instance]) -> Selection {
     let mut selection = Selection::default();
     for (id, instance) in by_id {
         match judge(service, instance) {
-            Ok(backend) => selection.backends.push(backend),
+            Ok(member) => selection.members.push(member),
             Err(reason) => selection.exclusions.push(Exclusion { id: id.to_owned(), reason }),
         }
     }
@@ -138,7 +178,12 @@ pub fn valid_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= MAX_ID_LEN && id.bytes().all(safe)
 }
 
-fn judge(service: &Service, instance: &Instance) -> Result<Backend, Reason> {
+/// Judges one instance for the service.
+///
+/// # Errors
+///
+/// The rule that keeps it out.
+pub fn judge(service: &Service, instance: &Instance) -> Result<Member, Reason> {
     service.select.admits(instance)?;
     if instance.state != InstanceState::Running {
         return Err(Reason::NotRunning { state: instance.state });
@@ -151,7 +196,7 @@ fn judge(service: &Service, instance: &Instance) -> Result<Backend, Reason> {
         Availability::Leaving { .. } => BackendState::Draining,
         Availability::Out { why } => return Err(Reason::Out { why: why.clone() }),
     };
-    Ok(Backend {
+    let backend = Backend {
         id: instance.id.clone(),
         address: address(service.address, instance)?,
         port: port(&service.port, instance)?,
@@ -162,7 +207,8 @@ fn judge(service: &Service, instance: &Instance) -> Result<Backend, Reason> {
         },
         state,
         tags: instance.tags.clone(),
-    })
+    };
+    Ok(Member { backend, launched: instance.launched })
 }
 
 fn address(kind: AddressKind, instance: &Instance) -> Result<IpAddr, Reason> {
@@ -188,15 +234,37 @@ fn port(rule: &PortRule, instance: &Instance) -> Result<u16, Reason> {
 }
 
 fn weight(rule: &WeightRule, instance: &Instance) -> Result<u16, Reason> {
+    let own = || instance.weight.unwrap_or(1);
     let (weight, text) = match rule {
         WeightRule::Fixed(weight) => return Ok(*weight),
-        WeightRule::Instance => (Some(instance.weight.unwrap_or(1)), instance.weight.unwrap_or(1).to_string()),
+        WeightRule::Instance => (Some(own()), own().to_string()),
         WeightRule::Tag { key, default } => match instance.tags.get(key) {
             Some(value) => (parse_decimal(value), value.clone()),
             None => return Ok(*default),
         },
+        WeightRule::Type { weights, default } => {
+            return Ok(instance.instance_type.as_ref().and_then(|kind| weights.get(kind)).copied().unwrap_or(*default));
+        }
+        WeightRule::Size { default } => {
+            return Ok(instance.instance_type.as_deref().and_then(size).unwrap_or(*default));
+        }
     };
     weight.filter(|w| *w <= MAX_WEIGHT).ok_or(Reason::BadWeight { value: text })
+}
+
+/// AWS's normalization factor of a kind of machine such as `m7g.2xlarge`, at least 1 and at most [`MAX_WEIGHT`]
+/// (Amazon EC2 user guide, "How regional Reserved Instances are applied": nano 0.25, micro 0.5, small 1, medium 2,
+/// large 4, xlarge 8, and 8 for each xlarge beyond).
+fn size(kind: &str) -> Option<u16> {
+    let size = kind.rsplit_once('.')?.1;
+    let factor = match size {
+        "nano" | "micro" | "small" => 1,
+        "medium" => 2,
+        "large" => 4,
+        "xlarge" => 8,
+        _ => parse_decimal(size.strip_suffix("xlarge")?)?.checked_mul(8)?,
+    };
+    (factor > 0).then(|| factor.min(MAX_WEIGHT))
 }
 
 /// Digits only: `str::parse` would also take a sign, and a frontend might read what follows a digit in its own way
@@ -208,17 +276,14 @@ fn parse_decimal(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Guard, Selector};
+    use crate::model::Selector;
 
     fn service() -> Service {
         Service {
-            name: "web".parse().expect("a valid name"),
-            provider: "prod".parse().expect("a valid name"),
             select: Selector::of_tags([("Role", ["web"])]),
-            address: AddressKind::PrivateIpv4,
             port: PortRule::Tag { key: "Port".to_owned(), default: Some(8080) },
             weight: WeightRule::Tag { key: "Weight".to_owned(), default: 1 },
-            guard: Guard::default(),
+            ..Service::new("web".parse().expect("a valid name"), "prod".parse().expect("a valid name"))
         }
     }
 
@@ -231,7 +296,7 @@ mod tests {
 
     fn reason(service: &Service, instance: Instance) -> Reason {
         let mut selection = select(service, &[instance]);
-        assert_eq!(selection.backends, []);
+        assert_eq!(selection.members, []);
         selection.exclusions.remove(0).reason
     }
 
@@ -239,10 +304,10 @@ mod tests {
     fn orders_by_id_and_counts_an_instance_once() {
         let web = |id| instance(id, &[("Role", "web")]);
         let selection = select(&service(), &[web("i-2"), web("i-1"), web("i-2")]);
-        let ids: Vec<_> = selection.backends.iter().map(|b| b.id.as_str()).collect();
+        let ids: Vec<_> = selection.members.iter().map(|m| m.backend.id.as_str()).collect();
         assert_eq!(ids, ["i-1", "i-2"]);
-        assert_eq!(selection.backends[0].port, 8080);
-        assert_eq!(selection.backends[0].weight, 1);
+        assert_eq!(selection.members[0].backend.port, 8080);
+        assert_eq!(selection.members[0].backend.weight, 1);
     }
 
     #[test]
@@ -271,15 +336,15 @@ mod tests {
     fn who_is_leaving_drains() {
         let mut leaving = instance("i", &[("Role", "web"), ("Weight", "7")]);
         leaving.availability = Availability::Leaving { why: "is in Terminating:Wait".into() };
-        let backend = select(&service(), &[leaving]).backends.remove(0);
+        let backend = select(&service(), &[leaving]).members.remove(0).backend;
         assert_eq!((backend.state, backend.weight), (BackendState::Draining, 0));
     }
 
     #[test]
     fn a_port_is_digits_from_1_to_65535() {
         let port = |value: &str| select(&service(), &[instance("i", &[("Role", "web"), ("Port", value)])]);
-        assert_eq!(port("1").backends[0].port, 1);
-        assert_eq!(port("65535").backends[0].port, 65535);
+        assert_eq!(port("1").members[0].backend.port, 1);
+        assert_eq!(port("65535").members[0].backend.port, 65535);
         for bad in ["", "0", "65536", "+80", "-1", "9x00", " 80", "1; } server { listen 1;", "٣"] {
             let reason = port(bad).exclusions.remove(0).reason;
             assert_eq!(reason, Reason::BadPort { key: "Port".into(), value: bad.into() });
@@ -288,10 +353,36 @@ mod tests {
     }
 
     #[test]
+    fn a_weight_may_come_from_the_kind_of_machine() {
+        let weight = |rule: &WeightRule, kind: &str| {
+            let mut instance = instance("i", &[("Role", "web")]);
+            instance.instance_type = Some(kind.to_owned());
+            select(&Service { weight: rule.clone(), ..service() }, &[instance]).members[0].backend.weight
+        };
+        let kinds = WeightRule::Type { weights: [("m5.large".to_owned(), 3)].into(), default: 1 };
+        assert_eq!(["m5.large", "m5.xlarge"].map(|kind| weight(&kinds, kind)), [3, 1]);
+        let sizes = WeightRule::Size { default: 5 };
+        for (kind, expected) in [
+            ("t3.nano", 1),
+            ("t3.medium", 2),
+            ("m5.large", 4),
+            ("m5.xlarge", 8),
+            ("m7g.12xlarge", 96),
+            ("u-6tb1.112xlarge", 256),
+            ("m5.metal", 5),
+            ("m5.9999999xlarge", 5),
+            ("m5.0xlarge", 5),
+            ("odd", 5),
+        ] {
+            assert_eq!(weight(&sizes, kind), expected, "{kind}");
+        }
+    }
+
+    #[test]
     fn a_weight_is_digits_from_0_to_256() {
         let weight = |value: &str| select(&service(), &[instance("i", &[("Role", "web"), ("Weight", value)])]);
-        assert_eq!(weight("0").backends[0].weight, 0);
-        assert_eq!(weight("256").backends[0].weight, 256);
+        assert_eq!(weight("0").members[0].backend.weight, 0);
+        assert_eq!(weight("256").members[0].backend.weight, 256);
         for bad in ["257", "1.5", "heavy", ""] {
             assert_eq!(weight(bad).exclusions.remove(0).reason, Reason::BadWeight { value: bad.into() });
         }

@@ -1,11 +1,13 @@
 //! A named pool, and the policy by which it is filled.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Selector};
+use super::{HealthCheck, Name, Selector};
 
 /// The largest weight: HAProxy's, the smallest bound among the frontends
 /// (HAProxy configuration manual, section 5.2, `weight`).
@@ -16,8 +18,13 @@ pub const MAX_WEIGHT: u16 = 256;
 pub struct Service {
     /// The name frontends ask for.
     pub name: Name,
-    /// The provider whose instances are considered.
-    pub provider: Name,
+    /// The providers whose instances are considered, in the order in which they are preferred; at least one.
+    pub providers: Vec<Name>,
+    /// What several providers are to each other.
+    pub sources: Sources,
+    /// How long a provider's last set counts once the provider has fallen silent. `None`: for ever. It never takes
+    /// the last set there is.
+    pub expire: Option<Duration>,
     /// Which instances belong.
     pub select: Selector,
     /// Which of an instance's addresses is used.
@@ -28,6 +35,76 @@ pub struct Service {
     pub weight: WeightRule,
     /// What happens to an observation that looks wrong.
     pub guard: Guard,
+    /// How long after its launch an instance gets its first traffic.
+    pub min_age: Duration,
+    /// The time over which a backend that joins comes to its full weight. `None`: it has it at once.
+    pub slow_start: Option<Duration>,
+    /// How long a backend that leaves stays, with weight 0. Zero: not at all.
+    pub drain: Duration,
+    /// Whether backends of our own zone are preferred. `None`: zones do not matter.
+    pub prefer: Option<Prefer>,
+    /// How the sidecar itself finds out whether a backend works. `None`: it does not.
+    pub health: Option<HealthCheck>,
+}
+
+impl Service {
+    /// A service of one provider in which everything else is as it is unless configured: every instance belongs, and
+    /// the provider itself says ports and weights.
+    pub fn new(name: Name, provider: Name) -> Self {
+        Self {
+            name,
+            providers: vec![provider],
+            sources: Sources::default(),
+            expire: None,
+            select: Selector::default(),
+            address: AddressKind::default(),
+            port: PortRule::default(),
+            weight: WeightRule::default(),
+            guard: Guard::default(),
+            min_age: Duration::ZERO,
+            slow_start: None,
+            drain: Duration::ZERO,
+            prefer: None,
+            health: None,
+        }
+    }
+}
+
+/// What the providers of a service are to each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sources {
+    /// All their backends are served.
+    #[default]
+    Union,
+    /// Only those of the first one that has any.
+    Failover,
+}
+
+/// The preference for backends in our own zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefer {
+    /// With fewer than these in our own zone, those of the other zones join.
+    pub at_least: AtLeast,
+}
+
+/// A number of backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtLeast {
+    /// This many.
+    Count(usize),
+    /// This part of all.
+    Part(Percent),
+}
+
+impl AtLeast {
+    /// Whether `some` of `all` are enough.
+    pub fn is_met_by(self, some: usize, all: usize) -> bool {
+        match self {
+            Self::Count(count) => some >= count,
+            Self::Part(Percent(percent)) => some > 0 && some * 100 >= all * usize::from(percent),
+        }
+    }
 }
 
 /// Which of an instance's addresses a service uses.
@@ -84,6 +161,19 @@ pub enum WeightRule {
         /// The tag's key.
         key: String,
         /// Used where the tag is absent.
+        default: u16,
+    },
+    /// What the kind of machine is worth.
+    Type {
+        /// By the kind's name.
+        weights: BTreeMap<String, u16>,
+        /// Used for every other kind.
+        default: u16,
+    },
+    /// The size in the name of the kind of machine, by AWS's normalization factors: `large` is 4, `xlarge` 8,
+    /// `2xlarge` 16, and so on up to [`MAX_WEIGHT`].
+    Size {
+        /// Used for what has no such size.
         default: u16,
     },
 }

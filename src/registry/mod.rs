@@ -4,9 +4,12 @@
 //! revision. An observation that is an error changes nothing but the account of it.
 
 pub mod guard;
+mod pool;
 pub mod registration;
 mod report;
+mod shape;
 pub mod state;
+mod times;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,16 +19,29 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use report::{ProviderReport, Report, ServiceReport};
+pub use report::{Excluded, MAX_EXCLUSIONS, ProviderReport, Report, ServiceReport, SourceReport};
 
-use crate::model::{Backend, Exclusion, Instance, Name, Selection, Service, ServiceSet, Snapshot, select};
+use crate::health::{self, Verdicts};
+use crate::model::{Backend, Created, Instance, Name, Pattern, Service, ServiceSet, Snapshot};
 use crate::provider::Observation;
-use guard::Suspicion;
-use registration::{Registered, Registrations};
+use pool::{Kept, Pool, Served};
+use registration::Registered;
 use state::{Restored, State};
 
-/// How many faulty instances are named in one log line.
-const NAMED: usize = 5;
+use crate::sys::atomic_file;
+
+/// What the registry is configured with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The services.
+    pub services: Vec<Service>,
+    /// What creates more of them.
+    pub patterns: Vec<Pattern>,
+    /// The providers, with their types.
+    pub providers: BTreeMap<Name, &'static str>,
+    /// Our own zone, if it is configured.
+    pub zone: Option<String>,
+}
 
 /// What the registry is told beside observations.
 #[derive(Debug)]
@@ -33,12 +49,11 @@ pub enum Event {
     /// A poll ended.
     Observed(Observation),
     /// The configuration was reloaded.
-    Reconfigured {
-        /// The services from now on.
-        services: Vec<Service>,
-        /// The providers from now on, with their types.
-        providers: BTreeMap<Name, &'static str>,
-    },
+    Reconfigured(Settings),
+    /// Our own zone was found out.
+    Located(String),
+    /// The sidecar's own checks found something.
+    Checked(Verdicts),
     /// A person or a program asks for a change.
     Asked(Request, oneshot::Sender<Result<u64, Refusal>>),
 }
@@ -94,43 +109,50 @@ pub enum Refusal {
 /// The one writer of snapshots.
 #[derive(Debug)]
 pub struct Registry {
-    services: Vec<Service>,
-    suspicions: BTreeMap<Name, Suspicion>,
-    /// What the guard accepted of each service's provider.
-    accepted: BTreeMap<Name, Vec<Backend>>,
-    /// What it holds back.
-    held: BTreeMap<Name, Vec<Backend>>,
-    state: State,
+    settings: Settings,
+    pools: BTreeMap<Name, Pool>,
+    /// What patterns could not do, by pattern, so that it is logged once.
+    faults: BTreeMap<Name, Vec<String>>,
+    located: Option<String>,
+    /// `None`: nothing is kept.
+    state: Option<State>,
     known: Restored,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     report: watch::Sender<Arc<Report>>,
+    to_check: watch::Sender<Arc<Vec<health::Pool>>>,
 }
 
 impl Registry {
     /// Restores the last known good from `state_dir`, if there is one.
-    pub fn build(services: Vec<Service>, providers: BTreeMap<Name, &'static str>, state_dir: &Path) -> Self {
+    pub fn build(settings: Settings, state_dir: &Path) -> Self {
         let state = State::new(state_dir);
         let known = state.load().unwrap_or_else(|error| {
             tracing::error!(%error, "the last known good is not restored");
             None
         });
+        Self::with(settings, Some(state), known.unwrap_or_default())
+    }
+
+    /// A registry that writes nothing and goes on from what the one of `state_dir` knows: for a trial.
+    pub fn trial(settings: Settings, state_dir: &Path) -> Self {
+        let known = State::new(state_dir).read().ok().flatten();
+        Self::with(settings, None, known.unwrap_or_default())
+    }
+
+    fn with(settings: Settings, state: Option<State>, known: Restored) -> Self {
         let mut registry = Self {
-            services: Vec::new(),
-            suspicions: BTreeMap::new(),
-            accepted: BTreeMap::new(),
-            held: BTreeMap::new(),
+            settings: Settings::default(),
+            pools: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            located: None,
             state,
-            known: known.unwrap_or_default(),
+            known,
             snapshots: watch::Sender::new(None),
             report: watch::Sender::new(Arc::default()),
+            to_check: watch::Sender::new(Arc::default()),
         };
-        for (name, set) in &registry.known.snapshot.services {
-            let registered = registry.known.registered.get(name);
-            let is_observed = |backend: &&Backend| registered.is_none_or(|all| !all.contains_key(&backend.id));
-            registry.accepted.insert(name.clone(), set.backends.iter().filter(is_observed).cloned().collect());
-        }
         registration::renew(&mut registry.known.registered, SystemTime::now());
-        registry.reconfigure(services, providers);
+        registry.reconfigure(settings);
         registry
     }
 
@@ -144,65 +166,73 @@ impl Registry {
         self.report.subscribe()
     }
 
+    /// Whom the sidecar's own checks should ask.
+    pub fn to_check(&self) -> watch::Receiver<Arc<Vec<health::Pool>>> {
+        self.to_check.subscribe()
+    }
+
     /// Takes events until told to stop, or until nobody sends any more.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: CancellationToken) {
+        // What is due by itself: a registration, a weight, the end of a drain.
+        let mut due = Some(SystemTime::now());
         loop {
-            let next_expiry = tokio::task::block_in_place(|| self.expire());
-            let expired = async {
-                match next_expiry {
+            let time = async {
+                match due {
                     Some(at) => tokio::time::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            due = tokio::select! {
                 () = shutdown.cancelled() => break,
                 event = events.recv() => match event {
                     Some(event) => tokio::task::block_in_place(|| self.take(event)),
                     None => break,
                 },
-                () = expired => {}
+                () = time => tokio::task::block_in_place(|| self.settle(SystemTime::now())),
             }
         }
         // Unchanged polls write nothing, so that the ages on disk lag: they are brought up to date once, at the end.
-        if !self.known.snapshot.services.is_empty()
-            && let Err(error) = self.state.save(&self.known)
-        {
-            tracing::error!(%error, "the last known good is not kept");
+        if !self.known.snapshot.services.is_empty() {
+            if let Err(error) = self.save() {
+                tracing::error!(%error, "the last known good is not kept");
+            }
         }
     }
 
-    /// Takes one event.
-    pub fn take(&mut self, event: Event) {
+    /// Takes one event. Returns when [`settle`](Self::settle) is due, if nothing happens meanwhile.
+    pub fn take(&mut self, event: Event) -> Option<SystemTime> {
         match event {
             Event::Observed(observation) => self.observe(observation),
-            Event::Reconfigured { services, providers } => self.reconfigure(services, providers),
+            Event::Reconfigured(settings) => self.reconfigure(settings),
+            Event::Located(zone) => {
+                tracing::info!(zone, "our own zone is known");
+                self.located = Some(zone);
+            }
+            Event::Checked(verdicts) => {
+                if let Some(pool) = self.pools.get_mut(&verdicts.service) {
+                    pool.judge_health(verdicts);
+                }
+            }
             Event::Asked(request, answer) => {
+                let service = request.service().clone();
+                let complied = self.comply(request);
+                let due = self.settle(SystemTime::now());
+                let revision = self.known.snapshot.services.get(&service).map_or(0, |set| set.revision);
                 // Whoever asked may have gone.
-                let _ = answer.send(self.comply(request));
+                let _ = answer.send(complied.map(|()| revision));
+                return due;
             }
         }
+        self.settle(SystemTime::now())
     }
 
-    fn comply(&mut self, request: Request) -> Result<u64, Refusal> {
-        let service = match &request {
-            Request::Accept { service } | Request::Register { service, .. } | Request::Deregister { service, .. } => {
-                service.clone()
-            }
-        };
-        if !self.services.iter().any(|known| known.name == service) {
-            return Err(Refusal::NoService(service));
-        }
-        let mut report = Report::clone(&self.report.borrow());
+    fn comply(&mut self, request: Request) -> Result<(), Refusal> {
+        let service = request.service().clone();
+        let Some(pool) = self.pools.get_mut(&service) else { return Err(Refusal::NoService(service)) };
         match request {
             Request::Accept { .. } => {
-                let backends = self.held.remove(&service).ok_or_else(|| Refusal::NotHeld(service.clone()))?;
-                tracing::info!(%service, backends = backends.len(), "what was held back is accepted by request");
-                self.suspicions.remove(&service);
-                self.accepted.insert(service.clone(), backends);
-                if let Some(account) = report.services.get_mut(&service) {
-                    account.held = None;
-                    account.restored = false;
-                }
+                let backends = pool.accept_held().ok_or_else(|| Refusal::NotHeld(service.clone()))?;
+                tracing::info!(%service, backends, "what was held back is accepted by request");
             }
             Request::Register { backend, ttl, .. } => {
                 let registered = self.known.registered.entry(service.clone()).or_default();
@@ -218,51 +248,53 @@ impl Registry {
                 }
             }
         }
-        self.settle(&mut report);
-        self.report.send_replace(Arc::new(report));
-        Ok(self.known.snapshot.services.get(&service).map_or(0, |set| set.revision))
+        Ok(())
     }
 
-    /// Takes out the registrations whose time is over. Returns when the next one's will be.
-    fn expire(&mut self) -> Option<SystemTime> {
-        let count = |all: &Registrations| all.values().map(BTreeMap::len).sum::<usize>();
-        let before = count(&self.known.registered);
-        let next = registration::expire(&mut self.known.registered, SystemTime::now());
-        if count(&self.known.registered) != before {
-            let mut report = Report::clone(&self.report.borrow());
-            self.settle(&mut report);
-            self.report.send_replace(Arc::new(report));
-        }
-        next
-    }
-
-    /// Publishes the next revision, if what was accepted and what is registered come to another one.
-    fn settle(&mut self, report: &mut Report) {
-        let mut next = self.known.snapshot.clone();
-        next.revision += 1;
-        let mut changed = false;
-        for service in &self.services {
-            // Nothing is served of a service before its provider has answered.
-            let Some(accepted) = self.accepted.get(&service.name) else { continue };
-            let backends = registration::merge(accepted, self.known.registered.get(&service.name));
-            let current = next.services.get(&service.name);
-            if current.is_none_or(|set| *set.backends != *backends) {
-                changed = true;
-                log_change(&service.name, current.map_or(&[], |set| &set.backends), &backends, next.revision);
-                let set = ServiceSet { revision: next.revision, backends: backends.into_owned() };
-                next.services.insert(service.name.clone(), Arc::new(set));
+    /// Publishes the next revision, if what is to be served at `now` comes to another one. Returns when that may
+    /// change by itself.
+    pub fn settle(&mut self, now: SystemTime) -> Option<SystemTime> {
+        let mut due = registration::expire(&mut self.known.registered, now);
+        let mut changed = BTreeMap::new();
+        let zone = self.settings.zone.as_ref().or(self.located.as_ref());
+        for (name, pool) in &mut self.pools {
+            let registered = self.known.registered.get(name);
+            let Some(Served { backends, next }) = pool.serve(now, zone.map(String::as_str), registered) else {
+                continue;
+            };
+            due = [due, next].into_iter().flatten().min();
+            let current = self.known.snapshot.services.get(name);
+            if current.is_none_or(|set| set.backends != backends) {
+                changed.insert(name.clone(), backends);
             }
         }
-        if changed {
-            self.known.snapshot = next;
-            self.publish(report);
+        // A service that a pattern created goes when nobody asks for it any more.
+        let gone: Vec<_> =
+            self.known.snapshot.services.keys().filter(|name| !self.pools.contains_key(*name)).cloned().collect();
+        let mut report = Report::clone(&self.report.borrow());
+        if !changed.is_empty() || !gone.is_empty() {
+            // The snapshot that others hold is theirs: what is not changed is shared with it.
+            let snapshot = &mut self.known.snapshot;
+            snapshot.revision += 1;
+            for name in gone {
+                snapshot.services.remove(&name);
+            }
+            for (name, backends) in changed {
+                let current = snapshot.services.get(&name);
+                log_change(&name, current.map_or(&[], |set| &set.backends), &backends, snapshot.revision);
+                let set = ServiceSet { revision: snapshot.revision, backends };
+                snapshot.services.insert(name, Arc::new(set));
+            }
+            self.publish(&mut report);
         }
         self.describe(report);
+        self.ask_for_checks(now);
+        due
     }
 
     fn observe(&mut self, observation: Observation) {
         let Observation { provider, at, took, result } = observation;
-        if !self.report.borrow().providers.contains_key(&provider) {
+        if !self.settings.providers.contains_key(&provider) {
             // It was under way when the provider was taken out of the configuration.
             return;
         }
@@ -279,90 +311,96 @@ impl Registry {
                     tracing::warn!(%provider, error = message, "a poll failed; what is known stands");
                 }
                 account.error = Some(message);
+                for pool in self.pools.values_mut() {
+                    pool.fail(&provider);
+                }
             }
             Ok(instances) => {
                 if account.error.take().is_some() {
                     tracing::info!(%provider, "polls succeed again");
                 }
                 account.last_success = Some(at);
-                account.instances = instances.len();
-                self.accept(&provider, &instances, at, &mut report);
+                account.instances = instances.into();
+                let instances = Arc::clone(&account.instances);
+                self.create(&provider, &instances);
+                for pool in self.pools.values_mut().filter(|pool| pool.service().providers.contains(&provider)) {
+                    pool.observe(&provider, &instances, at);
+                }
+                self.pools.retain(|_, pool| !pool.is_spent());
             }
         }
         self.report.send_replace(Arc::new(report));
     }
 
-    /// Judges a complete set for every service of its provider, and publishes what changed.
-    fn accept(&mut self, provider: &Name, instances: &[Instance], at: SystemTime, report: &mut Report) {
-        for service in self.services.iter().filter(|service| service.provider == *provider) {
-            let Selection { backends, exclusions } = select(service, instances);
-            let current = self.accepted.get(&service.name).map(Vec::len);
-            let suspicion = self.suspicions.entry(service.name.clone()).or_default();
-            let verdict = guard::judge(&service.guard, current, backends.len(), suspicion);
-            let account = report.services.entry(service.name.clone()).or_insert_with(|| unknown(service));
-            log_faults(&service.name, &account.exclusions, &exclusions);
-            account.exclusions = exclusions;
-            match verdict {
-                Err(hold) => {
-                    if account.held.is_none() {
-                        tracing::warn!(service = %service.name, "held back: {hold}");
-                    }
-                    account.held = Some(hold);
-                    self.held.insert(service.name.clone(), backends);
-                }
-                Ok(()) => {
-                    if account.held.take().is_some() {
-                        tracing::info!(service = %service.name, "no longer held back");
-                    }
-                    self.held.remove(&service.name);
-                    account.observed = Some(at);
-                    account.restored = false;
-                    self.known.observed.insert(service.name.clone(), at);
-                    self.accepted.insert(service.name.clone(), backends);
+    /// Takes up the services that a provider's tags create, and drops those of which nothing is left.
+    fn create(&mut self, provider: &Name, instances: &[Instance]) {
+        for pattern in self.settings.patterns.iter().filter(|pattern| pattern.base.providers.contains(provider)) {
+            let Created { mut services, mut faults } = pattern.expand(instances);
+            for service in &self.settings.services {
+                if services.remove(&service.name).is_some() {
+                    faults.push(format!(
+                        "a service {} is configured: the one that tags create is left out",
+                        service.name
+                    ));
                 }
             }
+            if self.faults.get(&pattern.base.name) != Some(&faults) {
+                for fault in faults.iter().take(report::NAMED) {
+                    tracing::warn!(pattern = %pattern.base.name, "no service is created: {fault}");
+                }
+                self.faults.insert(pattern.base.name.clone(), faults);
+            }
+            for (name, (service, origin)) in services {
+                self.pools.entry(name).or_insert_with(|| Pool::created(service, origin));
+            }
         }
-        self.settle(report);
     }
 
     /// Takes up new services and forgets those that are gone.
-    fn reconfigure(&mut self, services: Vec<Service>, providers: BTreeMap<Name, &'static str>) {
+    fn reconfigure(&mut self, settings: Settings) {
         let mut report = Report::clone(&self.report.borrow());
-        report.providers.retain(|name, _| providers.contains_key(name));
-        for (name, type_name) in providers {
-            report.providers.entry(name).or_default().type_name = type_name;
+        report.providers.retain(|name, _| settings.providers.contains_key(name));
+        for (name, type_name) in &settings.providers {
+            report.providers.entry(name.clone()).or_default().type_name = type_name;
         }
-        let named = |name: &Name| services.iter().any(|service| service.name == *name);
-        report.services.retain(|name, _| named(name));
-        self.suspicions.retain(|name, _| named(name));
-        self.known.observed.retain(|name, _| named(name));
-        self.known.registered.retain(|name, _| named(name));
-        self.accepted.retain(|name, _| named(name));
-        self.held.retain(|name, _| named(name));
-        let before = self.known.snapshot.services.len();
-        self.known.snapshot.services.retain(|name, _| named(name));
-        for service in &services {
-            let account = report.services.entry(service.name.clone()).or_insert_with(|| {
-                let observed = self.known.observed.get(&service.name).copied();
-                let restored = self.known.snapshot.services.contains_key(&service.name);
-                ServiceReport { observed, restored, ..unknown(service) }
-            });
-            account.provider = service.provider.clone();
+        self.report.send_replace(Arc::new(report));
+        let mut pools = std::mem::take(&mut self.pools);
+        let mut kept = std::mem::take(&mut self.known.pools);
+        let origins = pools.values().map(Pool::kept).chain(kept.values()).filter_map(|kept| kept.origin.as_ref());
+        let created = origins.filter_map(|origin| {
+            let pattern = settings.patterns.iter().find(|pattern| pattern.base.name == origin.pattern)?;
+            Some((pattern.service(origin).ok()?, Some(origin.clone())))
+        });
+        let configured = settings.services.iter().map(|service| (service.clone(), None));
+        // Those configured come last, and so have the last word.
+        let services: BTreeMap<Name, _> =
+            created.collect::<Vec<_>>().into_iter().chain(configured).map(|of| (of.0.name.clone(), of)).collect();
+        for (name, (service, origin)) in services {
+            let pool = match pools.remove(&name) {
+                Some(mut pool) => {
+                    pool.reconfigure(service, origin);
+                    pool
+                }
+                None => {
+                    let is_served = self.known.snapshot.services.contains_key(&name);
+                    let kept = Kept { origin, ..kept.remove(&name).unwrap_or_default() };
+                    Pool::new(service, kept, is_served)
+                }
+            };
+            self.pools.insert(name, pool);
         }
-        self.services = services;
-        if self.known.snapshot.services.len() != before {
-            self.known.snapshot.revision += 1;
-            self.publish(&mut report);
-        } else if before > 0 && self.snapshots.borrow().is_none() {
+        self.known.registered.retain(|name, _| self.pools.contains_key(name));
+        self.settings = settings;
+        self.settle(SystemTime::now());
+        // What was restored is served from the start.
+        if !self.known.snapshot.services.is_empty() && self.snapshots.borrow().is_none() {
             self.snapshots.send_replace(Some(Arc::new(self.known.snapshot.clone())));
         }
-        self.describe(&mut report);
-        self.report.send_replace(Arc::new(report));
     }
 
     /// Saved first: a revision that anybody has seen is never used again for other backends.
     fn publish(&mut self, report: &mut Report) {
-        match self.state.save(&self.known) {
+        match self.save() {
             Ok(()) => {
                 if report.state_error.take().is_some() {
                     tracing::info!("the last known good is kept again");
@@ -379,25 +417,45 @@ impl Registry {
         self.snapshots.send_replace(Some(Arc::new(self.known.snapshot.clone())));
     }
 
-    fn describe(&self, report: &mut Report) {
-        for (name, account) in &mut report.services {
-            if let Some(set) = self.known.snapshot.services.get(name) {
-                account.backends = Some(set.backends.len());
-                account.revision = set.revision;
+    fn save(&self) -> Result<(), atomic_file::Error> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let pools = self.pools.iter().map(|(name, pool)| (name, pool.kept())).collect();
+        state.save(&self.known.snapshot, &self.known.registered, &pools)
+    }
+
+    fn describe(&self, mut report: Report) {
+        report.zone = self.settings.zone.clone().or_else(|| self.located.clone());
+        report.services = self
+            .pools
+            .iter()
+            .map(|(name, pool)| {
+                let served = self.known.snapshot.services.get(name);
+                let served = served.map(|set| (set.revision, set.backends.len()));
+                (name.clone(), Arc::new(pool.report(served)))
+            })
+            .collect();
+        self.report.send_replace(Arc::new(report));
+    }
+
+    fn ask_for_checks(&self, now: SystemTime) {
+        let pools: Vec<_> =
+            self.pools.iter().filter_map(|(name, pool)| pool.to_check(now, self.known.registered.get(name))).collect();
+        self.to_check.send_if_modified(|current| {
+            let changed = **current != pools;
+            if changed {
+                *current = Arc::new(pools);
             }
-        }
+            changed
+        });
     }
 }
 
-fn unknown(service: &Service) -> ServiceReport {
-    ServiceReport {
-        provider: service.provider.clone(),
-        backends: None,
-        revision: 0,
-        observed: None,
-        restored: false,
-        held: None,
-        exclusions: Vec::new(),
+impl Request {
+    /// The service that it is about.
+    pub const fn service(&self) -> &Name {
+        match self {
+            Self::Accept { service } | Self::Register { service, .. } | Self::Deregister { service, .. } => service,
+        }
     }
 }
 
@@ -408,16 +466,4 @@ fn log_change(service: &Name, old: &[Backend], new: &[Backend], revision: u64) {
         kept.fold((0, 0), |(kept, altered), (new, old)| (kept + 1, altered + usize::from(new != old)));
     let (added, removed) = (new.len() - kept, old.len() - kept);
     tracing::info!("{service}: +{added} -{removed} ~{altered}, {} backends, revision {revision}", new.len());
-}
-
-/// Only what somebody must mend, and only when it is new.
-fn log_faults(service: &Name, before: &[Exclusion], now: &[Exclusion]) {
-    let mut new = now.iter().filter(|exclusion| exclusion.reason.is_fault() && !before.contains(exclusion));
-    for exclusion in new.by_ref().take(NAMED) {
-        tracing::warn!("{service}: {:?} is left out: {}", exclusion.id, exclusion.reason);
-    }
-    let more = new.count();
-    if more > 0 {
-        tracing::warn!("{service}: {more} more instances are left out for such reasons; /v1/status names them");
-    }
 }

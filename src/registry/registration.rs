@@ -1,6 +1,5 @@
 //! Backends that were registered by hand or by program, rather than reported by a provider. Pure.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -35,16 +34,6 @@ impl Registered {
     }
 }
 
-/// A provider's backends and the registered ones, ordered by id. One that is registered stands for the provider's of
-/// the same id: somebody wanted it so, and for a bounded time.
-pub fn merge<'a>(observed: &'a [Backend], registered: Option<&BTreeMap<String, Registered>>) -> Cow<'a, [Backend]> {
-    let Some(registered) = registered.filter(|registered| !registered.is_empty()) else { return observed.into() };
-    let observed = observed.iter().map(|backend| (&backend.id, backend));
-    let registered = registered.iter().map(|(id, registered)| (id, &registered.backend));
-    let all: BTreeMap<_, _> = observed.chain(registered).collect();
-    all.into_values().cloned().collect()
-}
-
 /// Lets every registration hold anew from `now`: while nobody listened, nobody could renew one.
 pub fn renew(all: &mut Registrations, now: SystemTime) {
     for registered in all.values_mut().flat_map(BTreeMap::values_mut) {
@@ -72,19 +61,13 @@ mod tests {
     }
 
     #[test]
-    fn registered_backends_join_those_observed_and_stand_for_their_namesakes() {
+    fn a_registration_ends_with_its_time() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
-        let registered = |id: &str, port| {
-            (id.to_owned(), Registered::new(backend(id, port), Duration::from_secs(60), SystemTime::UNIX_EPOCH))
-        };
-        let registered = BTreeMap::from([registered("a", 9), registered("c", 9)]);
-        let observed = [backend("b", 1), backend("c", 1)];
-        let merged = merge(&observed, Some(&registered));
-        assert_eq!(*merged, [backend("a", 9), backend("b", 1), backend("c", 9)]);
-        assert_eq!(*merge(&[backend("b", 1)], None), [backend("b", 1)]);
-
-        let mut all = Registrations::from([("web".parse().expect("a name"), registered)]);
+        let registered = Registered::new(backend("a", 9), Duration::from_secs(60), SystemTime::UNIX_EPOCH);
+        let mut all = Registrations::from([("web".parse().expect("a name"), [("a".to_owned(), registered)].into())]);
         assert_eq!(expire(&mut all, SystemTime::UNIX_EPOCH), Some(at));
-        assert_eq!((expire(&mut all, at), all.len()), (None, 0));
+        renew(&mut all, SystemTime::UNIX_EPOCH + Duration::from_secs(10));
+        assert_eq!(expire(&mut all, at), Some(at + Duration::from_secs(10)));
+        assert_eq!((expire(&mut all, at + Duration::from_secs(10)), all.len()), (None, 0));
     }
 }

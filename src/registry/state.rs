@@ -3,40 +3,42 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::pool::Kept;
 use super::registration::Registrations;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file::{self, Ownership};
 
 /// The format's version; another one is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The state's file name in `state_dir`.
 const FILE: &str = "snapshot.json";
 
-/// A snapshot, and when each of its services was last observed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What was known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Restored {
     /// The last snapshot published.
+    #[serde(flatten)]
     pub snapshot: Snapshot,
-    /// By service; to the second.
-    pub observed: BTreeMap<Name, SystemTime>,
     /// By service and id; those that have expired meanwhile included.
+    #[serde(default)]
     pub registered: Registrations,
+    /// What is known of each service beside what is served.
+    #[serde(default)]
+    pub pools: BTreeMap<Name, Kept>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored {
+#[derive(Serialize)]
+struct Stored<'a> {
     version: u32,
     #[serde(flatten)]
-    snapshot: Snapshot,
-    /// Seconds since the epoch.
-    observed: BTreeMap<Name, u64>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    registered: Registrations,
+    snapshot: &'a Snapshot,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    registered: &'a Registrations,
+    pools: &'a BTreeMap<&'a Name, &'a Kept>,
 }
 
 /// Why there is nothing to restore though a file is there.
@@ -119,10 +121,7 @@ impl State {
         if version != VERSION {
             return Err(Error::OtherVersion { path: self.path.clone(), found: version });
         }
-        let stored: Stored = serde_json::from_slice(bytes).map_err(damaged)?;
-        let observed =
-            stored.observed.into_iter().map(|(name, at)| (name, UNIX_EPOCH + Duration::from_secs(at))).collect();
-        Ok(Restored { snapshot: stored.snapshot, observed, registered: stored.registered })
+        serde_json::from_slice(bytes).map_err(damaged)
     }
 
     fn set_aside(&self) {
@@ -138,14 +137,13 @@ impl State {
     /// # Errors
     ///
     /// It could not be written; the previous one is still there.
-    pub fn save(&self, restored: &Restored) -> Result<(), atomic_file::Error> {
-        let seconds = |at: &SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let stored = Stored {
-            version: VERSION,
-            snapshot: restored.snapshot.clone(),
-            registered: restored.registered.clone(),
-            observed: restored.observed.iter().map(|(name, at)| (name.clone(), seconds(at))).collect(),
-        };
+    pub fn save(
+        &self,
+        snapshot: &Snapshot,
+        registered: &Registrations,
+        pools: &BTreeMap<&Name, &Kept>,
+    ) -> Result<(), atomic_file::Error> {
+        let stored = Stored { version: VERSION, snapshot, registered, pools };
         let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
         atomic_file::write(&self.path, &bytes, Ownership { mode: 0o600, uid: None, gid: None })
     }
@@ -154,10 +152,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::{Duration, UNIX_EPOCH};
 
+    use super::super::pool::Source;
     use super::super::registration::Registered;
     use super::*;
-    use crate::model::{Backend, BackendState, ServiceSet};
+    use crate::model::{Backend, BackendState, Member, ServiceSet};
 
     fn restored() -> Restored {
         let backend = Backend {
@@ -175,12 +175,22 @@ mod tests {
             ttl: Duration::from_secs(30),
             expires: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
         };
+        let source = Source {
+            observed: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            members: vec![Member { backend: backend.clone(), launched: None }],
+        };
+        let kept = Kept { sources: [("prod".parse().expect("a name"), source)].into(), ..Kept::default() };
         let set = ServiceSet { revision: 3, backends: vec![backend] };
         Restored {
             snapshot: Snapshot { revision: 4, services: [(web.clone(), Arc::new(set))].into() },
-            observed: [(web.clone(), UNIX_EPOCH + Duration::from_secs(1_700_000_000))].into(),
+            pools: [(web.clone(), kept)].into(),
             registered: [(web, [("i-1".to_owned(), registered)].into())].into(),
         }
+    }
+
+    fn save(state: &State) {
+        let Restored { snapshot, registered, pools } = restored();
+        state.save(&snapshot, &registered, &pools.iter().collect()).expect("saved");
     }
 
     #[test]
@@ -188,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let state = State::new(dir.path());
         assert_eq!(state.load().expect("nothing is no fault"), None);
-        state.save(&restored()).expect("saved");
+        save(&state);
         assert_eq!(state.load().expect("whole"), Some(restored()));
     }
 
@@ -196,9 +206,9 @@ mod tests {
     fn what_cannot_be_used_is_set_aside_and_named() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = State::new(dir.path());
-        state.save(&restored()).expect("saved");
+        save(&state);
         let whole = std::fs::read_to_string(&state.path).expect("readable");
-        let newer = whole.replace("\"version\":1", "\"version\":2");
+        let newer = whole.replace("\"version\":2", "\"version\":3");
         for content in ["", "{}", "null", &whole[..whole.len() / 2], &newer] {
             std::fs::write(&state.path, content).expect("written");
             let error = state.load().expect_err("unusable").to_string();

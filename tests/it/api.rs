@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use elasticd::api::{Api, Config, Limits, Sources};
 use elasticd::cli::client;
-use elasticd::model::{Backend, BackendState, Name, ServiceSet, Snapshot};
-use elasticd::registry::{ProviderReport, Report, ServiceReport};
+use elasticd::model::{Backend, BackendState, Name, Selector, Service, ServiceSet, Snapshot};
+use elasticd::registry::{Excluded, ProviderReport, Report, ServiceReport, SourceReport};
 use elasticd::{cli, frontend};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,20 +72,38 @@ pub fn snapshot(revision: u64, web: &Arc<ServiceSet>) -> Option<Arc<Snapshot>> {
 }
 
 fn report() -> Report {
-    let web = ServiceReport {
+    let service = |text: &str| Service {
+        select: Selector::of_tags([("Role", [text])]),
+        ..Service::new(name(text), name("prod"))
+    };
+    let source = SourceReport {
         provider: name("prod"),
         backends: Some(2),
-        revision: 7,
         observed: Some(SystemTime::now() - Duration::from_secs(42)),
-        restored: false,
         held: None,
-        exclusions: vec![],
     };
-    let db = ServiceReport { backends: None, revision: 0, observed: None, ..web.clone() };
+    let web = ServiceReport {
+        service: Arc::new(service("web")),
+        sources: vec![source.clone()],
+        backends: Some(2),
+        revision: 7,
+        restored: false,
+        excluded: Excluded::default(),
+        out: Arc::default(),
+        panicking: false,
+    };
+    let db = ServiceReport {
+        service: Arc::new(service("db")),
+        sources: vec![SourceReport { backends: None, observed: None, ..source }],
+        backends: None,
+        revision: 0,
+        ..web.clone()
+    };
     let prod = ProviderReport { type_name: "ec2", error: Some("expired credential".into()), ..Default::default() };
     Report {
         providers: [(name("prod"), prod)].into(),
-        services: [(name("web"), web), (name("db"), db)].into(),
+        services: [(name("web"), Arc::new(web)), (name("db"), Arc::new(db))].into(),
+        zone: None,
         state_error: None,
     }
 }

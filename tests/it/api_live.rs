@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elasticd::api::Limits;
-use elasticd::model::{Exclusion, Reason};
+use elasticd::model::{Exclusion, Instance, Reason};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -223,16 +223,25 @@ async fn explain_says_in_or_out_and_why() {
     let api = running();
     api.registry.send_modify(|report| {
         let report = Arc::make_mut(report);
-        let out = Exclusion { id: "i-9".into(), reason: Reason::TagDiffers { key: "Role".into(), value: "db".into() } };
-        report.services.get_mut("web").expect("web").exclusions.push(out);
+        let mut listed = Instance::new("i-9");
+        listed.tags.insert("Role".into(), "cache".into());
+        report.providers.get_mut("prod").expect("prod").instances = [listed].into();
+        let web = Arc::make_mut(report.services.get_mut("web").expect("web"));
+        web.out = [Exclusion { id: "i-8".into(), reason: Reason::OtherZone }].into();
     });
     let backend = api.get("/v1/explain/i-0").await.json();
     assert_eq!(backend["services"][0]["in"], true);
     assert_eq!(backend["services"][0]["backend"]["address"], "10.0.0.1");
     let out = api.get("/v1/explain/i-9").await.json();
-    let expected = serde_json::json!({"instance": "i-9", "services": [{"service": "web", "in": false,
-        "message": "its tag \"Role\" is \"db\"", "reason": "tag_differs", "key": "Role", "value": "db"}]});
+    let verdict = |service: &str| {
+        serde_json::json!({"service": service, "in": false, "message": "its tag \"Role\" is \"cache\"",
+            "reason": "tag_differs", "key": "Role", "value": "cache"})
+    };
+    let expected = serde_json::json!({"instance": "i-9", "services": [verdict("db"), verdict("web")]});
     assert_eq!(out, expected);
+    let out = api.get("/v1/explain/i-8").await.json();
+    assert_eq!(out["services"].as_array().map(Vec::len), Some(1));
+    assert_eq!(out["services"][0]["reason"], "other_zone");
     let unknown = api.get("/v1/explain/i-404").await;
     assert_eq!((unknown.status, &unknown.json()["title"]), (404, &"Unknown instance".into()));
 }

@@ -8,16 +8,24 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("model", &[]),
     ("provider", &["model", "sys"]),
-    ("registry", &["model", "provider", "sys"]),
+    ("health", &["model", "sys"]),
+    ("registry", &["health", "model", "provider", "sys"]),
     ("frontend", &["model", "sys"]),
     ("api", &["frontend", "model", "registry", "sys"]),
-    ("config", &["api", "frontend", "model", "provider", "sys"]),
+    ("config", &["api", "frontend", "model", "provider", "registry", "sys"]),
     ("readiness.rs", &["frontend", "model", "registry", "sys"]),
     ("supervisor.rs", &[]),
 ];
 
 /// What the pure rooms and files may not use, for they would wait or look around.
-const PURE: &[&str] = &["model", "registry/guard.rs", "frontend/plan.rs", "provider/ec2/filters.rs"];
+const PURE: &[&str] = &[
+    "model",
+    "registry/guard.rs",
+    "registry/pool.rs",
+    "registry/shape.rs",
+    "frontend/plan.rs",
+    "provider/ec2/filters.rs",
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

@@ -19,6 +19,7 @@ mod envoy_asks;
 mod haproxy;
 mod haproxy_syntax;
 mod harness;
+mod health;
 mod house;
 mod isolated;
 #[cfg(feature = "ec2")]
@@ -35,6 +36,7 @@ mod prometheus;
 mod provider_ec2;
 #[cfg(feature = "ec2")]
 mod provider_ec2_chain;
+mod services;
 mod socket_activation;
 mod traefik;
 mod varnish;

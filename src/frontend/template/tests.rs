@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{AddressKind, Guard, Name, PortRule, Selector, Service, ServiceSet, Snapshot, WeightRule};
+use crate::model::{AddressKind, Name, PortRule, Selector, Service, ServiceSet, Snapshot};
 
 fn service(name: &str, address: AddressKind) -> Service {
     Service {
-        name: name.parse().expect("a valid name"),
-        provider: "prod".parse().expect("a valid name"),
         select: Selector::of_tags([("Role", ["web"])]),
         address,
         port: PortRule::Tag { key: "Port".to_owned(), default: None },
-        weight: WeightRule::default(),
-        guard: Guard::default(),
+        ..Service::new(name.parse().expect("a valid name"), "prod".parse().expect("a valid name"))
     }
 }
 

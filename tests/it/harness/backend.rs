@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -26,6 +26,9 @@ pub struct Backend {
 struct Shared {
     stopped: AtomicBool,
     requests: AtomicUsize,
+    /// The status of `/healthz`; 0 stands for 200.
+    health: AtomicU16,
+    health_checks: AtomicUsize,
     connections: Mutex<Vec<TcpStream>>,
 }
 
@@ -63,6 +66,16 @@ impl Backend {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
+    /// How many health checks it has answered.
+    pub fn health_checks(&self) -> usize {
+        self.shared.health_checks.load(Ordering::Relaxed)
+    }
+
+    /// The status with which it answers `/healthz` from now on.
+    pub fn set_health(&self, status: u16) {
+        self.shared.health.store(status, Ordering::Relaxed);
+    }
+
     /// As an entry of a `file` provider, in the service `web`.
     pub fn entry(&self) -> String {
         format!("- {{ id: {}, address: \"{}\", tags: {{ Role: web }} }}\n", self.name, self.address)
@@ -86,12 +99,21 @@ impl Drop for Backend {
 fn serve(mut stream: TcpStream, shared: &Shared, answer: &str) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut lines = BufReader::new(reading).lines();
-    let mut last = false;
+    let (mut last, mut is_check) = (false, false);
     while let Some(Ok(line)) = lines.next() {
         last |= line.eq_ignore_ascii_case("connection: close");
+        is_check |= line.starts_with("GET /healthz ");
         if line.is_empty() {
-            shared.requests.fetch_add(1, Ordering::Relaxed);
-            if stream.write_all(answer.as_bytes()).is_err() || last {
+            let health = shared.health.load(Ordering::Relaxed);
+            let written = if std::mem::take(&mut is_check) {
+                shared.health_checks.fetch_add(1, Ordering::Relaxed);
+                let status = if health == 0 { 200 } else { health };
+                stream.write_all(format!("HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n\r\n").as_bytes())
+            } else {
+                shared.requests.fetch_add(1, Ordering::Relaxed);
+                stream.write_all(answer.as_bytes())
+            };
+            if written.is_err() || last {
                 let _ = stream.shutdown(Shutdown::Both);
                 return;
             }
