@@ -11,6 +11,7 @@ use hyper::header::HeaderValue;
 use serde::Serialize;
 
 use super::pick::Choice;
+use super::xds;
 use crate::model::{Backend, Name, ServiceSet, Snapshot};
 
 /// One representation of a resource.
@@ -50,21 +51,26 @@ pub(super) struct ServiceDocuments {
     json: OnceLock<Document>,
     text: OnceLock<Document>,
     choice: OnceLock<Choice>,
+    assignment: OnceLock<Document>,
 }
 
 impl ServiceDocuments {
     fn new(name: Name, set: Arc<ServiceSet>) -> Self {
-        Self { name, set, json: OnceLock::new(), text: OnceLock::new(), choice: OnceLock::new() }
-    }
-
-    /// Its backends, ordered by id.
-    pub(super) fn backends(&self) -> &[Backend] {
-        &self.set.backends
+        let (json, text, choice, assignment) = Default::default();
+        Self { name, set, json, text, choice, assignment }
     }
 
     /// What backends are picked from.
     pub(super) fn choice(&self) -> &Choice {
         self.choice.get_or_init(|| Choice::new(&self.set.backends))
+    }
+
+    /// What Envoy knows it by: its `ClusterLoadAssignment` in JSON.
+    pub(super) fn assignment(&self) -> &Document {
+        self.assignment.get_or_init(|| {
+            let assignment = xds::assignment(self.name.as_str(), &self.set.backends);
+            Document::new(self.set.revision, assignment.into_bytes())
+        })
     }
 
     /// The revision at which the service last changed.
@@ -285,6 +291,8 @@ pub(super) mod tests {
         let bytes = before.service("web").expect("web").json().expect("JSON").bytes.as_ptr();
         let after = documents.of(&snapshot(2, &[("db", &set(2, &[("i-2", "10.0.0.2", 80)])), ("web", &web)]));
         assert_eq!(after.service("web").expect("web").json().expect("JSON").bytes.as_ptr(), bytes);
+        let assignment = |all: &SnapshotDocuments| all.service("web").expect("web").assignment().bytes.as_ptr();
+        assert_eq!(assignment(&after), assignment(&before));
         assert!(!Arc::ptr_eq(after.service("db").expect("db"), before.service("db").expect("db")));
     }
 

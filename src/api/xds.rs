@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::documents::SnapshotDocuments;
+use super::documents::{ServiceDocuments, SnapshotDocuments};
 use super::error::{Problem, echo};
 use super::query::duration;
 use super::route::{Answers, Body, JSON, respond, respond_as};
@@ -81,11 +81,12 @@ impl Discovery {
         let deadline = tokio::time::Instant::now() + self.wait();
         loop {
             snapshots.mark_unchanged();
-            match newest(answers).map(|documents| self.endpoints(&documents)) {
-                Some((version, body)) if version != self.version_info => {
-                    return respond_as(StatusCode::OK, JSON, body);
+            if let Some(documents) = newest(answers) {
+                let services = self.asked(&documents);
+                let version = version(&services);
+                if version != self.version_info {
+                    return respond_as(StatusCode::OK, JSON, response(&version, &services));
                 }
-                _ => {}
             }
             tokio::select! {
                 biased;
@@ -103,26 +104,33 @@ impl Discovery {
         respond(StatusCode::NOT_MODIFIED, "")
     }
 
-    /// The version and the `DiscoveryResponse` of the services asked for; of all, if none is named.
-    fn endpoints(&self, documents: &SnapshotDocuments) -> (String, String) {
+    /// The services asked for; all, if none is named.
+    fn asked<'a>(&self, documents: &'a SnapshotDocuments) -> Vec<&'a ServiceDocuments> {
         let is_asked = |name: &str| self.resource_names.is_empty() || self.resource_names.iter().any(|n| n == name);
         let services = documents.services().iter().filter(|(name, _)| is_asked(name.as_str()));
-        let mut revision = 0;
-        let mut resources = Vec::new();
-        for (name, service) in services {
-            revision = revision.max(service.revision());
-            resources.push(assignment(name.as_str(), service.backends()));
-        }
-        let resources = Value::from(resources);
-        let mut hasher = DefaultHasher::new();
-        hasher.write(resources.to_string().as_bytes());
-        let version = format!("{revision}-{:016x}", hasher.finish());
-        let body = json!({"version_info": version, "type_url": ENDPOINTS, "resources": resources}).to_string();
-        (version, body)
+        services.map(|(_, service)| &**service).collect()
     }
 }
 
-fn assignment(name: &str, backends: &[Backend]) -> Value {
+/// The version of what some services have.
+fn version(services: &[&ServiceDocuments]) -> String {
+    let mut hasher = DefaultHasher::new();
+    for service in services {
+        hasher.write(service.assignment().etag.as_bytes());
+    }
+    let revision = services.iter().map(|service| service.revision()).max().unwrap_or_default();
+    format!("{revision}-{:016x}", hasher.finish())
+}
+
+/// The `DiscoveryResponse`, made of the services' own documents.
+fn response(version: &str, services: &[&ServiceDocuments]) -> Vec<u8> {
+    let resources: Vec<_> = services.iter().map(|service| &service.assignment().bytes[..]).collect();
+    let rest = format!("],\"type_url\":\"{ENDPOINTS}\",\"version_info\":\"{version}\"}}");
+    [&b"{\"resources\":["[..], &resources.join(&b","[..]), rest.as_bytes()].concat()
+}
+
+/// The `ClusterLoadAssignment` of a service, in JSON.
+pub(super) fn assignment(name: &str, backends: &[Backend]) -> String {
     let mut zones = BTreeMap::<Option<&str>, Vec<Value>>::new();
     for backend in backends.iter().filter(|backend| backend.weight > 0) {
         zones.entry(backend.zone.as_deref()).or_default().push(endpoint(backend));
@@ -131,7 +139,8 @@ fn assignment(name: &str, backends: &[Backend]) -> Value {
         let locality = zone.map_or_else(|| json!({}), |zone| json!({"zone": zone}));
         json!({"locality": locality, "lb_endpoints": endpoints})
     };
-    json!({"@type": ENDPOINTS, "cluster_name": name, "endpoints": zones.into_iter().map(locality).collect::<Vec<_>>()})
+    let endpoints: Vec<_> = zones.into_iter().map(locality).collect();
+    json!({"@type": ENDPOINTS, "cluster_name": name, "endpoints": endpoints}).to_string()
 }
 
 /// A weight is at least 1 for Envoy; those of 0 are left out, as Envoy sends traffic to draining endpoints where there are

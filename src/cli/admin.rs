@@ -7,6 +7,7 @@ use hyper::Method;
 
 use super::client;
 use crate::model::Name;
+use crate::sys::http;
 
 /// Serves what the guard holds back of a service.
 #[derive(Debug, Clone, clap::Args)]
@@ -74,11 +75,11 @@ impl Change<'_> {
                 let RegisterArgs { service, id, address, ttl, weight, zone } = args;
                 let (ip, port) = (address.ip(), address.port());
                 let body = serde_json::json!({"address": ip, "port": port, "ttl": ttl, "weight": weight, "zone": zone});
-                let path = format!("/v1/services/{service}/backends/{}", client::encode(id));
+                let path = format!("/v1/services/{service}/backends/{}", http::encode(id));
                 (Method::PUT, path, body.to_string())
             }
             Self::Deregister(DeregisterArgs { service, id }) => {
-                (Method::DELETE, format!("/v1/services/{service}/backends/{}", client::encode(id)), String::new())
+                (Method::DELETE, format!("/v1/services/{service}/backends/{}", http::encode(id)), String::new())
             }
         };
         #[derive(serde::Deserialize)]

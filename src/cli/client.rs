@@ -184,15 +184,6 @@ pub fn parse<T: serde::de::DeserializeOwned>(socket: &Path, path: &str, body: &[
     })
 }
 
-/// A text as a part of a path or a query, percent-encoded (RFC 3986).
-pub fn encode(text: &str) -> String {
-    let encoded = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(encoded).collect()
-}
-
 /// Writes to the standard output. A reader that has gone (`elasticd get web | head -1`) had what it wanted.
 ///
 /// # Errors

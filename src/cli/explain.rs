@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::client::{self, table};
+use crate::sys::http;
 
 /// Says in which services an instance is a backend, and which rule keeps it out of the others.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,7 +36,7 @@ struct Verdict {
 ///
 /// If it cannot be asked, knows no such instance, or the output cannot be written.
 pub async fn run(args: &Args, socket: &Path) -> Result<(), client::Error> {
-    let path = format!("/v1/explain/{}", client::encode(&args.instance));
+    let path = format!("/v1/explain/{}", http::encode(&args.instance));
     let body = client::get(socket, &path).await?;
     if args.json {
         return client::write_out(&[&body[..], b"\n"].concat());

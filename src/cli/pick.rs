@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::client;
 use crate::model::{Backend, Name};
+use crate::sys::http;
 
 /// Picks one backend of a service, by weight.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,7 +29,7 @@ pub struct Args {
 ///
 /// If it cannot be asked, knows no such service, the service has no backend, or the output cannot be written.
 pub async fn run(args: &Args, socket: &Path) -> Result<(), client::Error> {
-    let given = |(key, value): (&str, &Option<String>)| Some(format!("{key}={}", client::encode(value.as_deref()?)));
+    let given = |(key, value): (&str, &Option<String>)| Some(format!("{key}={}", http::encode(value.as_deref()?)));
     let query: Vec<_> = [("key", &args.key), ("zone", &args.zone)].into_iter().filter_map(given).collect();
     let path = format!("/v1/services/{}/pick?{}", args.service, query.join("&"));
     let body = client::get(socket, &path).await?;

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::config::{CANDIDATE, Config, Output, Proof, Reload};
-use super::journal::{Digest, Generation, Journal, Proven, Step, Swap, Written, on_disk};
+use super::journal::{Digest, Generation, Journal, Proven, Step, Swap, Written};
 use super::proof::{self, Asked, Found};
 use super::report::Timings;
 use super::runtime::{self, Evidence, Taken, Wanted};
-use crate::sys::process::{self, Find, Process, now_ticks};
+use super::swaps::{discard, restore, stage, unproven};
+use crate::sys::process::{self, Find, Process};
+use crate::sys::ticks::now_ticks;
 use crate::sys::{atomic_file, command};
 
 /// All outputs of a frontend, rendered from one snapshot.
@@ -69,6 +71,15 @@ impl Error {
     pub const fn is_fatal(&self) -> bool {
         matches!(self, Self::Unproven(proof::Error::Ended { .. }))
     }
+
+    /// Whether it means that the frontend does not run at present, rather than that it was asked in vain.
+    const fn is_not_running(&self) -> bool {
+        match self {
+            Self::Process(error) => error.is_not_running(),
+            Self::Runtime(error) => error.is_not_running(),
+            _ => false,
+        }
+    }
 }
 
 /// How a change ended.
@@ -102,32 +113,6 @@ pub struct Change<'a> {
     pub rendered: &'a Rendered,
     /// What was done for it so far.
     pub effort: &'a mut Effort,
-}
-
-/// Undoes what an earlier run left swapped in and unchecked, and removes what it left staged.
-///
-/// # Errors
-///
-/// The previous outputs could not be brought back.
-pub fn recover(config: &Config, journal: &mut Journal) -> Result<(), atomic_file::Error> {
-    if let Step::Swapping { swaps } = journal.step().clone() {
-        tracing::info!(frontend = %config.name, "an interrupted change is undone; it will be made again");
-        restore(&swaps)?;
-        journal.end(journal.proven().cloned());
-    }
-    let owed = unproven(journal);
-    for output in config.outputs.iter().filter(|output| owed.iter().all(|swap| swap.path != output.path)) {
-        atomic_file::discard(&output.path);
-    }
-    Ok(())
-}
-
-/// What is swapped in and checked, but was never proven: its previous versions are still there to go back to.
-fn unproven(journal: &Journal) -> Vec<Swap> {
-    match journal.step() {
-        Step::Reloading { swaps, .. } => swaps.clone(),
-        Step::Idle | Step::Swapping { .. } => Vec::new(),
-    }
 }
 
 impl Rendered {
@@ -173,7 +158,7 @@ impl Change<'_> {
         let absent = config.absence().await?;
         let owed = unproven(self.journal);
         let started = Instant::now();
-        let staged = tokio::task::block_in_place(|| stage(config, rendered))?;
+        let staged = tokio::task::block_in_place(|| stage(&config.outputs, &rendered.contents))?;
         self.effort.timings.stage = started.elapsed();
         // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a
         // failure must undo. Otherwise there is no one earlier version to go back to but what is in place.
@@ -211,8 +196,7 @@ impl Change<'_> {
             return Ok(Outcome::NotRunning(why));
         }
         match self.reload_and_prove().await {
-            Err(Error::Process(error)) if error.is_not_running() => Ok(Outcome::NotRunning(error.to_string())),
-            Err(Error::Runtime(error)) if error.is_not_running() => Ok(Outcome::NotRunning(error.to_string())),
+            Err(error) if error.is_not_running() => Ok(Outcome::NotRunning(error.to_string())),
             other => other.map(Outcome::Proven),
         }
     }
@@ -259,8 +243,7 @@ impl Change<'_> {
         match result {
             Ok(found) => Ok(self.conclude(&swaps, swapped_at, found)),
             // It went away just now; what comes next will read what is in place.
-            Err(Error::Process(error)) if error.is_not_running() => Err(error.into()),
-            Err(Error::Runtime(error)) if error.is_not_running() => Err(error.into()),
+            Err(error) if error.is_not_running() => Err(error),
             // It may yet take the new outputs, late: from here on nothing is known of it.
             Err(error) => {
                 let error = undo(self.journal, &swaps, error, None);
@@ -289,8 +272,10 @@ impl Change<'_> {
                 }
             }
         }
-        if let Some(runtime) = config.runtime.as_ref().filter(|_| matches!(config.proof, Proof::Runtime { .. })) {
-            self.record_mark(runtime.mark().await?);
+        if let Some(runtime) = config.runtime.as_ref().filter(|_| matches!(config.proof, Proof::Runtime { .. }))
+            && let Some(new) = runtime.mark().await?
+        {
+            self.amend(|_, mark, _| *mark = Some(new));
         }
         let mut before = None;
         match &config.reload {
@@ -352,36 +337,19 @@ impl Change<'_> {
         }
     }
 
-    fn begin_reloading(&mut self, before: Option<Generation>, asked: bool) {
-        if let Step::Reloading { swaps, digest, revision, swapped_at, mark, .. } = self.journal.step().clone() {
-            self.journal.begin(Step::Reloading { swaps, digest, revision, swapped_at, before, mark, asked });
-        }
+    /// Records whether the frontend was asked to reload, and its processes as they were before.
+    fn begin_reloading(&mut self, processes: Option<Generation>, sure: bool) {
+        self.amend(|before, _, asked| (*before, *asked) = (processes, sure));
     }
 
-    fn record_mark(&mut self, new: Option<Evidence>) {
-        if let (Some(_), Step::Reloading { swaps, digest, revision, swapped_at, before, asked, .. }) =
-            (&new, self.journal.step().clone())
-        {
-            self.journal.begin(Step::Reloading { swaps, digest, revision, swapped_at, before, mark: new, asked });
+    /// Amends the record of the reload that is under way.
+    fn amend(&mut self, amend: impl FnOnce(&mut Option<Generation>, &mut Option<Evidence>, &mut bool)) {
+        let mut step = self.journal.step().clone();
+        if let Step::Reloading { before, mark, asked, .. } = &mut step {
+            amend(before, mark, asked);
+            self.journal.begin(step);
         }
     }
-}
-
-/// Stages every output whose content differs.
-fn stage(config: &Config, rendered: &Rendered) -> Result<Vec<Swap>, Error> {
-    let mut swaps = Vec::new();
-    for (output, content) in config.outputs.iter().zip(&rendered.contents) {
-        let (new, previous) = (Digest::of(content.as_bytes()), on_disk(&output.path));
-        if previous.as_ref() == Some(&new) {
-            continue;
-        }
-        if let Err(error) = atomic_file::stage(&output.path, content.as_bytes(), output.ownership) {
-            discard(&swaps);
-            return Err(error.into());
-        }
-        swaps.push(Swap { path: output.path.clone(), new, previous });
-    }
-    Ok(swaps)
 }
 
 /// All that are staged, or none. `swaps` are those to be undone until they have passed the check.
@@ -407,28 +375,6 @@ fn undo(journal: &mut Journal, swaps: &[Swap], cause: Error, proven: Option<Prov
             cause
         }
         Err(source) => Error::Rollback { cause: Box::new(cause), source },
-    }
-}
-
-/// Goes by what is really there: any of the swaps may not have happened.
-fn restore(swaps: &[Swap]) -> Result<(), atomic_file::Error> {
-    for swap in swaps {
-        let kept = on_disk(&atomic_file::sibling(&swap.path));
-        let is_new = on_disk(&swap.path).as_ref() == Some(&swap.new);
-        if is_new && swap.previous.is_none() {
-            atomic_file::unswap(&swap.path, false)?;
-        } else if is_new && kept == swap.previous {
-            atomic_file::unswap(&swap.path, true)?;
-        } else {
-            atomic_file::discard(&swap.path);
-        }
-    }
-    Ok(())
-}
-
-fn discard<'a>(swaps: impl IntoIterator<Item = &'a Swap>) {
-    for swap in swaps {
-        atomic_file::discard(&swap.path);
     }
 }
 

@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 use super::config::Output;
 use super::runtime::Evidence;
 use crate::sys::atomic_file::{self, Ownership};
-use crate::sys::process::{Identity, boot_id};
+use crate::sys::process::Identity;
+use crate::sys::ticks::boot_id;
 
 /// The format's version; another one is not read.
 const VERSION: u32 = 1;

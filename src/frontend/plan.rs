@@ -46,16 +46,13 @@ pub fn plan(wanted: &Digest, on_disk: &Digest, proven: Option<&Proven>, step: &S
         // What it says itself outweighs any record.
         _ if running == (Running::Asked { agrees: true }) && is_on_record => Action::Nothing,
         _ if running == (Running::Asked { agrees: true }) => Action::Adopt,
-        Step::Reloading { digest, asked, .. } if digest == wanted && matches!(running, Running::Asked { .. }) => {
+        Step::Reloading { digest, before, swapped_at, asked, .. } if digest == wanted => match (running, before) {
             // It may be about to.
-            if *asked { Action::Prove } else { Action::Apply }
-        }
-        Step::Reloading { digest, before, swapped_at, .. } if digest == wanted => match (running, before) {
-            (Running::Asked { .. }, _) => Action::Apply,
+            (Running::Asked { .. }, _) if *asked => Action::Prove,
             (Running::No, _) => Action::AwaitFrontend,
             (Running::Yes(process), None) if process.start_ticks > *swapped_at => Action::Adopt,
             (Running::Yes(_), Some(_)) => Action::Prove,
-            (Running::Yes(_), None) | (Running::Unknown, _) => Action::Apply,
+            (Running::Yes(_), None) | (Running::Unknown | Running::Asked { .. }, _) => Action::Apply,
         },
         // Unchecked outputs are undone before anything is planned.
         Step::Swapping { .. } => Action::Apply,

@@ -121,11 +121,9 @@ impl Asked<'_> {
         let Self { config, wanted, before, last } = *self;
         let process = before.map(|generation| generation.frontend);
         match (&config.proof, config.find(), before) {
-            (Proof::Workers { .. }, Some(find), Some(before)) => new_generation(find, before, wanted.swapped_at, true)
-                .map(|process| (Some(process), None))
-                .ok_or(Error::NoNewGeneration { pid: before.frontend.pid, limit }),
-            (Proof::Generation { .. }, Some(find), Some(before)) => {
-                new_generation(find, before, wanted.swapped_at, false)
+            (proof @ (Proof::Workers { .. } | Proof::Generation { .. }), Some(find), Some(before)) => {
+                let old_leave = matches!(proof, Proof::Workers { .. });
+                new_generation(find, before, wanted.swapped_at, old_leave)
                     .map(|process| (Some(process), None))
                     .ok_or(Error::NoNewGeneration { pid: before.frontend.pid, limit })
             }

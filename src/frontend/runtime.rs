@@ -18,6 +18,8 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +81,7 @@ pub struct Wanted<'a> {
     pub outputs: Vec<(&'a Path, &'a str)>,
     /// The digest of all of them.
     pub digest: &'a Digest,
-    /// When they were swapped in, in ticks since boot (as [`crate::sys::process::now_ticks`] counts); 0 if before that.
+    /// When they were swapped in, in ticks since boot (as [`crate::sys::ticks::now_ticks`] counts); 0 if before that.
     pub swapped_at: u64,
 }
 
@@ -207,19 +209,46 @@ impl Runtime {
         })
     }
 
-    /// An HTTP request to the API: the body of an answer with status 200.
-    async fn get(&self, path: &str) -> Result<hyper::body::Bytes, Error> {
-        match http::ask(&self.endpoint, hyper::Method::GET, path, None, self.limit).await {
-            Ok((hyper::StatusCode::OK, body)) => Ok(body),
-            Ok((status, body)) => Err(self.unusable(format!("GET {path}: {status}: {}", excerpt(&body)))),
-            Err(error) => Err(self.http_error(&error)),
+    /// An HTTP request to the API, with a body of some type if there is one: the answer, whatever its status.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, String)>,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        let sent = http::send(&self.endpoint, method, path, body, self.limit).await;
+        sent.map_err(|error| {
+            if error.is_absent() { Error::Absent(self.endpoint.clone()) } else { self.unusable(error.to_string()) }
+        })
+    }
+
+    /// The body of an answer with status 200. `None`: there is nothing at that path.
+    async fn find(&self, path: &str) -> Result<Option<Bytes>, Error> {
+        match self.send(Method::GET, path, None).await? {
+            (StatusCode::OK, body) => Ok(Some(body)),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => Err(self.unusable(format!("GET {path}: {status}: {}", excerpt(&body)))),
         }
     }
 
-    /// The same of an answer in JSON.
+    /// The same where there must be something.
+    async fn get(&self, path: &str) -> Result<Bytes, Error> {
+        match self.send(Method::GET, path, None).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, body) => Err(self.unusable(format!("GET {path}: {status}: {}", excerpt(&body)))),
+        }
+    }
+
+    /// An answer in JSON.
     async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let body = self.get(path).await?;
-        serde_json::from_slice(&body).map_err(|error| self.unusable(format!("GET {path}: not understood: {error}")))
+        self.understood(path, &self.get(path).await?)
+    }
+
+    /// A body in JSON of what was asked at that path.
+    fn understood<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, Error> {
+        let wrong =
+            |error| self.unusable(format!("the answer to {path} is not understood: {error}: {}", excerpt(body)));
+        serde_json::from_slice(body).map_err(wrong)
     }
 
     /// What an output holds, as the frontend reads it: YAML if its name says so, JSON otherwise.
@@ -239,10 +268,6 @@ impl Runtime {
 
     fn unusable(&self, message: impl Into<String>) -> Error {
         Error::Unusable { endpoint: self.endpoint.clone(), message: message.into() }
-    }
-
-    fn http_error(&self, error: &http::Error) -> Error {
-        if error.is_absent() { Error::Absent(self.endpoint.clone()) } else { self.unusable(error.to_string()) }
     }
 }
 

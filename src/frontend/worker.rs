@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{self, Change, Effort, Outcome, Rendered};
+use super::apply::{Change, Effort, Outcome, Rendered};
 use super::config::{Config, Proof, Reload};
 use super::journal::{Digest, Journal, Proven, Step, all_on_disk};
 use super::plan::{self, Action};
 use super::report::{Phase, Report, Timings};
 use super::runtime::{Evidence, Standing};
+use super::swaps;
 use super::template::Template;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file;
@@ -117,7 +118,7 @@ impl Worker {
 
 impl Running {
     async fn reconcile_until(mut self, shutdown: CancellationToken) {
-        if let Err(error) = tokio::task::block_in_place(|| apply::recover(&self.config, &mut self.journal)) {
+        if let Err(error) = tokio::task::block_in_place(|| swaps::recover(&self.config, &mut self.journal)) {
             self.failed(&error.to_string());
         }
         loop {

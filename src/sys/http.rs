@@ -48,26 +48,11 @@ impl Error {
     }
 }
 
-/// Sends one request on a connection of its own, and returns status and body. `json` is the body, if there is one.
+/// Sends one request on a connection of its own, with a body of some type if there is one, and returns status and body.
 ///
 /// # Errors
 ///
 /// Nobody listens there, or no whole answer of at most [`MAX_ANSWER`] bytes came within `limit`.
-pub async fn ask(
-    endpoint: &Endpoint,
-    method: Method,
-    path: &str,
-    json: Option<String>,
-    limit: Duration,
-) -> Result<(StatusCode, Bytes), Error> {
-    send(endpoint, method, path, json.map(|json| ("application/json", json)), limit).await
-}
-
-/// The same with a body of another type: the type, and the body.
-///
-/// # Errors
-///
-/// As [`ask`].
 pub async fn send(
     endpoint: &Endpoint,
     method: Method,
@@ -88,6 +73,15 @@ pub async fn send(
         exchange(stream, request, MAX_ANSWER).await.map_err(failed)
     };
     tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(failed(format!("none within {limit:?}"))))
+}
+
+/// A text as one part of a path or a query, percent-encoded: what RFC 3986 calls unreserved stays.
+pub fn encode(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encoded).collect()
 }
 
 /// One request on a connection that is at hand. The error is a text, as it only ever becomes part of a message.

@@ -9,5 +9,6 @@ pub mod lock;
 pub mod process;
 pub mod reaper;
 pub mod systemd;
+pub mod ticks;
 pub mod unix_socket;
 pub mod watch;

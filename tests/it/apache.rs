@@ -9,24 +9,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::apache::Apache;
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load::{Load, Tally};
 use crate::harness::until;
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(apache: &Apache, more: &str, backends: &[Backend]) -> Elasticd {
-    let elasticd = Elasticd::new(&format!("{FILE}{}{more}", apache.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
-}
-
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
-}
-
-fn ids(backends: &[Backend]) -> Vec<&str> {
-    backends.iter().map(|backend| backend.name.as_str()).collect()
+    Elasticd::knowing(&format!("{FILE}{}{more}", apache.frontend()), backends)
 }
 
 fn frontend_of(elasticd: &Elasticd) -> serde_json::Value {
@@ -56,15 +46,9 @@ fn twenty_changes_under_load_fail_no_more_requests_than_restarts_by_hand() {
         let apache = Apache::with_mpm(mpm).start();
         let elasticd = elasticd(&apache, "", &backends[..1]).ready();
         apache.await_answers(&["a"]);
-        let load = Load::start(apache.port, 3);
-        for round in 0..20 {
-            // a and b, all, a and b, a alone, ...
-            let some = &backends[..[2, 3, 2, 1][round % 4]];
-            elasticd.write("backends.yaml", &entries(some));
+        let tally = elasticd.changes_under_load(apache.port, 20, &backends, |some| {
             elasticd.await_proven("apache", "web", &ids(some));
-        }
-        let tally = load.stop();
-        assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+        });
         let reloads = frontend_of(&elasticd)["reloads"].as_u64().expect("a number");
         assert!((20..=21).contains(&reloads), "{reloads} for 20 changes");
         assert_eq!(elasticd.hidden(&apache.conf_d()), Vec::<PathBuf>::new());
@@ -83,9 +67,7 @@ fn a_drained_backend_serves_nobody_and_a_service_without_any_answers_503() {
     let backends = three();
     let apache = Apache::new().start();
     let config = FILE.replace("guard = {", "guard = { on_empty = 'accept',");
-    let elasticd = Elasticd::new(&format!("{config}{}", apache.frontend()));
-    elasticd.write("backends.yaml", &entries(&backends));
-    let elasticd = elasticd.ready();
+    let elasticd = Elasticd::knowing(&format!("{config}{}", apache.frontend()), &backends).ready();
     apache.await_answers(&["a", "b", "c"]);
     let drained = |some: usize| -> String {
         let entry = |(index, backend): (usize, &Backend)| {
@@ -352,21 +334,11 @@ fn killed_at_any_moment_it_ends_proven_on_the_newest() {
     let backends = three();
     let apache = Apache::new().start();
     let mut elasticd = elasticd(&apache, "", &backends[..1]).ready();
-    for round in 0..15_u64 {
-        let some = &backends[..1 + usize::try_from(round).expect("small") % 3];
-        elasticd.write("backends.yaml", &entries(some));
-        // From before the change is seen to after it is proven, in odd steps.
-        std::thread::sleep(std::time::Duration::from_millis(round * 37 % 200));
-        elasticd.kill();
-        elasticd.restart();
-        elasticd.await_answer();
-        elasticd.await_status("known", |status| !status["revision"].is_null());
-        elasticd.await_proven("apache", "web", &ids(some));
+    elasticd.killed_amid_changes("apache", &backends, (15, 200), &apache.conf_d(), |some| {
         for backend in some {
             assert!(apache.balancers().contains(&backend.address.to_string()), "{}", apache.balancers());
         }
-        assert_eq!(elasticd.hidden(&apache.conf_d()), Vec::<PathBuf>::new(), "round {round}");
-    }
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The query socket, spoken to in raw HTTP.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +24,7 @@ pub const BOUND: Duration = Duration::from_secs(20);
 pub struct Running {
     _directory: TempDir,
     pub socket: PathBuf,
+    pub admin: PathBuf,
     metrics: Option<std::net::SocketAddr>,
     pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     pub registry: watch::Sender<Arc<Report>>,
@@ -110,7 +111,7 @@ fn report() -> Report {
 
 pub fn start(max_connections: usize, limits: Limits) -> Running {
     let directory = tempfile::tempdir().expect("a directory");
-    let socket = directory.path().join("elasticd.sock");
+    let (socket, admin) = (directory.path().join("elasticd.sock"), directory.path().join("admin.sock"));
     let (snapshot, snapshots) = watch::channel(snapshot(8, &set(7, &["10.0.0.1", "2001:db8::1"])));
     let (registry, reports) = watch::channel(Arc::new(report()));
     let (ready, readiness) = watch::channel(true);
@@ -125,13 +126,13 @@ pub fn start(max_connections: usize, limits: Limits) -> Running {
         orders: tokio::sync::mpsc::channel(1).0,
     };
     let metrics = Some(([127, 0, 0, 1], 0).into());
-    let config =
-        Config { socket: socket.clone(), mode: 0o600, gid: None, admin_socket: None, max_connections, metrics };
+    let admin_socket = Some(admin.clone());
+    let config = Config { socket: socket.clone(), mode: 0o600, gid: None, admin_socket, max_connections, metrics };
     let api = Api::bind(&config, sources).expect("an API").with_limits(limits);
     let metrics = api.metrics_address();
     let shutdown = CancellationToken::new();
     let served = tokio::spawn(api.serve(shutdown.clone()));
-    Running { _directory: directory, socket, metrics, snapshot, registry, ready, shutdown, served }
+    Running { _directory: directory, socket, admin, metrics, snapshot, registry, ready, shutdown, served }
 }
 
 pub fn running() -> Running {
@@ -152,6 +153,14 @@ impl Running {
     pub async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: elasticd\r\nConnection: close\r\n{headers}\r\n");
         answer(&self.raw(&request).await)
+    }
+
+    /// A request with a body.
+    pub async fn send(&self, socket: &Path, request: &str, body: &serde_json::Value) -> Answer {
+        let (mut stream, body) = (UnixStream::connect(socket).await.expect("a connection"), body.to_string());
+        let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.expect("written");
+        answer(&to_end(&mut stream).await)
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use elasticd::api::Limits;
 use elasticd::model::{Exclusion, Instance, Reason};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -12,13 +13,13 @@ use tokio::time::timeout;
 use crate::api::{BOUND, Running, name, running, set, snapshot, start};
 
 /// Reads until a text has come; what came before it is lost, what came after it is kept.
-struct Stream {
-    socket: UnixStream,
+pub struct Stream {
+    pub socket: UnixStream,
     read: String,
 }
 
 impl Stream {
-    async fn open(api: &Running, path: &str, headers: &str) -> Self {
+    pub async fn open(api: &Running, path: &str, headers: &str) -> Self {
         let mut socket = api.connect().await;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).await.expect("written");
@@ -44,7 +45,7 @@ impl Stream {
     }
 
     /// The next event: its name, id and data.
-    async fn event(&mut self) -> (String, String, serde_json::Value) {
+    pub async fn event(&mut self) -> (String, String, serde_json::Value) {
         loop {
             let text = self.up_to("\n\n").await.expect("an event");
             let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
@@ -216,6 +217,51 @@ async fn pick_names_one_backend_in_the_body_and_in_a_header() {
         (none.status, none.json()["detail"].as_str()),
         (503, Some("service web has no backend that takes traffic"))
     );
+}
+
+#[tokio::test]
+async fn discovery_answers_the_services_asked_for_unless_envoy_has_just_these() {
+    let api = running();
+    let asked = |services: &[&str], version: &serde_json::Value, wait: &str| {
+        let node = json!({"metadata": {"elasticd_wait": wait}});
+        json!({"resource_names": services, "version_info": version, "node": node})
+    };
+    let ask = async |body| api.send(&api.socket, "POST /v3/discovery:endpoints", &body).await;
+    let endpoint = |address: &str| {
+        let address = json!({"socket_address": {"address": address, "port_value": 8080}});
+        json!({"endpoint": {"address": address}, "load_balancing_weight": 1})
+    };
+    let kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+    let first = ask(asked(&["web"], &"".into(), "0s")).await.json();
+    let both = [endpoint("10.0.0.1"), endpoint("2001:db8::1")];
+    let zones = json!([{"locality": {"zone": "eu-west-1a"}, "lb_endpoints": both}]);
+    let resources = json!([{"@type": kind, "cluster_name": "web", "endpoints": zones}]);
+    let version = &first["version_info"];
+    assert_eq!(first, json!({"resources": resources, "type_url": kind, "version_info": version}));
+    assert_eq!(ask(asked(&[], &"".into(), "0s")).await.json(), first, "it is all there is");
+    // What it has is not sent again, and of what there is not, nothing.
+    assert_eq!(ask(asked(&["web"], version, "0s")).await.status, 304);
+    let none = ask(asked(&["nobody"], version, "0s")).await.json();
+    assert_eq!(none["resources"], json!([]));
+    assert_ne!(&none["version_info"], version);
+    // The snapshot alone moves on; then there is other content, at the same revision as after a lost state directory.
+    let changes = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        api.snapshot.send_replace(snapshot(9, &set(7, &["10.0.0.1", "2001:db8::1"])));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        api.snapshot.send_replace(snapshot(9, &set(7, &["10.0.0.9"])));
+    };
+    let (second, ()) = tokio::join!(ask(asked(&["web"], version, "60s")), changes);
+    let second = second.json();
+    assert_ne!(&second["version_info"], version);
+    assert_eq!(second["resources"][0]["endpoints"][0]["lb_endpoints"], json!([endpoint("10.0.0.9")]));
+    // Several at once are separate resources, in the order of their names.
+    let services = [(name("web"), set(7, &["10.0.0.1"])), (name("db"), set(9, &[]))].into();
+    api.snapshot.send_replace(Some(Arc::new(elasticd::model::Snapshot { revision: 9, services })));
+    let two = ask(asked(&["web", "db"], version, "0s")).await.json();
+    let names: Vec<_> = (0..2).map(|n| two["resources"][n]["cluster_name"].as_str()).collect();
+    assert_eq!(names, [Some("db"), Some("web")]);
+    assert_eq!((&two["resources"][0]["endpoints"], &two["resources"][2]), (&json!([]), &json!(null)));
 }
 
 #[tokio::test]

@@ -180,9 +180,7 @@ fn a_wrong_pid_file_signals_nobody() {
     let backends = [Backend::start("a"), Backend::start("b")];
     let nginx = Nginx::new().start();
     let mut bystander = Bystander::start();
-    let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let elasticd = elasticd.ready();
+    let elasticd = Elasticd::knowing(&format!("{FILE}{}", nginx.frontend()), &backends[..1]).ready();
     nginx.await_answers(&["a"]);
     let (workers, master) = (nginx.workers(), nginx.master());
     let pid_file = nginx.path("nginx.pid");

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::caddy::{Caddy, Form, in_own_network};
 use crate::harness::elasticd::Elasticd;
-use crate::harness::load::Load;
 use crate::harness::until;
 
 /// Where Caddy's admin API listens if nothing says otherwise.
@@ -16,17 +15,7 @@ const DEFAULT_ADMIN: u16 = 2019;
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(caddy: &Caddy, more: &str, backends: &[Backend]) -> Elasticd {
-    let elasticd = Elasticd::new(&format!("{FILE}{}{more}", caddy.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
-}
-
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
-}
-
-fn ids(backends: &[Backend]) -> Vec<&str> {
-    backends.iter().map(|backend| backend.name.as_str()).collect()
+    Elasticd::knowing(&format!("{FILE}{}{more}", caddy.frontend()), backends)
 }
 
 fn addresses(backends: &[Backend]) -> Vec<String> {
@@ -60,16 +49,10 @@ fn changes_under_load(form: Form, changes: usize) {
     let backends = three();
     let (caddy, elasticd) = started(form, "", &backends[..1]);
     let pid = caddy.pid();
-    let load = Load::start(caddy.port, 3);
-    for round in 0..changes {
-        // a alone, a and b, all, a and b, ...
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
+    let tally = elasticd.changes_under_load(caddy.port, changes, &backends, |some| {
         elasticd.await_proven("caddy", "web", &ids(some));
-    }
-    let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
-    assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+    });
+    tally.assert_none_failed();
     assert_eq!(elasticd.hidden(&caddy.path("out")), Vec::<PathBuf>::new());
     let status = elasticd.status();
     assert_eq!(status["frontends"]["caddy"]["reloads"], 0, "{status:#}");
@@ -244,19 +227,8 @@ fn several_services_and_handlers_that_have_upstreams_of_their_own() {
 fn killed_at_any_moment_it_ends_proven_on_the_newest(form: Form) {
     let backends = three();
     let (caddy, mut elasticd) = started(form, "", &backends[..1]);
-    for round in 0..12_u64 {
-        let some = &backends[..1 + usize::try_from(round).expect("small") % 3];
-        elasticd.write("backends.yaml", &entries(some));
-        // From before the change is seen to after it is proven, in odd steps.
-        std::thread::sleep(std::time::Duration::from_millis(round * 37 % 400));
-        elasticd.kill();
-        elasticd.restart();
-        elasticd.await_answer();
-        elasticd.await_status("known", |status| !status["revision"].is_null());
-        elasticd.await_proven("caddy", "web", &ids(some));
-        caddy.await_answers(&ids(some));
-        assert_eq!(elasticd.hidden(&caddy.path("out")), Vec::<PathBuf>::new(), "round {round}");
-    }
+    elasticd
+        .killed_amid_changes("caddy", &backends, (12, 400), &caddy.path("out"), |some| caddy.await_answers(&ids(some)));
     // What is proven already is not told again.
     let asked = |what: &str| caddy.log().matches(&format!("\"method\":\"{what}\"")).count();
     let before = (asked("PATCH"), caddy.log().matches("load complete").count());

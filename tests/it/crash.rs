@@ -45,9 +45,7 @@ fn proven_on_both(elasticd: &mut Elasticd, nginx: &Nginx) {
 fn rendered_and_not_yet_staged() {
     let backends = pair();
     let nginx = Nginx::new().start();
-    let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let mut elasticd = elasticd.ready();
+    let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", nginx.frontend()), &backends[..1]).ready();
     // Nothing can be staged where there is no directory.
     let away = nginx.path("away");
     fs::rename(nginx.conf_d(), &away).expect("moved");
@@ -66,9 +64,7 @@ fn staged_and_not_yet_swapped() {
     // A check that judges the staged file comes before anything is in place.
     let check = held("test -s {candidate}");
     let frontend = nginx.frontend().replace("check = [", "#") + &format!("check = {check}\n");
-    let elasticd = Elasticd::new(&format!("{FILE}{frontend}"));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let mut elasticd = elasticd.ready();
+    let mut elasticd = Elasticd::knowing(&format!("{FILE}{frontend}"), &backends[..1]).ready();
     let before = nginx.upstreams();
     killed_in_between(&mut elasticd, &backends);
     assert_eq!(nginx.upstreams(), before, "nothing is in place");
@@ -83,9 +79,7 @@ fn swapped_and_not_yet_checked() {
     let check =
         held(&format!("test -e DIR/refuse && exit 1; exec nginx -t -q -c {}", nginx.path("nginx.conf").display()));
     let frontend = nginx.frontend().replace("check = [", "#") + &format!("check = {check}\n");
-    let elasticd = Elasticd::new(&format!("{FILE}{frontend}"));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let mut elasticd = elasticd.ready();
+    let mut elasticd = Elasticd::knowing(&format!("{FILE}{frontend}"), &backends[..1]).ready();
     let before = nginx.upstreams();
     killed_in_between(&mut elasticd, &backends);
     assert_ne!(nginx.upstreams(), before, "in place, and nobody has judged it");
@@ -106,8 +100,8 @@ fn checked_and_not_yet_asked() {
     let nginx = Nginx::new().start();
     // The command stands for the signal: it is what elasticd has begun and not brought to an end.
     let reload = held(&format!("echo asked >> DIR/asked; kill -HUP $(cat {})", nginx.path("nginx.pid").display()));
-    let elasticd = Elasticd::new(&format!("{FILE}{}reload = {{ command = {reload} }}\n", nginx.frontend()));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let elasticd =
+        Elasticd::knowing(&format!("{FILE}{}reload = {{ command = {reload} }}\n", nginx.frontend()), &backends[..1]);
     let mut elasticd = elasticd.ready();
     assert_eq!(elasticd.read("asked").lines().count(), 1);
     killed_in_between(&mut elasticd, &backends);
@@ -120,9 +114,7 @@ fn checked_and_not_yet_asked() {
 fn asked_and_not_yet_proven() {
     let backends = pair();
     let nginx = Nginx::new().start();
-    let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let mut elasticd = elasticd.ready();
+    let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", nginx.frontend()), &backends[..1]).ready();
     nginx.await_answers(&["a"]);
     // A stopped master takes the signal later.
     let master = Pid::from_raw(nginx.master().cast_signed());
@@ -148,9 +140,7 @@ fn asked_and_not_yet_proven() {
 fn proven() {
     let backends = pair();
     let nginx = Nginx::new().start();
-    let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
-    elasticd.write("backends.yaml", &entries(&backends));
-    let mut elasticd = elasticd.ready();
+    let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", nginx.frontend()), &backends).ready();
     nginx.await_old_workers_gone();
     let workers = nginx.workers();
     elasticd.kill();

@@ -8,10 +8,10 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::envoy::Envoy;
-use crate::harness::load::{Load, ask};
+use crate::harness::load::ask;
 use crate::harness::nginx::inode;
 use crate::harness::pools::rendered;
 use crate::harness::until;
@@ -19,13 +19,7 @@ use crate::harness::until;
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(envoy: &Envoy, more: &str, backends: &[Backend]) -> Elasticd {
     let file = FILE.replace("max_drop = '100%'", "max_drop = '100%', on_empty = 'accept'");
-    let elasticd = Elasticd::new(&format!("{file}{}{more}", envoy.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
-}
-
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
+    Elasticd::knowing(&format!("{file}{}{more}", envoy.frontend()), backends)
 }
 
 fn error(status: &Value) -> String {
@@ -44,18 +38,12 @@ fn twenty_changes_under_load_fail_no_request() {
     let envoy = Envoy::new().start();
     let elasticd = elasticd(&envoy, "", &backends[..1]).ready();
     envoy.await_answers(&["a"]);
-    let load = Load::start(envoy.port, 3);
-    for round in 0..20 {
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("envoy", "web", &ids);
+    let tally = elasticd.changes_under_load(envoy.port, 20, &backends, |some| {
+        elasticd.await_proven("envoy", "web", &ids(some));
         // What is called proven is what Envoy has.
         assert_eq!(envoy.hosts("web").len(), some.len());
-    }
-    let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
-    assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+    });
+    tally.assert_none_failed();
     assert_eq!(elasticd.hidden(&envoy.path("eds")), Vec::<PathBuf>::new());
     assert_eq!(envoy.stat("cluster.web.update_rejected"), 0);
     let status = elasticd.status();
@@ -118,9 +106,7 @@ fn each_service_has_a_file_of_its_own() {
     envoy.configure(&[("web", "web", ""), ("other", "api", "")]);
     let api = "[services.api]\nprovider = 'local'\nselect = { Role = 'web' }\nguard = { max_drop = '100%' }\n";
     let config = format!("{FILE}{api}{}", envoy.frontend());
-    let elasticd = Elasticd::new(&config);
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let mut elasticd = elasticd.ready();
+    let mut elasticd = Elasticd::knowing(&config, &backends[..1]).ready();
     envoy.spawn();
     elasticd.await_proven("envoy", "web", &["a"]);
     elasticd.await_proven("envoy", "api", &["a"]);
@@ -241,20 +227,9 @@ fn killed_at_any_moment_it_ends_proven_on_the_newest() {
     let backends = three();
     let envoy = Envoy::new().start();
     let mut elasticd = elasticd(&envoy, "", &backends[..1]).ready();
-    for round in 0..12_u64 {
-        let some = &backends[..1 + usize::try_from(round).expect("small") % 3];
-        elasticd.write("backends.yaml", &entries(some));
-        // From before the change is seen to after it is proven, in odd steps.
-        std::thread::sleep(std::time::Duration::from_millis(round * 53 % 400));
-        elasticd.kill();
-        elasticd.restart();
-        elasticd.await_answer();
-        elasticd.await_status("known", |status| !status["revision"].is_null());
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("envoy", "web", &ids);
-        assert_eq!(envoy.hosts("web").len(), some.len());
-        assert_eq!(elasticd.hidden(&envoy.path("eds")), Vec::<PathBuf>::new(), "round {round}");
-    }
+    elasticd.killed_amid_changes("envoy", &backends, (12, 400), &envoy.path("eds"), |some| {
+        assert_eq!(envoy.hosts("web").len(), some.len())
+    });
 }
 
 /// By default Envoy keeps an endpoint that was removed for as long as it passes Envoy's own health checks.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::free_port;
 use crate::harness::load::{Load, await_answers};
@@ -52,19 +52,12 @@ impl Envoy {
 
 #[test]
 fn changes_reach_it_over_the_socket_and_it_keeps_what_it_has_while_elasticd_is_gone() {
-    let backends = ["a", "b", "c"].map(Backend::start);
-    let elasticd = Elasticd::new(FILE);
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let mut elasticd = elasticd.ready();
+    let backends = three();
+    let mut elasticd = Elasticd::knowing(FILE, &backends[..1]).ready();
     let envoy = Envoy::start(&elasticd);
     envoy.await_answers(&["a"]);
     let load = Load::start(envoy.port, 3);
-    for round in 0..20 {
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        envoy.await_answers(&ids);
-    }
+    elasticd.changes(20, &backends, |some| envoy.await_answers(&ids(some)));
     elasticd.kill();
     envoy.await_answers(&["a"]);
     elasticd.restart();
@@ -72,5 +65,5 @@ fn changes_reach_it_over_the_socket_and_it_keeps_what_it_has_while_elasticd_is_g
     elasticd.write("backends.yaml", &entries(&backends[1..]));
     envoy.await_answers(&["b", "c"]);
     let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {}", tally.total());
+    tally.assert_none_failed();
 }

@@ -7,26 +7,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::haproxy::Haproxy;
-use crate::harness::load::{Load, ask};
+use crate::harness::load::ask;
 use crate::harness::{PATIENCE, until, until_or};
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd<'a>(haproxy: &Haproxy, more: &str, backends: impl IntoIterator<Item = &'a Backend>) -> Elasticd {
-    let elasticd = Elasticd::new(&format!("{}{}{more}", accepting(), haproxy.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
+    Elasticd::knowing(&format!("{}{}{more}", accepting(), haproxy.frontend()), backends)
 }
 
 /// A service that may be empty.
 fn accepting() -> String {
     FILE.replace("max_drop = '100%'", "max_drop = '100%', on_empty = 'accept'")
-}
-
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
 }
 
 /// An entry of the backends' file with an address of another's.
@@ -54,17 +48,11 @@ fn twenty_changes_under_load_fail_no_request_and_need_no_reload() {
     elasticd.await_proven("haproxy", "web", &["a"]);
     haproxy.await_answers(&["a"]);
     let (worker, reloads) = (haproxy.worker(), count(&elasticd.status(), "reloads"));
-    let load = Load::start(haproxy.port, 3);
-    for round in 0..20 {
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("haproxy", "web", &ids);
-        assert_eq!(haproxy.servers("web").len(), ids.len(), "{:?}", haproxy.servers("web"));
-    }
-    let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
-    assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+    let tally = elasticd.changes_under_load(haproxy.port, 20, &backends, |some| {
+        elasticd.await_proven("haproxy", "web", &ids(some));
+        assert_eq!(haproxy.servers("web").len(), some.len(), "{:?}", haproxy.servers("web"));
+    });
+    tally.assert_none_failed();
     let status = elasticd.status();
     assert_eq!((haproxy.worker(), count(&status, "reloads")), (worker, reloads), "{status:#}");
     assert_eq!(elasticd.hidden(&haproxy.path("out")), Vec::<std::path::PathBuf>::new());
@@ -289,9 +277,7 @@ fn a_signal_reloads_it_as_well() {
     let frontend = haproxy.frontend();
     let at = haproxy.path("master.sock");
     let frontend = frontend.replace(&format!("{{ master = '{}' }}", at.display()), "{ signal = 'USR2' }");
-    let elasticd = Elasticd::new(&format!("{FILE}{frontend}"));
-    elasticd.write("backends.yaml", &entries(&backends[..2]));
-    let elasticd = elasticd.ready();
+    let elasticd = Elasticd::knowing(&format!("{FILE}{frontend}"), &backends[..2]).ready();
     let status = elasticd.await_proven("haproxy", "web", &["a", "b"]);
     assert_eq!(count(&status, "reloads"), 1, "{status:#}");
     // While it starts anew, the master answers nothing.
@@ -314,7 +300,7 @@ fn slots_take_backends_where_no_server_can_be_added() {
     haproxy.await_answers(&["a"]);
     for some in [&backends[..3], &backends[1..3], &backends[..1], &backends[..2]] {
         elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
+        let ids = ids(some);
         elasticd.await_proven("haproxy", "web", &ids);
         haproxy.await_answers(&ids);
     }
@@ -467,21 +453,10 @@ fn killed_at_any_moment_it_ends_proven_on_the_newest() {
     let mut elasticd = elasticd(&haproxy, "", &backends[..1]).ready();
     elasticd.await_proven("haproxy", "web", &["a"]);
     let worker = haproxy.worker();
-    for round in 0..15_u64 {
-        let some = &backends[..1 + usize::try_from(round).expect("small") % 3];
-        elasticd.write("backends.yaml", &entries(some));
-        // From before the change is seen to after it is proven, in odd steps.
-        std::thread::sleep(std::time::Duration::from_millis(round * 37 % 300));
-        elasticd.kill();
-        elasticd.restart();
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_answer();
-        elasticd.await_status("known", |status| !status["revision"].is_null());
-        elasticd.await_proven("haproxy", "web", &ids);
+    elasticd.killed_amid_changes("haproxy", &backends, (15, 300), &haproxy.path("out"), |some| {
         let right: Vec<_> = some.iter().map(|b| format!("{} {} 1", b.name, b.address)).collect();
-        assert_eq!(haproxy.servers("web"), right, "round {round}");
-        assert_eq!(elasticd.hidden(&haproxy.path("out")), Vec::<std::path::PathBuf>::new(), "round {round}");
-    }
+        assert_eq!(haproxy.servers("web"), right);
+    });
     assert_eq!(haproxy.worker(), worker, "no needless reload: {}", elasticd.log());
 }
 
@@ -516,9 +491,7 @@ fn a_map_is_changed_in_the_running_process() {
     );
     // HAProxy refuses to start without a map that its configuration names.
     fs::write(haproxy.path("out/backends.map"), "").expect("written");
-    let elasticd = Elasticd::new(&format!("{}{frontend}{outputs}", accepting()));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let elasticd = elasticd.ready();
+    let elasticd = Elasticd::knowing(&format!("{}{frontend}{outputs}", accepting()), &backends[..1]).ready();
     haproxy.spawn();
     elasticd.await_proven("haproxy", "web", &["a"]);
     let worker = haproxy.worker();
@@ -530,8 +503,7 @@ fn a_map_is_changed_in_the_running_process() {
     assert_eq!(map(), right(&backends[..1]));
     for some in [&backends[..], &backends[1..2], &[], &backends[..2]] {
         elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("haproxy", "web", &ids);
+        elasticd.await_proven("haproxy", "web", &ids(some));
         assert_eq!(map(), right(some));
     }
     assert_eq!((haproxy.worker(), count(&elasticd.status(), "reloads")), (worker, 0));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::{Nginx, inode};
 use crate::harness::until;
@@ -34,13 +34,7 @@ fn recording(nginx: &Nginx, outputs: &[&str]) -> String {
 }
 
 fn elasticd(nginx: &Nginx, more: &str, backends: &[Backend]) -> Elasticd {
-    let elasticd = Elasticd::new(&format!("{FILE}{}{more}", nginx.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
-}
-
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
+    Elasticd::knowing(&format!("{FILE}{}{more}", nginx.frontend()), backends)
 }
 
 fn await_failed(elasticd: &Elasticd) -> String {
@@ -238,8 +232,7 @@ fn a_check_that_is_missing_or_hangs_is_named() {
         let frontend = nginx.frontend();
         fs::write(nginx.conf_d().join("elasticd.conf"), "# none\n").expect("written");
         let more = format!("check = {check}\ncheck_timeout = '1s'\nisolate_check = true\n");
-        let elasticd = Elasticd::new(&format!("{FILE}{frontend}{more}"));
-        elasticd.write("backends.yaml", &entries(&backends));
+        let elasticd = Elasticd::knowing(&format!("{FILE}{frontend}{more}"), &backends);
         let watcher = Watcher::start(&nginx.conf_d().join("elasticd.conf"));
         let elasticd = elasticd.start();
         let error = await_failed(&elasticd);

@@ -5,6 +5,7 @@ mod apache;
 mod apache_syntax;
 mod api;
 mod api_live;
+mod api_slow;
 mod bad_input;
 mod caddy;
 mod caddy_syntax;

@@ -5,21 +5,14 @@ use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
-use crate::harness::load::Load;
 use crate::harness::nginx::{Nginx, inode};
 use crate::harness::until;
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(nginx: &Nginx, more: &str, backends: &[Backend]) -> Elasticd {
-    let elasticd = Elasticd::new(&format!("{FILE}{}{more}", nginx.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
-}
-
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
+    Elasticd::knowing(&format!("{FILE}{}{more}", nginx.frontend()), backends)
 }
 
 #[test]
@@ -28,17 +21,10 @@ fn twenty_changes_under_load_fail_no_request() {
     let nginx = Nginx::new().start();
     let elasticd = elasticd(&nginx, "", &backends[..1]).ready();
     nginx.await_answers(&["a"]);
-    let load = Load::start(nginx.port, 3);
-    for round in 0..20 {
-        // a alone, a and b, all, a and b, ...
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("nginx", "web", &ids);
-    }
-    let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
-    assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+    let tally = elasticd.changes_under_load(nginx.port, 20, &backends, |some| {
+        elasticd.await_proven("nginx", "web", &ids(some));
+    });
+    tally.assert_none_failed();
     assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<std::path::PathBuf>::new());
 }
 
@@ -67,9 +53,7 @@ fn a_storm_of_changes_is_a_few_reloads() {
     let backends = three();
     let nginx = Nginx::new().start();
     let frontend = nginx.frontend().replace("min_reload_gap = '50ms'", "min_reload_gap = '1s'");
-    let elasticd = Elasticd::new(&format!("{FILE}{frontend}"));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let elasticd = elasticd.ready();
+    let elasticd = Elasticd::knowing(&format!("{FILE}{frontend}"), &backends[..1]).ready();
     let started = std::time::Instant::now();
     for round in 0..60 {
         elasticd.write("backends.yaml", &entries(&backends[..1 + round % 3]));
@@ -168,26 +152,11 @@ fn killed_at_any_moment_it_ends_proven_on_the_newest() {
     let backends = three();
     let nginx = Nginx::new().start();
     let mut elasticd = elasticd(&nginx, "", &backends[..1]).ready();
-    let mut revision = 0;
-    for round in 0..25_u64 {
-        let some = &backends[..1 + usize::try_from(round).expect("small") % 3];
-        elasticd.write("backends.yaml", &entries(some));
-        // From before the change is seen to after it is proven, in odd steps.
-        std::thread::sleep(std::time::Duration::from_millis(round * 37 % 300));
-        elasticd.kill();
-        elasticd.restart();
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_answer();
-        elasticd.await_status("known", |status| !status["revision"].is_null());
-        let status = elasticd.await_proven("nginx", "web", &ids);
-        let now = status["revision"].as_u64().expect("a number");
-        assert!(now >= revision, "revision {now} after {revision}");
-        revision = now;
+    elasticd.killed_amid_changes("nginx", &backends, (25, 300), &nginx.conf_d(), |some| {
         for backend in some {
             assert!(nginx.upstreams().contains(&backend.address.to_string()), "{}", nginx.upstreams());
         }
-        assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<std::path::PathBuf>::new(), "round {round}");
-    }
+    });
 }
 
 #[test]

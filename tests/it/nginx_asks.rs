@@ -2,20 +2,14 @@
 
 use std::path::Path;
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load::Load;
 use crate::harness::nginx::Nginx;
 use crate::harness::until;
 
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
-}
-
 fn elasticd(backends: &[Backend]) -> Elasticd {
-    let elasticd = Elasticd::new(FILE);
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
+    Elasticd::knowing(FILE, backends)
 }
 
 /// nginx with `templates/nginx/elasticd.lua`, which asks this elasticd.
@@ -58,16 +52,8 @@ fn with_lua_twenty_changes_under_load_take_no_reload_and_fail_no_request() {
     nginx.await_answers(&["a"]);
     let workers = nginx.workers();
     until("one worker asks", || (asking(&elasticd) == 1).then_some(()));
-    let load = Load::start(nginx.port, 3);
-    for round in 0..20 {
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        nginx.await_answers(&ids);
-    }
-    let tally = load.stop();
+    let tally = elasticd.changes_under_load(nginx.port, 20, &backends, |some| nginx.await_answers(&ids(some)));
     assert_eq!(tally.failures, Vec::<String>::new(), "{}", nginx.errors());
-    assert_eq!(tally.answers.len(), 3, "{tally:?}");
     assert_eq!(nginx.workers(), workers, "no reload");
 }
 

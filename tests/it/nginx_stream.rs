@@ -5,9 +5,8 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
-use crate::harness::load::Load;
 use crate::harness::nginx::Nginx;
 use crate::harness::until;
 
@@ -36,29 +35,21 @@ fn nginx() -> Nginx {
 fn elasticd(nginx: &Nginx, backends: &[Backend]) -> Elasticd {
     let file = FILE.replace("guard = {", "guard = { on_empty = 'accept',");
     let frontend = nginx.frontend().replace("type = 'nginx'", "type = 'nginx-stream'");
-    let elasticd = Elasticd::new(&format!("{file}{frontend}"));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
+    Elasticd::knowing(&format!("{file}{frontend}"), backends)
 }
 
 #[test]
 fn connections_reach_the_backends_of_the_moment_and_none_fails() {
-    let backends = ["a", "b", "c"].map(Backend::start);
+    let backends = three();
     let nginx = nginx().start();
     let elasticd = elasticd(&nginx, &backends[..1]).ready();
     elasticd.await_proven("nginx", "web", &["a"]);
     nginx.await_old_workers_gone();
     nginx.await_answers(&["a"]);
-    let load = Load::start(nginx.port, 3);
-    for round in 0..20 {
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("nginx", "web", &ids);
-    }
-    let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {} connections", tally.total());
-    assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+    let tally = elasticd.changes_under_load(nginx.port, 20, &backends, |some| {
+        elasticd.await_proven("nginx", "web", &ids(some));
+    });
+    tally.assert_none_failed();
 }
 
 #[test]

@@ -77,9 +77,7 @@ impl Contained {
 fn a_frontend_in_another_container_is_found_by_its_program_signalled_and_proven() {
     let backends = ["a", "b"].map(Backend::start);
     let contained = Contained::start();
-    let elasticd = Elasticd::new(&format!("{FILE}{}", contained.frontend()));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let mut elasticd = elasticd.ready();
+    let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", contained.frontend()), &backends[..1]).ready();
     let status = elasticd.await_proven("nginx", "web", &["a"]);
     assert_eq!(status["frontends"]["nginx"]["pid"], contained.child.id());
     let answers = |ids: &[&str]| load::await_answers(contained.nginx.port, ids, || contained.nginx.errors());

@@ -58,11 +58,12 @@ fn glibc_reads_the_hosts() {
 #[test]
 fn a_program_is_told_of_new_hosts() {
     let backends = ["a", "b"].map(Backend::start);
-    let elasticd = Elasticd::new(&format!(
-        "{FILE}[frontends.hosts]\ntype = 'hosts'\noutput = 'DIR/hosts'\nreload = {{ command = ['sh', '-c', 'cp DIR/hosts DIR/told'] }}\n"
-    ));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let elasticd = elasticd.ready();
+    let elasticd = Elasticd::knowing(
+        &format!(
+            "{FILE}[frontends.hosts]\ntype = 'hosts'\noutput = 'DIR/hosts'\nreload = {{ command = ['sh', '-c', 'cp DIR/hosts DIR/told'] }}\n"
+        ),
+        &backends[..1],
+    ).ready();
     assert_eq!(elasticd.read("told"), elasticd.read("hosts"));
     elasticd.write("backends.yaml", &entries(&backends));
     elasticd.await_proven("hosts", "web", &["a", "b"]);
@@ -73,8 +74,8 @@ fn a_program_is_told_of_new_hosts() {
 #[test]
 fn python_reads_the_json_that_the_socket_answers() {
     let backends = ["a", "b"].map(Backend::start);
-    let elasticd = Elasticd::new(&format!("{FILE}[frontends.json]\ntype = 'json'\noutput = 'DIR/out.json'\n"));
-    elasticd.write("backends.yaml", &entries(&backends));
+    let elasticd =
+        Elasticd::knowing(&format!("{FILE}[frontends.json]\ntype = 'json'\noutput = 'DIR/out.json'\n"), &backends);
     let elasticd = elasticd.ready();
     elasticd.await_proven("json", "web", &["a", "b"]);
     let script = "python3 -c 'import json; print(json.dumps(json.load(open(\"out.json\"))))'";

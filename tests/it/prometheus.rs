@@ -9,7 +9,7 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::inode;
 use crate::harness::pools::rendered_output;
@@ -18,9 +18,7 @@ use crate::harness::until;
 
 fn elasticd(prometheus: &Prometheus, backends: &[Backend]) -> Elasticd {
     let file = FILE.replace("max_drop = '100%'", "max_drop = '100%', on_empty = 'accept'");
-    let elasticd = Elasticd::new(&format!("{file}{}", prometheus.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
+    Elasticd::knowing(&format!("{file}{}", prometheus.frontend()), backends)
 }
 
 /// The ids by which the operator's rules call the active targets, in order.
@@ -39,7 +37,7 @@ fn the_template_renders_what_it_always_has() {
 
 #[test]
 fn targets_come_and_go_and_are_scraped() {
-    let backends = ["a", "b", "c"].map(Backend::start);
+    let backends = three();
     let prometheus = Prometheus::new().start();
     let elasticd = elasticd(&prometheus, &backends[..2]).ready();
     elasticd.await_proven("prometheus", "web", &["a", "b"]);

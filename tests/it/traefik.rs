@@ -144,9 +144,7 @@ fn its_api_is_the_proof_where_it_is_configured() {
         api.port
     );
     let file = FILE.replace("max_drop = '100%'", "max_drop = '100%', on_empty = 'accept'");
-    let elasticd = Elasticd::new(&format!("{file}{frontend}"));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    let elasticd = elasticd.start();
+    let elasticd = Elasticd::knowing(&format!("{file}{frontend}"), &backends[..1]).start();
     let failed = |part: &'static str| {
         elasticd.await_status(part, |status| {
             status["frontends"]["traefik"]["error"].as_str().is_some_and(|error| error.contains(part))

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::backend::{Backend, FILE, entries};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load::{Load, ask};
 use crate::harness::until_or;
@@ -10,13 +10,7 @@ use crate::harness::varnish::{TCC, Varnish};
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(varnish: &Varnish, more: &str, backends: &[Backend]) -> Elasticd {
-    let elasticd = Elasticd::new(&format!("{FILE}{}{more}", varnish.frontend()));
-    elasticd.write("backends.yaml", &entries(backends));
-    elasticd
-}
-
-fn three() -> [Backend; 3] {
-    ["a", "b", "c"].map(Backend::start)
+    Elasticd::knowing(&format!("{FILE}{}{more}", varnish.frontend()), backends)
 }
 
 #[test]
@@ -26,17 +20,10 @@ fn twenty_changes_under_load_fail_no_request() {
     let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
     varnish.await_answers(&["a"]);
     let worker = varnish.worker();
-    let load = Load::start(varnish.port, 3);
-    for round in 0..20 {
-        // a alone, a and b, all, a and b, ...
-        let some = &backends[..[2, 3, 2, 1][round % 4]];
-        elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("varnish", "web", &ids);
-    }
-    let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
-    assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");
+    let tally = elasticd.changes_under_load(varnish.port, 20, &backends, |some| {
+        elasticd.await_proven("varnish", "web", &ids(some));
+    });
+    tally.assert_none_failed();
     let status = elasticd.status();
     assert_eq!((&status["frontends"]["varnish"]["reloads"], varnish.worker()), (&0.into(), worker), "{status:#}");
     assert_eq!(status["frontends"]["varnish"]["applies"], 21, "each change once: {status:#}");
@@ -150,27 +137,12 @@ fn killed_at_any_moment_it_ends_proven_on_the_newest() {
     let backends = three();
     let varnish = Varnish::new().start();
     let mut elasticd = elasticd(&varnish, "", &backends[..1]).ready();
-    let mut revision = 0;
-    for round in 0..15_u64 {
-        let some = &backends[..1 + usize::try_from(round).expect("small") % 3];
-        elasticd.write("backends.yaml", &entries(some));
-        // From before the change is seen to after it is proven, in odd steps.
-        std::thread::sleep(std::time::Duration::from_millis(round * 37 % 500));
-        elasticd.kill();
-        elasticd.restart();
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_answer();
-        elasticd.await_status("known", |status| !status["revision"].is_null());
-        let status = elasticd.await_proven("varnish", "web", &ids);
-        let now = status["revision"].as_u64().expect("a number");
-        assert!(now >= revision, "revision {now} after {revision}");
-        revision = now;
+    elasticd.killed_amid_changes("varnish", &backends, (15, 500), varnish.dir(), |some| {
         for backend in some {
             assert!(varnish.backends().contains(&backend.ip().to_string()), "{}", varnish.backends());
         }
-        assert_eq!(elasticd.hidden(varnish.dir()), Vec::<std::path::PathBuf>::new(), "round {round}");
-        varnish.await_answers(&ids);
-    }
+        varnish.await_answers(&ids(some));
+    });
 }
 
 #[test]
@@ -213,13 +185,12 @@ fn what_is_replaced_under_load_is_not_discarded_while_that_would_hang_varnish() 
     let load = Load::start(varnish.port, 3);
     for some in [&new[..1], &new[..2], &new[..3], &new[..1]] {
         elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("varnish", "web", &ids);
+        elasticd.await_proven("varnish", "web", &ids(some));
     }
     // Its thread for commands is free.
     assert!(varnish.adm(&["ping"]).contains("PONG"), "{}", varnish.log());
     let tally = load.stop();
-    assert_eq!(tally.failures, Vec::<String>::new(), "of {} requests", tally.total());
+    tally.assert_none_failed();
     assert_eq!(varnish.worker(), worker, "the child was never killed: {}", varnish.log());
     assert_eq!(elasticd.status()["frontends"]["varnish"]["failures"], 0, "{}", elasticd.log());
 }
@@ -236,8 +207,7 @@ fn what_is_replaced_is_discarded_in_the_end_unless_somebody_has_a_use_for_it() {
     for round in 0..12 {
         let some = &backends[..1 + (round + 1) % 3];
         elasticd.write("backends.yaml", &entries(some));
-        let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-        elasticd.await_proven("varnish", "web", &ids);
+        elasticd.await_proven("varnish", "web", &ids(some));
     }
     let worker = varnish.worker();
     let left = || varnish.vcls().into_iter().map(|(_, name)| name).collect::<Vec<_>>();
@@ -260,15 +230,16 @@ fn every_director_takes_probed_backends_under_load_and_answers_503_without_any()
             "probe = '.url = \"/\"; .interval = 60s;', backend = '.connect_timeout = 1s; .max_connections = 100;'";
         let more = format!("vars = {{ director = '{director}', {vars} }}\n");
         let config = format!("{FILE}{}{more}", varnish.frontend());
-        let elasticd = Elasticd::new(&config.replace("max_drop = '100%'", "max_drop = '100%', on_empty = 'accept'"));
-        elasticd.write("backends.yaml", &entries(&backends[..1]));
-        let elasticd = elasticd.ready();
+        let elasticd = Elasticd::knowing(
+            &config.replace("max_drop = '100%'", "max_drop = '100%', on_empty = 'accept'"),
+            &backends[..1],
+        )
+        .ready();
         varnish.await_answers(&["a"]);
         let load = Load::start(varnish.port, 2);
         for some in [&backends[..3], &backends[..2], &backends[..1]] {
             elasticd.write("backends.yaml", &entries(some));
-            let ids: Vec<_> = some.iter().map(|backend| backend.name.as_str()).collect();
-            elasticd.await_proven("varnish", "web", &ids);
+            elasticd.await_proven("varnish", "web", &ids(some));
         }
         let tally = load.stop();
         assert_eq!(tally.failures, Vec::<String>::new(), "{director}: of {} requests", tally.total());

@@ -5,10 +5,8 @@
 //! the parent has read its whole configuration without a fault. So a higher generation than just before the signal, or
 //! a later start, is a process that runs what was in place then.
 
-use procfs::ticks_per_second;
-
 use super::{Error, Evidence, Runtime, Standing, Wanted};
-use crate::sys::process::now_ticks;
+use crate::sys::ticks::{now_ticks, ticks_per_second};
 
 const PATH: &str = "/server-status?auto";
 

@@ -8,11 +8,12 @@
 //! null and appends to a list; a handler whose list is empty, null or absent answers 503; a refused list leaves the
 //! running configuration and the admin API as they are.
 
+use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::{Error, Evidence, Runtime, Standing, Taken, Wanted, excerpt};
-use crate::sys::http;
+use crate::sys::http::encode;
 
 pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
     for (id, upstreams) in parse(runtime, wanted)? {
@@ -50,12 +51,11 @@ pub(super) async fn send(
     method: Method,
     path: &str,
     body: Option<(&'static str, String)>,
-) -> Result<hyper::body::Bytes, Error> {
-    match http::send(&runtime.endpoint, method.clone(), path, body, runtime.limit).await {
-        Ok((StatusCode::OK, body)) => Ok(body),
-        Ok((StatusCode::FORBIDDEN, body)) => Err(runtime.unusable(words(&body))),
-        Ok((_, body)) => Err(Error::Refused(format!("{method} {path}: {}", words(&body)))),
-        Err(error) => Err(runtime.http_error(&error)),
+) -> Result<Bytes, Error> {
+    match runtime.send(method.clone(), path, body).await? {
+        (StatusCode::OK, body) => Ok(body),
+        (StatusCode::FORBIDDEN, body) => Err(runtime.unusable(words(&body))),
+        (_, body) => Err(Error::Refused(format!("{method} {path}: {}", words(&body)))),
     }
 }
 
@@ -98,27 +98,21 @@ fn parse(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Map<String, Value>, E
 /// The upstreams a handler has now; null if it has none.
 async fn upstreams_of(runtime: &Runtime, id: &str) -> Result<Value, Error> {
     let path = path(id);
-    match http::ask(&runtime.endpoint, Method::GET, &path, None, runtime.limit).await {
-        Ok((StatusCode::OK, body)) => serde_json::from_slice(&body)
-            .map_err(|error| runtime.unusable(format!("GET {path}: {error}: {}", excerpt(&body)))),
-        Ok((StatusCode::NOT_FOUND, body)) => Err(runtime.unusable(format!(
+    match runtime.send(Method::GET, &path, None).await? {
+        (StatusCode::OK, body) => runtime.understood(&path, &body),
+        (StatusCode::NOT_FOUND, body) => Err(runtime.unusable(format!(
             "{}; give `\"@id\": {id:?}` to the reverse_proxy handler in Caddy's JSON configuration and load that (a \
              Caddy started without `--resume` has forgotten what was loaded later), or leave the service out of \
              `services`",
             words(&body)
         ))),
-        Ok((status, body)) => Err(runtime.unusable(format!("GET {path}: {status}: {}", words(&body)))),
-        Err(error) => Err(runtime.http_error(&error)),
+        (status, body) => Err(runtime.unusable(format!("GET {path}: {status}: {}", words(&body)))),
     }
 }
 
 /// The path of a handler's upstreams. An `@id` may hold any character.
 fn path(id: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    format!("/id/{}/upstreams", id.bytes().map(encode).collect::<String>())
+    format!("/id/{}/upstreams", encode(id))
 }
 
 /// What an answer complains of.

@@ -13,9 +13,15 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::caddy::{is_same, send};
-use super::{Error, Evidence, Runtime, Standing, Taken, Wanted, excerpt};
+use super::{Error, Evidence, Runtime, Standing, Taken, Wanted};
 use crate::frontend::journal::Digest;
 use crate::sys::endpoint::Endpoint;
+
+/// What Caddy runs.
+const CONFIG: &str = "/config/";
+
+/// Has a Caddyfile read.
+const ADAPT: &str = "/adapt";
 
 /// Where Caddy's admin API listens if its configuration does not say (`caddy.DefaultAdminListen`).
 const DEFAULT_ADMIN: &str = "localhost:2019";
@@ -27,7 +33,7 @@ pub(super) async fn standing(
     wanted: &Wanted<'_>,
     last: Option<&Evidence>,
 ) -> Result<Standing, Error> {
-    let answer = runtime.get("/config/").await?;
+    let answer = runtime.get(CONFIG).await?;
     // What it runs, and for which outputs.
     let parts = [("running", Digest::of(&answer)), ("wanted", wanted.digest.clone())];
     let fixed = Digest::of_all(parts.map(|(name, digest)| (Path::new(name), Some(digest))));
@@ -35,7 +41,7 @@ pub(super) async fn standing(
     if last == Some(&now) {
         return Ok(Standing::Runs(now));
     }
-    if is_same(&adapted(runtime).await?, &json(runtime, &answer)?) {
+    if is_same(&adapted(runtime).await?, &runtime.understood(CONFIG, &answer)?) {
         return Ok(Standing::Runs(now));
     }
     Ok(Standing::Differs(format!("what it runs is not what it reads in {}", main(runtime)?)))
@@ -53,8 +59,8 @@ pub(super) async fn take(runtime: &Runtime) -> Result<Taken, Error> {
 /// The Caddyfile as Caddy reads it now. It is imported by its path, so that its own relative imports are found.
 async fn adapted(runtime: &Runtime) -> Result<Value, Error> {
     let import = format!("import \"{}\"\n", main(runtime)?);
-    let answer = send(runtime, Method::POST, "/adapt", Some(("text/caddyfile", import))).await?;
-    Ok(json(runtime, &answer)?["result"].take())
+    let answer = send(runtime, Method::POST, ADAPT, Some(("text/caddyfile", import))).await?;
+    Ok(runtime.understood::<Value>(ADAPT, &answer)?["result"].take())
 }
 
 fn main(runtime: &Runtime) -> Result<String, Error> {
@@ -67,10 +73,6 @@ fn main(runtime: &Runtime) -> Result<String, Error> {
         }
         Some(path) => Ok(path.to_owned()),
     }
-}
-
-fn json(runtime: &Runtime, answer: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(answer).map_err(|error| runtime.unusable(format!("{error}: {}", excerpt(answer))))
 }
 
 /// Why the admin API would listen elsewhere, or no longer, with this configuration.

@@ -11,18 +11,21 @@
 
 mod cli;
 mod file;
+mod maps;
+mod master;
+mod proven;
 mod running;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use cli::Session;
 use file::{File, Server};
+pub(super) use master::reload_by_master;
+use proven::{Options, Proven};
 use running::{Running, State};
 
 use super::{Error, Evidence, Runtime, Standing, Taken, Wanted};
 use crate::frontend::journal::Digest;
-use crate::sys::endpoint::Endpoint;
 
 pub(super) async fn standing(
     runtime: &Runtime,
@@ -38,7 +41,7 @@ pub(super) async fn standing(
     if let Some(how) = difference.reload.or_else(|| difference.commands.first().map(|told| told.what.clone())) {
         return Ok(Standing::Differs(how));
     }
-    if let Some(how) = maps_differ(&mut session, wanted).await? {
+    if let Some(how) = maps::differ(&mut session, wanted).await? {
         return Ok(Standing::Differs(how));
     }
     // Refused as long as they have connections; nothing depends on it.
@@ -65,7 +68,7 @@ pub(super) async fn take(runtime: &Runtime, wanted: &Wanted<'_>, last: Option<&E
             refused.map(|(told, answer)| format!("{}: HAProxy refuses `{}`: {answer}", told.what, told.command))
         });
         session.ask(&difference.leftovers).await?;
-        let refused = tell_maps(&mut session, wanted).await?;
+        let refused = maps::tell(&mut session, wanted).await?;
         reload = reload.or(refused);
     }
     match reload {
@@ -276,179 +279,9 @@ impl Known {
     }
 }
 
-/// What was last proven, beside the fixed part.
-struct Proven {
-    /// The worker that ran it.
-    worker: String,
-    /// When the outputs had been changed, in ticks since boot.
-    changed_at: u64,
-    options: Options,
-}
-
-impl Proven {
-    fn written(&self) -> String {
-        format!("{} {}{}", self.worker, self.changed_at, self.options.written())
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(3, ' ');
-        let (worker, changed_at) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
-        Some(Self { worker, changed_at, options: Options::parse(parts.next().unwrap_or_default()) })
-    }
-}
-
-/// Fingerprints of the servers' options: for a section in which all have the same just that, otherwise with the names
-/// of those that have it.
-///
-/// Of a server that is not named it is known that it was added since, with the options it should have.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Options(BTreeMap<String, BTreeMap<String, Vec<String>>>);
-
-impl Options {
-    fn of(file: &File, running: &Running, known: &Known) -> Self {
-        let mut all = BTreeMap::new();
-        for (pool, servers) in &file.pools {
-            let mut by_fingerprint = BTreeMap::<String, Vec<String>>::new();
-            for server in servers {
-                by_fingerprint.entry(server.fingerprint()).or_default().push(server.name.clone());
-            }
-            // A server left over may be wanted again before it is gone.
-            let wanted: BTreeSet<_> = servers.iter().map(|server| &server.name).collect();
-            let leftover = |name: &&String| !wanted.contains(*name);
-            if let Known::Options(options) = known {
-                for name in running.pools.get(pool).into_iter().flat_map(BTreeMap::keys).filter(leftover) {
-                    if let Some(fingerprint) = options.of_server(pool, name) {
-                        by_fingerprint.entry(fingerprint.clone()).or_default().push(name.clone());
-                    }
-                }
-            }
-            if by_fingerprint.len() == 1 {
-                by_fingerprint.values_mut().for_each(Vec::clear);
-            }
-            all.insert(pool.clone(), by_fingerprint);
-        }
-        Self(all)
-    }
-
-    fn of_server(&self, pool: &str, name: &str) -> Option<&String> {
-        let by_fingerprint = self.0.get(pool)?;
-        let has = |(_, names): &(&String, &Vec<String>)| names.is_empty() || names.iter().any(|n| n == name);
-        by_fingerprint.iter().find(has).map(|(fingerprint, _)| fingerprint)
-    }
-
-    /// ` POOL=FINGERPRINT:NAME,NAME`, for each.
-    fn written(&self) -> String {
-        let mut text = String::new();
-        for (pool, by_fingerprint) in &self.0 {
-            for (fingerprint, names) in by_fingerprint {
-                text += &format!(" {pool}={fingerprint}:{}", names.join(","));
-            }
-        }
-        text
-    }
-
-    fn parse(text: &str) -> Self {
-        let mut all = BTreeMap::<String, BTreeMap<String, Vec<String>>>::new();
-        for part in text.split_whitespace() {
-            let Some((pool, (fingerprint, names))) =
-                part.split_once('=').and_then(|(pool, rest)| Some((pool, rest.split_once(':')?)))
-            else {
-                continue;
-            };
-            let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-            all.entry(pool.to_owned()).or_default().insert(fingerprint.to_owned(), names);
-        }
-        Self(all)
-    }
-}
-
-/// In which way a map that HAProxy has loaded is not what it should be.
-async fn maps_differ(session: &mut Session<'_>, wanted: &Wanted<'_>) -> Result<Option<String>, Error> {
-    for (path, content) in loaded_maps(session, wanted).await? {
-        let answers = session.ask(&[format!("show map {path}")]).await?;
-        if running::map_entries(&answers[0]) != file::map_entries(content) {
-            return Ok(Some(format!("the map {path} is another one")));
-        }
-    }
-    Ok(None)
-}
-
-/// Replaces the loaded maps that differ, each in one step. Returns why that cannot be, and needs a reload.
-async fn tell_maps(session: &mut Session<'_>, wanted: &Wanted<'_>) -> Result<Option<String>, Error> {
-    for (path, content) in loaded_maps(session, wanted).await? {
-        let answers = session.ask(&[format!("show map {path}")]).await?;
-        let entries = file::map_entries(content);
-        if running::map_entries(&answers[0]) == entries {
-            continue;
-        }
-        if !entries.iter().all(|(key, value)| file::is_plain(key) && file::is_plain(value)) {
-            return Ok(Some(format!("the map {path} holds what cannot be told at run time")));
-        }
-        let answers = session.ask(&[format!("prepare map {path}")]).await?;
-        let Some(version) = answers[0].strip_prefix("New version created: ") else {
-            return Ok(Some(format!("HAProxy refuses `prepare map {path}`: {}", answers[0])));
-        };
-        let mut commands: Vec<_> =
-            entries.iter().map(|(key, value)| format!("add map @{version} {path} {key} {value}")).collect();
-        commands.push(format!("commit map @{version} {path}"));
-        let answers = session.ask(&commands).await?;
-        if let Some((command, answer)) = commands.iter().zip(&answers).find(|(_, answer)| !answer.is_empty()) {
-            return Ok(Some(format!("HAProxy refuses `{command}`: {answer}")));
-        }
-    }
-    Ok(None)
-}
-
-/// The outputs that HAProxy has loaded as maps, under just that path. One that it has not is of no use to it.
-async fn loaded_maps<'a>(session: &mut Session<'_>, wanted: &Wanted<'a>) -> Result<Vec<(String, &'a str)>, Error> {
-    let maps = wanted.outputs.iter().filter(|(_, content)| !file::is_configuration(content));
-    let maps: Vec<_> = maps.map(|(path, content)| (path.to_string_lossy().into_owned(), *content)).collect();
-    if maps.is_empty() {
-        return Ok(Vec::new());
-    }
-    let answers = session.ask(&["show map"]).await?;
-    Ok(maps.into_iter().filter(|(path, _)| answers[0].contains(&format!(" ({path}) "))).collect())
-}
-
 #[cfg(test)]
 pub(super) fn words(line: &str) -> Vec<String> {
     file::words(line).into_iter().map(|word| word.text).collect()
-}
-
-/// Tells the master to reload, and waits until a new worker runs.
-pub(super) async fn reload_by_master(endpoint: &Endpoint, limit: Duration) -> Result<(), Error> {
-    let unusable = |message: String| Error::Unusable { endpoint: endpoint.clone(), message };
-    let started = tokio::time::Instant::now();
-    let answer = cli::ask_master(endpoint, "show proc", limit).await.map_err(|error| {
-        unusable(format!(
-            "{error}; does HAProxy run as master and worker with `-S {endpoint}`, and may elasticd use it?"
-        ))
-    })?;
-    let before = running::Processes::parse(&answer)
-        .ok_or_else(|| unusable(format!("`show proc` is answered by {answer:?}; is this the socket of `-S`?")))?;
-    // It ends the connection, answer or not.
-    if let Ok(answer) = cli::ask_master(endpoint, "reload", limit).await
-        && !answer.trim().is_empty()
-    {
-        return Err(unusable(format!("`reload` is answered by {:?}", answer.trim())));
-    }
-    while started.elapsed() < limit {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        // While it starts anew it may not answer.
-        let Ok(answer) = cli::ask_master(endpoint, "show proc", limit).await else { continue };
-        let Some(now) = running::Processes::parse(&answer).filter(|now| now.reloads > before.reloads) else { continue };
-        if now.failed > 0 {
-            return Err(Error::Refused(format!(
-                "the master could not start a new worker (`show proc`: {} [failed: {}]), and the old one goes on; \
-                 HAProxy's log says why (journalctl -u haproxy), and so may `haproxy -c` with all its files",
-                now.reloads, now.failed
-            )));
-        }
-        if now.workers.iter().any(|worker| !before.workers.contains(worker)) {
-            return Ok(());
-        }
-    }
-    Err(unusable(format!("no new worker within {limit:?} of `reload`; HAProxy's log may say why")))
 }
 
 #[cfg(test)]
@@ -543,15 +376,6 @@ mod tests {
         assert!(asked.unknown().expect("unknown").contains("worker 7"));
         assert!(!asked.running.has_started_after(1));
         assert_eq!(asked.evidence().fixed, Some(Digest::of(asked.file.fixed.as_bytes())));
-    }
-
-    #[test]
-    fn the_masters_table_is_read() {
-        let table = "#<PID> <type> <reloads> <uptime> <version>\n1162  master  5 [failed: 2]  0d00h02m07s  2.6\n# workers\n\
-                     1271  worker  1  0d00h00m00s  2.6\n# old workers\n1233  worker  3  0d00h00m43s  2.0\n# programs\n";
-        let expected = running::Processes { reloads: 5, failed: 2, workers: vec![1271] };
-        assert_eq!(running::Processes::parse(table), Some(expected));
-        assert_eq!(running::Processes::parse("Unknown command"), None);
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! Traefik's API: the servers of each service, by `GET /api/http/services/NAME@file`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
-use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, Evidence, Runtime, Standing, Wanted, difference, excerpt};
-use crate::sys::http;
+use super::{Error, Evidence, Runtime, Standing, Wanted, difference};
+use crate::sys::http::encode;
 
 pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
     for output in &wanted.outputs {
@@ -15,40 +13,19 @@ pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<S
         for (name, service) in file.http.services {
             let Some(wanted) = service.servers() else { continue };
             let path = format!("/api/http/services/{}@file", encode(&name));
-            let asked = http::ask(&runtime.endpoint, Method::GET, &path, None, runtime.limit).await;
-            let running: Service = match asked.map_err(|error| runtime.http_error(&error))? {
-                (StatusCode::OK, body) => serde_json::from_slice(&body)
-                    .map_err(|error| runtime.unusable(format!("GET {path}: not understood: {error}")))?,
-                (StatusCode::NOT_FOUND, _) => {
-                    return Ok(Standing::Differs(format!(
-                        "Traefik knows of no service {name}@file: does its file provider watch {}?",
-                        output.0.display()
-                    )));
-                }
-                (status, body) => {
-                    return Err(runtime.unusable(format!("GET {path}: {status}: {}", excerpt(&body))));
-                }
+            let Some(answer) = runtime.find(&path).await? else {
+                return Ok(Standing::Differs(format!(
+                    "Traefik knows of no service {name}@file: does its file provider watch {}?",
+                    output.0.display()
+                )));
             };
+            let running: Service = runtime.understood(&path, &answer)?;
             if let Some(how) = difference(&wanted, &running.servers().unwrap_or_default()) {
                 return Ok(Standing::Differs(format!("service {name}@file: {how}")));
             }
         }
     }
     Ok(Standing::Runs(Evidence::default()))
-}
-
-/// One segment of a path (RFC 3986, section 3.3).
-fn encode(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 #[derive(Deserialize)]

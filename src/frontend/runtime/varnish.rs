@@ -24,7 +24,7 @@ use super::super::journal::Digest;
 use super::{Error, Evidence, Runtime, Standing, Taken, Wanted, excerpt};
 use crate::sys::endpoint::Connection;
 use crate::sys::http::MAX_ANSWER;
-use crate::sys::process::{now_ticks, ticks};
+use crate::sys::ticks::{now_ticks, ticks};
 
 /// What begins the names of our VCLs.
 const PREFIX: &str = "elasticd_";

@@ -121,6 +121,16 @@ fn serve(mut stream: TcpStream, shared: &Shared, answer: &str) {
     }
 }
 
+/// Three, named a, b and c.
+pub fn three() -> [Backend; 3] {
+    ["a", "b", "c"].map(Backend::start)
+}
+
+/// Their names.
+pub fn ids(backends: &[Backend]) -> Vec<&str> {
+    backends.iter().map(|backend| backend.name.as_str()).collect()
+}
+
 /// The file of a `file` provider that holds these backends.
 pub fn entries<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> String {
     let text: String = backends.into_iter().map(Backend::entry).collect();

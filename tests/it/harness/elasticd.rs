@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::backend::{Backend, entries};
 use super::{PATIENCE, until, until_or};
 
 /// The program, and a directory for its configuration, state, socket and log.
@@ -41,6 +42,13 @@ impl Elasticd {
         notify.set_read_timeout(Some(PATIENCE)).expect("a bound");
         let new = Self { dir, env: Vec::new(), wrapper: Vec::new(), notify, child: None };
         new.configure(config);
+        new
+    }
+
+    /// The same with a file of these backends, where `config` has a provider that reads it.
+    pub fn knowing<'a>(config: &str, backends: impl IntoIterator<Item = &'a Backend>) -> Self {
+        let new = Self::new(config);
+        new.write("backends.yaml", &entries(backends));
         new
     }
 

@@ -33,6 +33,12 @@ impl Tally {
     pub fn total(&self) -> usize {
         self.answers.values().sum()
     }
+
+    /// That there were requests, and each was answered well.
+    pub fn assert_none_failed(&self) {
+        assert_eq!(self.failures, Vec::<String>::new(), "of {} requests", self.total());
+        assert!(self.total() > 0, "nobody asked");
+    }
 }
 
 impl Load {

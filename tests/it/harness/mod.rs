@@ -3,6 +3,7 @@
 pub mod apache;
 pub mod backend;
 pub mod caddy;
+pub mod changes;
 pub mod elasticd;
 pub mod envoy;
 pub mod haproxy;

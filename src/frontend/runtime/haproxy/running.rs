@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::{Error, Wanted};
 use super::cli::Session;
-use crate::sys::process::{now_ticks, parent_of_same_program, ticks_per_second};
+use crate::sys::process::parent_of_same_program;
+use crate::sys::ticks::{now_ticks, ticks, ticks_per_second};
 
 /// A running worker.
 #[derive(Debug)]
@@ -154,49 +155,4 @@ pub(super) async fn await_other_second(moment: u64) {
     let since = Duration::from_millis(now_ticks().saturating_sub(moment) * 1000 / ticks_per_second());
     let next = Duration::from_secs(now.saturating_sub(since).saturating_add(MARGIN).as_secs() + 1);
     tokio::time::sleep(next.saturating_sub(now).saturating_add(MARGIN).min(Duration::from_secs(1) + 2 * MARGIN)).await;
-}
-
-fn ticks(duration: Duration) -> u64 {
-    let hertz = ticks_per_second();
-    duration.as_secs() * hertz + u64::from(duration.subsec_millis()) * hertz / 1000
-}
-
-/// `show proc` of a master.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Processes {
-    /// How often it was reloaded.
-    pub(super) reloads: u64,
-    /// How many of the last reloads failed.
-    pub(super) failed: u64,
-    /// The PIDs of the workers that take connections.
-    pub(super) workers: Vec<i32>,
-}
-
-impl Processes {
-    /// `None`: it is not that.
-    pub(super) fn parse(answer: &str) -> Option<Self> {
-        let mut lines = answer.lines();
-        let master = lines.find(|line| line.split_whitespace().nth(1) == Some("master"))?;
-        let reloads = master.split_whitespace().nth(2)?.parse().ok()?;
-        let failed = master.split_once("[failed:").and_then(|(_, rest)| rest.split(']').next()?.trim().parse().ok());
-        let workers = lines
-            .skip_while(|line| line.trim() != "# workers")
-            .skip(1)
-            .take_while(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-            .collect();
-        Some(Self { reloads, failed: failed.unwrap_or_default(), workers })
-    }
-}
-
-/// `show map FILE`: keys and values, sorted.
-pub(super) fn map_entries(answer: &str) -> Vec<(String, String)> {
-    // An address in HAProxy's memory comes first.
-    let entry = |line: &str| {
-        let (key, value) = line.split_once(' ')?.1.split_once(' ')?;
-        Some((key.to_owned(), value.trim().to_owned()))
-    };
-    let mut entries: Vec<_> = answer.lines().filter_map(entry).collect();
-    entries.sort();
-    entries
 }

@@ -1,0 +1,356 @@
+//! From a frontend as it is written to one that can work, with all faults at once.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::config::{Check, Config, Output, Pacing, Proof, Reload, SERVICE};
+use super::escape::Escape;
+use super::parse::{gid, parse_mode, signal, uid};
+use super::preset;
+use super::raw::{Fault, ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload};
+use super::runtime::Runtime;
+use crate::model::Name;
+use crate::sys::atomic_file::Ownership;
+use crate::sys::process::{Executable, Find};
+
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Varnish compiles for up to 8 s (1,000 backends with gcc, measured) before it answers.
+const API_TIMEOUT: Duration = Duration::from_secs(60);
+/// In a command's arguments: the path of the frontend's own main configuration, the key `config`.
+const MAIN_CONFIG: &str = "{config}";
+/// Twice the slowest reload of nginx that field reports tell of (7 to 8 s, ingress-nginx#3314), and some.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
+const PACING: Pacing = Pacing {
+    settle: Duration::from_millis(100),
+    settle_max: Duration::from_secs(1),
+    min_reload_gap: Duration::from_secs(1),
+};
+
+impl Raw {
+    /// Fills in what is left out and refuses what cannot work. `base` is where relative template paths start,
+    /// `all_services` what a frontend without `services` is told of.
+    ///
+    /// # Errors
+    ///
+    /// Every fault, each with its key.
+    pub fn resolve(
+        self,
+        name: Name,
+        type_name: &str,
+        all_services: &[Name],
+        base: &Path,
+    ) -> Result<Config, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let services = self.services.clone().unwrap_or_else(|| all_services.to_vec());
+        let outputs = self.resolve_outputs(&services, base, &mut faults);
+        // There is no safe guess: what is harmless text in one syntax is a directive in another.
+        let escape = self.escape.unwrap_or_else(|| {
+            let message = "missing: say in which syntax the outputs are read: one of nginx, haproxy, vcl, apache, \
+                           caddyfile, json, shell, hosts or none";
+            faults.push(("escape".to_owned(), message.to_owned()));
+            Escape::None
+        });
+        let check = self.resolve_check(&mut faults);
+        let runtime = self.resolve_runtime(&mut faults);
+        let reload = self.resolve_reload(&mut faults);
+        let proof = self.resolve_proof(&reload, runtime.is_some(), &mut faults);
+        let pacing = self.resolve_pacing(&mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Config {
+            name,
+            type_name: type_name.to_owned(),
+            services,
+            is_told_all: self.services.is_none(),
+            outputs,
+            escape,
+            check,
+            runtime,
+            reload,
+            proof,
+            vars: self.vars,
+            pacing,
+        })
+    }
+
+    /// `output` and its companions are the short way to write, or to override, the only output.
+    fn resolve_outputs(&self, services: &[Name], base: &Path, faults: &mut Vec<Fault>) -> Vec<Output> {
+        let mut raws = self.outputs.clone().unwrap_or_default();
+        let short = RawOutput {
+            path: self.output.clone(),
+            template: self.template.clone(),
+            mode: self.mode.clone(),
+            owner: self.owner.clone(),
+            group: self.group.clone(),
+        };
+        if short != RawOutput::default() {
+            match raws.as_mut_slice() {
+                [] => raws.push(short),
+                [only] => {
+                    *only = RawOutput {
+                        path: short.path.or(only.path.take()),
+                        template: short.template.or(only.template.take()),
+                        mode: short.mode.or(only.mode.take()),
+                        owner: short.owner.or(only.owner.take()),
+                        group: short.group.or(only.group.take()),
+                    };
+                }
+                several => faults.push((
+                    "output".to_owned(),
+                    format!("this frontend has {} outputs: write them as `outputs`", several.len()),
+                )),
+            }
+        }
+        if raws.is_empty() {
+            faults.push((
+                "outputs".to_owned(),
+                "missing: nothing would be written; set `output` and `template`".to_owned(),
+            ));
+        }
+        let resolve = |(index, raw): (usize, RawOutput)| resolve_output(raw, index, base, faults);
+        let outputs: Vec<_> = raws.into_iter().enumerate().filter_map(resolve).collect();
+        let each: Vec<_> = outputs.iter().flat_map(|output| output.for_each(services)).collect();
+        if each.is_empty() && !outputs.is_empty() {
+            faults.push(("services".to_owned(), format!("there are none to stand for {SERVICE} in an output's path")));
+        }
+        each
+    }
+
+    fn resolve_check(&self, faults: &mut Vec<Fault>) -> Option<Check> {
+        // An empty list is how a preset's check is switched off.
+        let argv = self.check.clone().filter(|argv| !argv.is_empty())?;
+        let argv = self.with_main_config("check", argv, faults);
+        let limit = positive("check_timeout", self.check_timeout.unwrap_or(CHECK_TIMEOUT), faults);
+        Some(Check { argv, limit, isolate: self.isolate_check.unwrap_or(false) })
+    }
+
+    /// Puts the path of the frontend's main configuration where a command's arguments ask for it.
+    fn with_main_config(&self, key: &str, argv: Vec<String>, faults: &mut Vec<Fault>) -> Vec<String> {
+        let Some(path) = &self.config else {
+            if argv.iter().any(|argument| argument.contains(MAIN_CONFIG)) {
+                let message = format!("missing: {key} mentions {MAIN_CONFIG}, the frontend's own main configuration");
+                faults.push(("config".to_owned(), message));
+            }
+            return argv;
+        };
+        argv.into_iter().map(|argument| argument.replace(MAIN_CONFIG, &path.to_string_lossy())).collect()
+    }
+
+    fn resolve_runtime(&self, faults: &mut Vec<Fault>) -> Option<Runtime> {
+        let limit = positive("api_timeout", self.api_timeout.unwrap_or(API_TIMEOUT), faults);
+        // An empty address is how a preset's runtime API is switched off.
+        let address = self.api.as_deref().filter(|address| !address.is_empty())?;
+        let Some(protocol) = self.runtime else {
+            faults.push(("runtime".to_owned(), "missing: say what is spoken at `api`, such as \"haproxy\"".to_owned()));
+            return None;
+        };
+        let endpoint = address.parse().map_err(|message| faults.push(("api".to_owned(), message))).ok()?;
+        let (secret_file, config) = (self.secret_file.clone(), self.config.clone());
+        Some(Runtime { protocol, endpoint, secret_file, config, limit })
+    }
+
+    fn resolve_reload(&self, faults: &mut Vec<Fault>) -> Reload {
+        match &self.reload {
+            None | Some(RawReload::Nothing(_)) => Reload::None,
+            Some(RawReload::Command(raw)) => {
+                let limit = positive("reload.timeout", raw.timeout.unwrap_or(RELOAD_TIMEOUT), faults);
+                Reload::Command { argv: self.command("reload.command", raw, faults), limit }
+            }
+            Some(RawReload::Master(raw)) => {
+                let limit = positive("reload.timeout", raw.timeout.unwrap_or(RELOAD_TIMEOUT), faults);
+                match raw.master.parse() {
+                    Ok(endpoint) => Reload::Master { endpoint, limit },
+                    Err(message) => {
+                        faults.push(("reload.master".to_owned(), message));
+                        Reload::None
+                    }
+                }
+            }
+            Some(RawReload::Signal(raw)) => {
+                let Some(executable) = self.executable.clone().map(Executable::new) else {
+                    let expected =
+                        "missing: name the program that may be signalled, such as \"nginx\" or \"/usr/sbin/nginx\"";
+                    faults.push(("executable".to_owned(), expected.to_owned()));
+                    return Reload::None;
+                };
+                let find = match self.pid_file.clone() {
+                    Some(path) if path.is_absolute() => Find::PidFile { path, executable },
+                    // An empty path is how a preset's pid file is switched off.
+                    Some(path) if path.as_os_str().is_empty() => Find::Match { executable },
+                    Some(path) => {
+                        faults.push(("pid_file".to_owned(), format!("{path:?} is not an absolute path")));
+                        return Reload::None;
+                    }
+                    None => Find::Match { executable },
+                };
+                match signal(&raw.signal) {
+                    Ok(signal) => Reload::Signal { signal, find },
+                    Err(message) => {
+                        faults.push(("reload.signal".to_owned(), message));
+                        Reload::None
+                    }
+                }
+            }
+        }
+    }
+
+    fn resolve_proof(&self, reload: &Reload, has_runtime: bool, faults: &mut Vec<Fault>) -> Proof {
+        let limit = positive("proof_timeout", self.proof_timeout.unwrap_or(PROOF_TIMEOUT), faults);
+        // A frontend whose preset's reload was replaced by a command has no process of which we know the children.
+        let is_signalled = matches!(reload, Reload::Signal { .. });
+        match &self.proof {
+            Some(RawProof::Command(raw)) => {
+                Proof::Command { argv: self.command("proof.command", raw, faults), limit: raw.timeout.unwrap_or(limit) }
+            }
+            Some(RawProof::Word(ProofWord::Runtime)) if has_runtime => Proof::Runtime { limit },
+            Some(RawProof::Word(ProofWord::Workers)) if is_signalled => Proof::Workers { limit },
+            Some(RawProof::Word(ProofWord::Generation | ProofWord::Runtime)) if is_signalled => {
+                Proof::Generation { limit }
+            }
+            None | Some(RawProof::Word(_)) => Proof::None,
+        }
+    }
+
+    fn command(&self, key: &str, raw: &RawCommand, faults: &mut Vec<Fault>) -> Vec<String> {
+        if raw.command.first().is_none_or(String::is_empty) {
+            faults.push((key.to_owned(), "is empty: write the program and its arguments as a list".to_owned()));
+        }
+        self.with_main_config(key, raw.command.clone(), faults)
+    }
+
+    fn resolve_pacing(&self, faults: &mut Vec<Fault>) -> Pacing {
+        let settle = self.settle.unwrap_or(PACING.settle);
+        let settle_max = self.settle_max.unwrap_or(PACING.settle_max.max(settle));
+        if settle_max < settle {
+            faults.push(("settle_max".to_owned(), format!("{settle_max:?} is shorter than settle, {settle:?}")));
+        }
+        Pacing { settle, settle_max, min_reload_gap: self.min_reload_gap.unwrap_or(PACING.min_reload_gap) }
+    }
+}
+
+impl Output {
+    /// An output for each service if its path asks for that, or the one it is.
+    fn for_each(&self, services: &[Name]) -> Vec<Self> {
+        let Some(pattern) = self.path.to_str().filter(|path| path.contains(SERVICE)) else { return vec![self.clone()] };
+        let of = |service: &Name| Self {
+            path: pattern.replace(SERVICE, service.as_str()).into(),
+            service: Some(service.clone()),
+            ..self.clone()
+        };
+        services.iter().map(of).collect()
+    }
+}
+
+fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fault>) -> Option<Output> {
+    let before = faults.len();
+    let mut fault = |field: &str, message: String| faults.push((format!("outputs.{index}.{field}"), message));
+    let path = raw.path.unwrap_or_default();
+    if !path.is_absolute() || path.file_name().is_none() {
+        fault("path", format!("{path:?} is not an absolute path of a file"));
+    }
+    let mode = raw.mode.as_deref().unwrap_or("0644");
+    let mode = parse_mode(mode).unwrap_or_else(|message| {
+        fault("mode", message);
+        0
+    });
+    let template = match raw.template.as_deref() {
+        None => Err("missing: name a template file, or a built-in one such as \"nginx/upstreams.conf\"".to_owned()),
+        Some(name) => read_template(name, base),
+    };
+    let template = template.map_err(|message| fault("template", message));
+    let uid = raw.owner.as_deref().map(uid).transpose().map_err(|message| fault("owner", message));
+    let gid = raw.group.as_deref().map(gid).transpose().map_err(|message| fault("group", message));
+    let (Ok(template), Ok(uid), Ok(gid)) = (template, uid, gid) else { return None };
+    let output = Output {
+        index,
+        path,
+        service: None,
+        template_name: raw.template.unwrap_or_default(),
+        template,
+        ownership: Ownership { mode, uid, gid },
+    };
+    (faults.len() == before).then_some(output)
+}
+
+/// A path that exists wins over a built-in template of the same name.
+fn read_template(name: &str, base: &Path) -> Result<String, String> {
+    let path = base.join(name);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => preset::template(name)
+            .map(str::to_owned)
+            .ok_or_else(|| format!("there is no file {} and no built-in template {name:?}", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+fn positive(key: &str, duration: Duration, faults: &mut Vec<Fault>) -> Duration {
+    if duration.is_zero() {
+        faults.push((key.to_owned(), "must be longer than 0s".to_owned()));
+    }
+    duration
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(toml: &str) -> Raw {
+        use figment::providers::{Format, Toml};
+        figment::Figment::from(Toml::string(toml)).extract().unwrap_or_else(|e| panic!("{toml}: {e}"))
+    }
+
+    fn resolve(toml: &str) -> Result<Config, Vec<Fault>> {
+        let nginx = preset::defaults("nginx").expect("built in");
+        let name = "front".parse().expect("a name");
+        raw(toml).over(nginx).resolve(name, "nginx", &["web".parse().expect("a name")], Path::new("/nonexistent"))
+    }
+
+    #[test]
+    fn every_key_of_a_preset_can_be_overridden() {
+        let config =
+            resolve("output = '/tmp/x.conf'\nmode = '0600'\nvars.keepalive = 7\nsettle = '2s'").expect("valid");
+        assert_eq!(config.outputs.len(), 1);
+        assert_eq!(config.outputs[0].path, Path::new("/tmp/x.conf"));
+        assert_eq!(config.outputs[0].ownership.mode, 0o600);
+        assert_eq!(config.vars["keepalive"], 7);
+        assert!(config.vars.contains_key("zone_size"), "the other variables stay");
+        assert_eq!(config.pacing.settle_max, Duration::from_secs(2), "never shorter than settle");
+        assert!(matches!(config.reload, Reload::Signal { find: Find::PidFile { .. }, .. }));
+        assert!(matches!(config.proof, Proof::Workers { .. }));
+        assert_eq!(config.services.len(), 1, "all services, if left out");
+
+        let config = resolve("check = []\npid_file = ''\nreload = { command = ['true'] }").expect("valid");
+        assert_eq!(config.check, None);
+        assert!(matches!(config.reload, Reload::Command { .. }));
+        assert_eq!(config.proof, Proof::None);
+        let config = resolve("pid_file = ''").expect("valid");
+        assert!(matches!(config.reload, Reload::Signal { find: Find::Match { .. }, .. }));
+    }
+
+    #[test]
+    fn all_faults_come_at_once_each_with_its_key() {
+        let faults = resolve(
+            "output = 'relative'\ntemplate = 'none.conf'\nmode = '999'\nowner = 'no-such-user'\ngroup = 'no-such-group'\n\
+             reload = { signal = 'KILL' }\nsettle = '5s'\nsettle_max = '1s'\ncheck_timeout = '0s'",
+        )
+        .expect_err("all wrong");
+        let mut keys: Vec<_> = faults.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys,
+            [
+                "check_timeout",
+                "outputs.0.group",
+                "outputs.0.mode",
+                "outputs.0.owner",
+                "outputs.0.path",
+                "outputs.0.template",
+                "reload.signal",
+                "settle_max"
+            ]
+        );
+    }
+}

@@ -1,0 +1,132 @@
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::sys::ticks::{now_ticks, ticks_per_second};
+
+struct Sleeper(std::process::Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().expect("sleep runs"))
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn pid_file(content: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), content).expect("written");
+    file
+}
+
+fn find(file: &tempfile::NamedTempFile, executable: &str) -> Result<Process, Error> {
+    Process::find(&Find::PidFile { path: file.path().to_owned(), executable: Executable::new(executable) })
+}
+
+#[test]
+fn signals_the_process_named_by_a_pid_file() {
+    let mut sleeper = Sleeper::start();
+    // exec happens after fork: wait until the child is the program it should be.
+    while executable_of(sleeper.pid()).ok().flatten().is_none_or(|exe| !Executable::new("sleep").is(&exe)) {
+        std::thread::yield_now();
+    }
+    let process = find(&pid_file(&format!("{}\n", sleeper.pid())), "sleep").expect("found");
+    assert_eq!(process.identity.pid, sleeper.pid());
+    process.signal(Signal::TERM).expect("signalled");
+    assert!(!sleeper.0.wait().expect("ended").success());
+    assert!(process.signal(Signal::TERM).is_err(), "a process that is gone cannot be signalled");
+}
+
+#[test]
+fn each_wrong_pid_file_has_its_own_error() {
+    let absent = Find::PidFile { path: "/nonexistent.pid".into(), executable: Executable::new("sleep") };
+    assert!(matches!(Process::find(&absent), Err(Error::NoPidFile(_))));
+    assert!(matches!(find(&pid_file(""), "sleep"), Err(Error::EmptyPidFile(_))));
+    assert!(matches!(find(&pid_file("nginx\n"), "sleep"), Err(Error::BadPidFile { .. })));
+    assert!(matches!(find(&pid_file("-1"), "sleep"), Err(Error::BadPidFile { .. })));
+    assert!(matches!(find(&pid_file("0"), "sleep"), Err(Error::BadPidFile { .. })));
+    assert!(matches!(find(&pid_file(&i32::MAX.to_string()), "sleep"), Err(Error::Stale { .. })));
+    let ourselves = std::process::id().to_string();
+    assert!(matches!(find(&pid_file(&ourselves), "sleep"), Err(Error::Ourselves(_))));
+    let sleeper = Sleeper::start();
+    let error = find(&pid_file(&sleeper.pid().to_string()), "nginx").expect_err("another program");
+    assert!(matches!(error, Error::OtherProgram { .. }), "{error}");
+    assert!(!error.is_not_running());
+}
+
+#[test]
+fn a_zombie_is_not_running() {
+    let mut sleeper = Sleeper::start();
+    sleeper.0.kill().expect("killed");
+    // Not waited for, so it stays a zombie, to which kill(pid, 0) would still answer.
+    while identity(sleeper.pid()).is_some() {
+        std::thread::yield_now();
+    }
+    let error = find(&pid_file(&sleeper.pid().to_string()), "sleep").expect_err("a zombie");
+    assert!(matches!(error, Error::Stale { .. }), "{error}");
+    assert!(error.is_not_running());
+}
+
+#[test]
+fn a_process_is_found_by_its_program_when_there_is_but_one() {
+    // A program of our own, which nobody else runs.
+    let dir = tempfile::tempdir().expect("a directory");
+    let name = format!("sleeper-{}", std::process::id());
+    let program = dir.path().join(&name);
+    std::fs::copy("/bin/sleep", &program).expect("copied");
+    let start = || {
+        loop {
+            match Command::new(&program).arg("60").spawn() {
+                Ok(child) => return Sleeper(child),
+                // A child that another test is just starting still holds the copy open for writing.
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let find = |name: &str| Process::find(&Find::Match { executable: Executable::new(name) });
+    let path = program.to_str().expect("plain").to_owned();
+    assert!(matches!(find(&path), Err(Error::NoMatch(_))));
+    let only = start();
+    assert_eq!(find(&path).expect("found").identity.pid, only.pid());
+    assert_eq!(find(&name).expect("found").identity.pid, only.pid());
+    let _another = start();
+    let error = find(&path).expect_err("two");
+    assert!(matches!(&error, Error::Ambiguous { pids, .. } if pids.len() == 2), "{error}");
+    assert!(!error.is_not_running());
+}
+
+#[test]
+fn children_are_listed_and_found_alike() {
+    let sleeper = Sleeper::start();
+    let ourselves = identity(std::process::id().cast_signed()).expect("we run");
+    let children = Process::open(ourselves).expect("we run").children();
+    assert!(children.iter().any(|child| child.identity.pid == sleeper.pid()), "{children:?}");
+    let listed = listed_children(ourselves.pid);
+    assert!(listed.is_none_or(|pids| pids.contains(&sleeper.pid())));
+}
+
+#[test]
+fn an_executable_is_matched_by_path_or_by_name() {
+    assert!(Executable::new("nginx").is(Path::new("/usr/sbin/nginx")));
+    assert!(Executable::new("nginx").is(Path::new("/usr/sbin/nginx (deleted)")));
+    assert!(Executable::new("/usr/sbin/nginx").is(Path::new("/usr/sbin/nginx")));
+    assert!(!Executable::new("/opt/nginx").is(Path::new("/usr/sbin/nginx")));
+    assert!(!Executable::new("nginx").is(Path::new("/usr/sbin/nginx-debug")));
+}
+
+#[test]
+fn ticks_and_start_times_are_on_one_scale() {
+    let ourselves = identity(std::process::id().cast_signed()).expect("we run");
+    assert!(ourselves.start_ticks <= now_ticks());
+    assert!(now_ticks() - ourselves.start_ticks < ticks_per_second() * 3600);
+}
