@@ -311,7 +311,7 @@ impl Registry {
                     tracing::warn!(%provider, error = message, "a poll failed; what is known stands");
                 }
                 account.error = Some(message);
-                for pool in self.pools.values_mut() {
+                for pool in self.pools.values_mut().filter(|pool| pool.service().providers.contains(&provider)) {
                     pool.fail(&provider);
                 }
             }

@@ -148,6 +148,30 @@ fn an_empty_pool_answers_503_and_weight_0_gets_nothing() {
 }
 
 #[test]
+fn who_leaves_keeps_its_connections_for_a_while_and_gets_no_new_ones() {
+    let backends = three();
+    let haproxy = Haproxy::new().start();
+    let service = format!("{}drain = '3s'\n", accepting());
+    let elasticd = Elasticd::knowing(&format!("{service}{}", haproxy.frontend()), &backends[..2]).ready();
+    elasticd.await_proven("haproxy", "web", &["a", "b"]);
+    haproxy.await_answers(&["a", "b"]);
+    let (worker, reloads) = (haproxy.worker(), count(&elasticd.status(), "reloads"));
+    elasticd.write("backends.yaml", &entries(&backends[..1]));
+    let drained = format!("b {} 0", backends[1].address);
+    until_or(
+        || format!("b drains: {:?}", haproxy.servers("web")),
+        || haproxy.servers("web").contains(&drained).then_some(()),
+    );
+    haproxy.await_answers(&["a"]);
+    until_or(
+        || format!("b is gone: {:?}", haproxy.servers("web")),
+        || (haproxy.servers("web").len() == 1).then_some(()),
+    );
+    let status = elasticd.await_proven("haproxy", "web", &["a"]);
+    assert_eq!((haproxy.worker(), count(&status, "reloads")), (worker, reloads), "{status:#}");
+}
+
+#[test]
 fn ipv6_is_told_and_read_alike() {
     let backends = three();
     let mut haproxy = Haproxy::new().start();
