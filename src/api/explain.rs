@@ -71,8 +71,8 @@ pub(super) fn answer(sources: &Sources, id: &str) -> Result<Response<Body>, Prob
     Ok(respond_as(StatusCode::OK, JSON, body))
 }
 
-/// The rule by which a service leaves an instance out: one of its own, or, of what its providers reported last, the
-/// first one's.
+/// The rule by which a service leaves an instance out: one of its own, or, if it is a member by none of the providers'
+/// last answers, that of the first which has it.
 fn rule(report: &Report, standing: &ServiceReport, id: &str) -> Option<Reason> {
     if let Ok(index) = standing.out.binary_search_by(|exclusion| exclusion.id.as_str().cmp(id)) {
         return Some(standing.out[index].reason.clone());
@@ -82,8 +82,7 @@ fn rule(report: &Report, standing: &ServiceReport, id: &str) -> Option<Reason> {
         // The one listed last counts, as in a selection.
         instances.iter().rev().find(|instance| instance.id == id)
     };
-    let mut listed = standing.service.providers.iter().filter_map(of).peekable();
-    listed.peek()?;
-    let judged: Result<Vec<_>, _> = listed.map(|instance| model::judge(&standing.service, instance)).collect();
-    judged.err()
+    let listed = standing.service.providers.iter().filter_map(of);
+    let judged: Vec<_> = listed.map(|instance| model::judge(&standing.service, instance)).collect();
+    if judged.iter().any(Result::is_ok) { None } else { judged.into_iter().find_map(Result::err) }
 }

@@ -12,7 +12,7 @@
 //! While too few pass, that is a *panic*: nobody goes down, who was down comes back as ever, and who is new is up, for
 //! there is nothing better. When it ends, those who still seem to fail are asked once more before they go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::Target;
@@ -20,6 +20,9 @@ use crate::model::{HealthCheck, Percent};
 
 /// Why one is out that has never been asked.
 pub const UNCHECKED: &str = "has not been checked yet";
+
+/// The cause of one that has not been asked since the restart.
+const RECALLED: &str = "it did before elasticd was restarted";
 
 /// The verdict on one service's backends.
 #[derive(Debug)]
@@ -125,6 +128,17 @@ impl Judge {
         }
         self.decide();
         unasked
+    }
+
+    /// These failed before elasticd was restarted, and are out until they pass; all of them are in if that is everybody.
+    pub fn recall(&mut self, failed: &BTreeSet<String>) {
+        if self.members.keys().all(|id| failed.contains(id)) {
+            return;
+        }
+        for (_, member) in self.members.iter_mut().filter(|(id, _)| failed.contains(*id)) {
+            member.standing = Standing::Down;
+            RECALLED.clone_into(&mut member.cause);
+        }
     }
 
     /// A probe of this backend begins.

@@ -42,6 +42,22 @@ impl Judge {
 }
 
 #[test]
+fn who_failed_before_a_restart_is_out_until_it_passes() {
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
+    let mut judge = judge(&check(2, 3, 50), &["a", "b", "c"]);
+    judge.recall(&ids(&["b", "gone"]));
+    assert_eq!(judge.out().keys().collect::<Vec<_>>(), ["b"]);
+    assert!(judge.out()["b"].contains("before elasticd was restarted"));
+    for _ in 0..2 {
+        judge.begin("b");
+        judge.note("b", Ok(()));
+    }
+    assert!(judge.out().is_empty());
+    judge.recall(&ids(&["a", "b", "c"]));
+    assert!(judge.out().is_empty(), "not if that is everybody");
+}
+
+#[test]
 fn one_goes_out_after_so_many_failures_and_comes_back_after_so_many_successes() {
     let mut judge = judge(&check(2, 3, 50), &["a", "b", "c"]);
     assert_eq!(judge.outs(), "", "nothing is known yet");

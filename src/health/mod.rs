@@ -38,6 +38,8 @@ pub struct Pool {
     pub check: HealthCheck,
     /// All that may be backends, whether they are in or out.
     pub targets: Vec<Target>,
+    /// The ids of those that failed before elasticd was restarted. It counts when the service is first seen.
+    pub failed: BTreeSet<String>,
 }
 
 /// One that is asked.
@@ -170,7 +172,8 @@ impl Checker {
     }
 
     fn set_one(&mut self, pool: &Pool) {
-        let Pool { service, check, targets } = pool;
+        let Pool { service, check, targets, failed } = pool;
+        let is_first = !self.services.contains_key(service);
         let checked = self.services.entry(service.clone()).or_insert_with(|| Checked {
             pool: Pool { targets: Vec::new(), ..pool.clone() },
             check: Arc::new(check.clone()),
@@ -190,6 +193,9 @@ impl Checker {
             std::mem::take(&mut numbers).values().for_each(|number| drop(self.questions.remove(number)));
         }
         let unasked: BTreeSet<_> = checked.judge.set(targets).into_iter().collect();
+        if is_first {
+            checked.judge.recall(failed);
+        }
         let now = Instant::now();
         let mut spread = Vec::new();
         for target in targets {

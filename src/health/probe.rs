@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -14,6 +13,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::model::{HealthCheck, Probe};
 
@@ -23,9 +23,6 @@ const HEAD: usize = 16 * 1024;
 /// How much of a body is read before the connection is closed. Closing before the end makes the kernel reset the
 /// connection, which backends log as an error.
 const BODY: usize = 64 * 1024;
-
-/// How long that may take: the verdict is known by then, and a body that never ends must not hold it back.
-const REST: Duration = Duration::from_millis(100);
 
 /// What a probe brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +38,7 @@ pub enum Outcome {
 /// Asks once. Takes at most the check's `timeout`.
 pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Outcome {
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
+    let deadline = Instant::now() + check.timeout;
     let asked = async {
         let stream = match TcpStream::connect(address).await {
             Ok(stream) => stream,
@@ -51,12 +49,14 @@ pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Outcome {
             Probe::Tcp => Outcome::Pass,
             Probe::Http { path, host, status } => {
                 let host = host.as_ref().map_or_else(|| address.to_string(), Clone::clone);
-                get(stream, path, &host, status).await.map_or_else(Outcome::Fail, |()| Outcome::Pass)
+                // The verdict is known by then, and a body that never ends must not hold it back.
+                let rest = |now: Instant| deadline.min(now + check.timeout / 4);
+                get(stream, path, &host, status, rest).await.map_or_else(Outcome::Fail, |()| Outcome::Pass)
             }
         }
     };
     let late = |_| Outcome::Fail(format!("no answer within {:?}", check.timeout));
-    tokio::time::timeout(check.timeout, asked).await.unwrap_or_else(late)
+    tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(late)
 }
 
 /// Whether an error in connecting says something about this machine alone: it is out of sockets, ports or memory.
@@ -71,7 +71,13 @@ fn said(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().to_lowercase())
 }
 
-async fn get(stream: TcpStream, path: &str, host: &str, good: &[RangeInclusive<u16>]) -> Result<(), String> {
+async fn get(
+    stream: TcpStream,
+    path: &str,
+    host: &str,
+    good: &[RangeInclusive<u16>],
+    rest: impl Fn(Instant) -> Instant,
+) -> Result<(), String> {
     let request = Request::get(path)
         .header(HOST, host)
         .header(USER_AGENT, "elasticd")
@@ -83,7 +89,7 @@ async fn get(stream: TcpStream, path: &str, host: &str, good: &[RangeInclusive<u
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| unanswered(&error))?;
         let status = response.status().as_u16();
-        let _ = tokio::time::timeout(REST, skim(response)).await;
+        let _ = tokio::time::timeout_at(rest(Instant::now()), skim(response)).await;
         if good.iter().any(|range| range.contains(&status)) {
             Ok(())
         } else {

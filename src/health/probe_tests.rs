@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -113,8 +114,11 @@ async fn a_backend_may_finish_its_answer() {
     let serve = async {
         let (mut stream, _) = listener.accept().await.expect("a connection");
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await.expect("written");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        stream.write_all(b"ok").await.expect("written");
+        // Were the connection closed by now, the first of these would be answered with a reset, and the second fail.
+        for piece in ["o", "k"] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            stream.write_all(piece.as_bytes()).await.expect("somebody reads");
+        }
         let mut request = Vec::new();
         stream.read_to_end(&mut request).await.expect("an end, not a reset");
     };

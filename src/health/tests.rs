@@ -14,7 +14,7 @@ fn http() -> HealthCheck {
 fn pool(service: &str, check: &HealthCheck, ids: impl IntoIterator<Item = u16>) -> Pool {
     let target = |id: u16| Target { id: id.to_string(), address: ([10, 0, 0, 1], id).into() };
     let targets = ids.into_iter().map(target).collect();
-    Pool { service: service.parse().expect("a name"), check: check.clone(), targets }
+    Pool { service: service.parse().expect("a name"), check: check.clone(), targets, failed: BTreeSet::new() }
 }
 
 /// Backends that answer as told, by port, and an account of who was asked when.
@@ -244,7 +244,12 @@ async fn real_backends_are_asked() {
     let target = |l: &TcpListener| Target { id: l.local_addr().unwrap().to_string(), address: l.local_addr().unwrap() };
     let targets = vec![target(&stays), target(&goes)];
     let refused = targets[1].id.clone();
-    let pools = watch::Sender::new(Arc::new(vec![Pool { service: "web".parse().unwrap(), check, targets }]));
+    let pools = watch::Sender::new(Arc::new(vec![Pool {
+        service: "web".parse().unwrap(),
+        check,
+        targets,
+        failed: BTreeSet::new(),
+    }]));
     let (sender, mut verdicts) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(pools.subscribe(), sender, stop.clone()));

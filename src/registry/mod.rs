@@ -192,10 +192,10 @@ impl Registry {
             }
         }
         // Unchanged polls write nothing, so that the ages on disk lag: they are brought up to date once, at the end.
-        if !self.known.snapshot.services.is_empty() {
-            if let Err(error) = self.save() {
-                tracing::error!(%error, "the last known good is not kept");
-            }
+        if !self.known.snapshot.services.is_empty()
+            && let Err(error) = self.save()
+        {
+            tracing::error!(%error, "the last known good is not kept");
         }
     }
 

@@ -37,6 +37,9 @@ pub struct Kept {
     /// What time does to those that have come or gone of late.
     #[serde(flatten)]
     pub shape: Shape,
+    /// Who fails the sidecar's own checks.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub failing: BTreeSet<String>,
     /// The tags that created it. `None`: it is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -63,6 +66,8 @@ pub struct Pool {
     /// Of each provider's last complete answer.
     excluded: BTreeMap<Name, Excluded>,
     health: Option<Verdicts>,
+    /// Who failed the sidecar's own checks before a restart.
+    failed: BTreeSet<String>,
     /// Whether anything was ever served.
     is_served: bool,
     /// Who is left out of what was last served, though a provider's set has it.
@@ -89,6 +94,7 @@ impl Pool {
     pub fn new(service: Service, kept: Kept, is_served: bool) -> Self {
         let mut pool = Self {
             service: Arc::new(service),
+            failed: kept.failing.clone(),
             kept,
             suspicions: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -129,6 +135,7 @@ impl Pool {
         self.kept.origin = origin;
         if service.health.is_none() {
             self.health = None;
+            self.kept.failing.clear();
         }
         self.service = Arc::new(service);
         self.forget_strangers();
@@ -196,7 +203,10 @@ impl Pool {
 
     /// Takes what the sidecar's own checks found.
     pub fn judge_health(&mut self, verdicts: Verdicts) {
-        self.health = self.service.health.is_some().then_some(verdicts);
+        if self.service.health.is_some() {
+            self.kept.failing = verdicts.out.keys().cloned().collect();
+            self.health = Some(verdicts);
+        }
     }
 
     /// Whom the sidecar's own checks should ask. `None`: they are not wanted.
@@ -208,7 +218,12 @@ impl Pool {
             id: member.backend.id.clone(),
             address: serves_at(&member.backend),
         };
-        Some(health::Pool { service: self.service.name.clone(), check, targets: up.map(target).collect() })
+        Some(health::Pool {
+            service: self.service.name.clone(),
+            check,
+            targets: up.map(target).collect(),
+            failed: self.failed.clone(),
+        })
     }
 
     /// What is to be served at `now`, in our own `zone`, with the `registered` backends. `None`: not enough is known
@@ -235,7 +250,10 @@ impl Pool {
     /// Who fails the sidecar's own checks, and how. Whoever has not been asked yet may fail, too. `None`: there are no
     /// checks, or nobody has been asked at all.
     fn failing(&self, members: &[Member]) -> Option<BTreeMap<String, String>> {
-        let verdicts = self.health.as_ref()?;
+        let Some(verdicts) = &self.health else {
+            let failed = self.failed.iter().map(|id| (id.clone(), UNCHECKED.to_owned()));
+            return self.service.health.is_some().then(|| failed.collect());
+        };
         let mut failing = verdicts.out.clone();
         for Member { backend, .. } in members.iter().filter(|member| member.backend.state == BackendState::Up) {
             if verdicts.targets.get(&backend.id) != Some(&serves_at(backend)) {

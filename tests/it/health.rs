@@ -36,12 +36,20 @@ fn await_log(elasticd: &Elasticd, words: &str) {
 #[test]
 fn a_failing_backend_leaves_and_comes_back() {
     let backends = ["a", "b", "c"].map(Backend::start);
-    let elasticd = checked(HTTP, &backends);
+    let mut elasticd = checked(HTTP, &backends);
     backends[1].set_health(503);
     elasticd.await_proven("json", "web", &["a", "c"]);
     assert_eq!(rendered(&elasticd), ["a", "c"]);
     let explained = elasticd.get("/v1/explain/b").2;
     assert!(explained.contains("fails its health check: status 503, not 200-399"), "{explained}");
+    // A restart does not bring it back.
+    let revision = elasticd.status()["revision"].clone();
+    assert!(elasticd.stop().success());
+    elasticd.restart();
+    elasticd.await_ready();
+    let asked = backends[1].health_checks();
+    until("it is asked more than once", || (backends[1].health_checks() > asked + 1).then_some(()));
+    assert_eq!((rendered(&elasticd), &elasticd.status()["revision"]), (vec!["a".into(), "c".into()], &revision));
     backends[1].set_health(200);
     elasticd.await_proven("json", "web", &["a", "b", "c"]);
     assert_eq!(rendered(&elasticd), ["a", "b", "c"]);
