@@ -36,6 +36,9 @@ pub const DEFAULT_ADMIN_SOCKET: &str = "/run/elasticd/admin.sock";
 /// The shortest and the longest interval between polls.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(24));
 
+/// How long one poll may take, where nothing else is configured.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A configuration in which everything is known to fit together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -272,7 +275,10 @@ fn providers(layers: &mut Layers) -> BTreeMap<Name, Provider> {
         let name = name(layers, "providers", &text);
         let type_name = type_of(layers, &key, &mut entry, provider::Config::TYPES);
         let pace = pace(layers, &key, &mut entry);
-        let config = type_name.and_then(|type_name| provider_config(layers, &key, &type_name, &mut entry));
+        let config = type_name.and_then(|type_name| {
+            let timeout = pace.map_or(TIMEOUT, |pace| pace.timeout);
+            provider_config(layers, &key, &type_name, &mut entry, timeout)
+        });
         if let (Some(name), Some(config), Some(pace)) = (name, config, pace) {
             providers.insert(name, Provider { config, pace });
         }
@@ -280,11 +286,20 @@ fn providers(layers: &mut Layers) -> BTreeMap<Name, Provider> {
     providers
 }
 
-fn provider_config(layers: &mut Layers, key: &str, type_name: &str, entry: &mut Value) -> Option<provider::Config> {
-    use provider::{file, fixed};
+fn provider_config(
+    layers: &mut Layers,
+    key: &str,
+    type_name: &str,
+    entry: &mut Value,
+    timeout: Duration,
+) -> Option<provider::Config> {
+    use provider::{exec, file, fixed, http};
     match type_name {
         "fixed" => resolved(layers, key, entry, fixed::Raw::resolve).map(provider::Config::Fixed),
         "file" => resolved(layers, key, entry, file::Raw::resolve).map(provider::Config::File),
+        "exec" => resolved(layers, key, entry, |raw: exec::Raw| raw.resolve(timeout)).map(provider::Config::Exec),
+        "http" => resolved(layers, key, entry, |raw: http::Raw| raw.resolve(timeout).map(Box::new))
+            .map(provider::Config::Http),
         #[cfg(feature = "ec2")]
         "ec2" => resolved(layers, key, entry, provider::ec2::Raw::resolve).map(provider::Config::Ec2),
         _ => None,
@@ -318,7 +333,7 @@ fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<Pace> {
     let own = ["interval", "timeout"].into_iter().filter_map(|field| dict.remove_entry(field)).collect();
     let raw: RawPace = layers.extract(key, &mut Value::Dict(*tag, own))?;
     let interval = raw.interval.unwrap_or(Duration::from_secs(15));
-    let timeout = raw.timeout.unwrap_or(Duration::from_secs(60));
+    let timeout = raw.timeout.unwrap_or(TIMEOUT);
     if !(INTERVALS.0..=INTERVALS.1).contains(&interval) {
         layers.fault(&format!("{key}.interval"), format!("{interval:?} is not between 100ms and 24h"));
     }

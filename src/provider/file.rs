@@ -1,23 +1,13 @@
 //! `file`: instances in a JSON or YAML file, read anew whenever it changes.
 
-mod format;
-
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Provider;
-use super::written::Fault;
+use super::{Provider, format};
 use crate::model::Instance;
 use crate::sys::watch::PathWatch;
-
-/// The largest file read, in bytes: some 200,000 instances with a few tags each. Above it, the path is more likely to
-/// be a mistake than a list.
-const MAX_SIZE: u64 = 64 * 1024 * 1024;
-
-/// How many of an invalid file's faults an error names; a file that went wrong goes wrong in every entry.
-const MAX_FAULTS: usize = 10;
 
 /// Where the file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,54 +65,15 @@ pub enum Error {
     #[error(
         "{} is larger than {} MiB, which is no list of instances: correct the provider's `path`",
         path.display(),
-        MAX_SIZE / 1024 / 1024
+        format::MAX_SIZE / 1024 / 1024
     )]
     TooLarge {
         /// The file.
         path: PathBuf,
     },
-    /// Nothing but white space or comments, as a truncated write leaves it.
-    #[error("{} is empty, which is not the same as an empty set: write `[]` if there are no instances", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Neither of the forms, in its format's own words.
-    #[error(
-        "{}: invalid {format}: {message}; write a list of instances, `instances:` with such a list, or a list of \
-         `targets:` and `labels:`",
-        at(path, *line, *column)
-    )]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// `JSON` or `YAML`.
-        format: &'static str,
-        /// From 1; 0 if unknown.
-        line: u64,
-        /// From 1, in characters (YAML) or bytes (JSON); 0 if unknown.
-        column: u64,
-        /// What the parser says.
-        message: String,
-    },
-    /// Entries that are not instances.
-    #[error("{}: {}; correct the entries, or remove them", path.display(), list(faults))]
-    Entries {
-        /// The file.
-        path: PathBuf,
-        /// All of them.
-        faults: Vec<Fault>,
-    },
-}
-
-fn at(path: &Path, line: u64, column: u64) -> String {
-    if line == 0 { path.display().to_string() } else { format!("{}:{line}:{column}", path.display()) }
-}
-
-fn list(faults: &[Fault]) -> String {
-    let shown: Vec<_> = faults.iter().take(MAX_FAULTS).map(ToString::to_string).collect();
-    let more = faults.len().saturating_sub(MAX_FAULTS);
-    if more == 0 { shown.join("; ") } else { format!("{}; and {more} more", shown.join("; ")) }
+    /// It holds no set.
+    #[error(transparent)]
+    Content(#[from] format::Error),
 }
 
 /// Answers with what the file holds.
@@ -145,7 +96,7 @@ impl Provider for File {
     async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         let path = self.path.clone();
         // Reading and parsing may take long enough to hold up everything else.
-        let read = tokio::task::spawn_blocking(move || format::parse(&path, &read(&path)?));
+        let read = tokio::task::spawn_blocking(move || Ok(format::parse(&path, &read(&path)?)?));
         read.await.unwrap_or_else(|error| {
             Err(Error::Unreadable { path: self.path.clone(), source: std::io::Error::other(error) })
         })
@@ -166,12 +117,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     if !metadata.is_file() {
         return Err(Error::NotAFile { path: path.to_owned() });
     }
-    if metadata.len() > MAX_SIZE {
+    if metadata.len() > format::MAX_SIZE as u64 {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes)).map_err(failed)?;
-    if bytes.len() as u64 > MAX_SIZE {
+    std::fs::File::open(path)
+        .and_then(|file| file.take(format::MAX_SIZE as u64 + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() > format::MAX_SIZE {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
     Ok(bytes)
@@ -219,7 +172,7 @@ mod tests {
         assert!(matches!(discover(dir.path().join("absent")).await, Error::Absent { .. }));
         assert!(matches!(discover(dir.path().to_owned()).await, Error::NotAFile { .. }));
         let large = dir.path().join("large");
-        std::fs::File::create(&large).unwrap().set_len(MAX_SIZE + 1).unwrap();
+        std::fs::File::create(&large).unwrap().set_len(format::MAX_SIZE as u64 + 1).unwrap();
         assert!(matches!(discover(large).await, Error::TooLarge { .. }));
     }
 

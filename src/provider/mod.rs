@@ -8,8 +8,11 @@
 
 #[cfg(feature = "ec2")]
 pub mod ec2;
+pub mod exec;
 pub mod file;
 pub mod fixed;
+pub mod format;
+pub mod http;
 pub mod poll;
 pub mod written;
 
@@ -39,6 +42,10 @@ pub enum Config {
     Fixed(fixed::Config),
     /// Instances in a file.
     File(file::Config),
+    /// Instances that a program prints.
+    Exec(exec::Config),
+    /// Instances that an HTTP server answers with.
+    Http(Box<http::Config>),
     /// AWS EC2.
     #[cfg(feature = "ec2")]
     Ec2(ec2::Config),
@@ -49,6 +56,8 @@ impl Config {
     pub const TYPES: &[&str] = &[
         "fixed",
         "file",
+        "exec",
+        "http",
         #[cfg(feature = "ec2")]
         "ec2",
     ];
@@ -58,6 +67,8 @@ impl Config {
         match self {
             Self::Fixed(_) => "fixed",
             Self::File(_) => "file",
+            Self::Exec(_) => "exec",
+            Self::Http(_) => "http",
             #[cfg(feature = "ec2")]
             Self::Ec2(_) => "ec2",
         }
@@ -71,6 +82,8 @@ impl Config {
         match self {
             Self::Fixed(config) => AnyProvider::Fixed(fixed::Fixed::new(config)),
             Self::File(config) => AnyProvider::File(Box::new(file::File::new(config))),
+            Self::Exec(config) => AnyProvider::Exec(Box::new(exec::Exec::new(config))),
+            Self::Http(config) => AnyProvider::Http(Box::new(http::Http::new(config))),
             #[cfg(feature = "ec2")]
             Self::Ec2(config) => AnyProvider::Ec2(Box::new(ec2::Ec2::new(config, selectors))),
         }
@@ -83,6 +96,8 @@ impl Config {
 pub enum AnyProvider {
     Fixed(fixed::Fixed),
     File(Box<file::File>),
+    Exec(Box<exec::Exec>),
+    Http(Box<http::Http>),
     #[cfg(feature = "ec2")]
     Ec2(Box<ec2::Ec2>),
 }
@@ -93,6 +108,10 @@ pub enum AnyProvider {
 pub enum Error {
     #[error(transparent)]
     File(#[from] file::Error),
+    #[error(transparent)]
+    Exec(#[from] exec::Error),
+    #[error(transparent)]
+    Http(#[from] http::Error),
     #[cfg(feature = "ec2")]
     #[error(transparent)]
     Ec2(#[from] ec2::Error),
@@ -107,7 +126,8 @@ impl Error {
         match self {
             #[cfg(feature = "ec2")]
             Self::Ec2(error) => error.is_throttled(),
-            Self::File(_) | Self::Timeout(_) => false,
+            Self::Http(error) => error.is_throttled(),
+            Self::File(_) | Self::Exec(_) | Self::Timeout(_) => false,
         }
     }
 }
@@ -122,6 +142,8 @@ impl Provider for AnyProvider {
                 instances
             }
             Self::File(provider) => provider.discover().await?,
+            Self::Exec(provider) => provider.discover().await?,
+            Self::Http(provider) => provider.discover().await?,
             #[cfg(feature = "ec2")]
             Self::Ec2(provider) => provider.discover().await?,
         })
@@ -131,10 +153,29 @@ impl Provider for AnyProvider {
         match self {
             Self::Fixed(provider) => provider.changed().await,
             Self::File(provider) => provider.changed().await,
+            Self::Exec(provider) => provider.changed().await,
+            Self::Http(provider) => provider.changed().await,
             #[cfg(feature = "ec2")]
             Self::Ec2(provider) => provider.changed().await,
         }
     }
+}
+
+/// How much of its `timeout` a provider takes that can say more of what it waited for than that it was too long.
+fn own_share(timeout: Duration) -> Duration {
+    timeout - timeout / 20
+}
+
+/// An error and everything beneath it, on one line: some keep the reason at the bottom.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for error in std::iter::successors(Some(error), |&error| error.source()) {
+        let said = format::shortened(&error.to_string());
+        if !words.iter().any(|earlier| earlier.contains(&said)) {
+            words.push(said);
+        }
+    }
+    words.join(": ")
 }
 
 /// What one poll of one provider brought.

@@ -1,4 +1,4 @@
-//! An instance as people write it, in the configuration or in a file.
+//! An instance as people write it, in the configuration or in a file, and as programs and servers report it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, Visitor};
 
-use crate::model::{Instance, InstanceState, MAX_WEIGHT};
+use crate::model::{Availability, Instance, InstanceState, MAX_WEIGHT};
 
 /// One instance as written. `T` is how its format reads the value of a tag: [`Text`] where numbers have a type of
 /// their own, `String` where a format hands over every scalar as it was spelt (YAML: `1.10` must not become `1.1`).
@@ -30,14 +30,49 @@ pub struct Written<T = Text> {
     pub weight: Option<u16>,
     /// The availability zone.
     pub zone: Option<String>,
+    /// The network, such as a VPC.
+    pub vpc: Option<String>,
+    /// The part of the network.
+    pub subnet: Option<String>,
+    /// The group that scales it, such as an Auto Scaling group.
+    pub group: Option<String>,
+    /// `type`: the kind of machine, such as `m7g.large`.
+    #[serde(rename = "type")]
+    pub instance_type: Option<String>,
     /// The lifecycle state; running, if left out.
     #[serde(default)]
     pub state: InstanceState,
+    /// Whether it is meant to take traffic; ready, if left out.
+    #[serde(default)]
+    pub availability: Reported,
     /// When the machine was last started, RFC 3339.
     pub launched: Option<Timestamp>,
     /// The tags. A value may be a number or a boolean: it counts as its text.
     #[serde(default = "BTreeMap::new")]
     pub tags: BTreeMap<String, T>,
+}
+
+/// An [`Availability`], as written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reported {
+    /// `ready`: it may take traffic.
+    #[default]
+    Ready,
+    /// `leaving`: what it has begun it may finish, and nothing new is to come.
+    Leaving,
+    /// `out`: it is to take no traffic.
+    Out,
+}
+
+impl From<Reported> for Availability {
+    fn from(reported: Reported) -> Self {
+        match reported {
+            Reported::Ready => Self::Ready,
+            Reported::Leaving => Self::Leaving { why: "is reported as leaving".to_owned() },
+            Reported::Out => Self::Out { why: "is reported as out".to_owned() },
+        }
+    }
 }
 
 /// A text, or a number or boolean that counts as its text.
@@ -177,9 +212,24 @@ pub fn resolve<T: Into<String>>(
 impl<T: Into<String>> Written<T> {
     /// The same, with tags as plain text.
     pub fn with_text(self) -> Written<String> {
-        let Self { id, address, private_ipv4, public_ipv4, ipv6, port, weight, zone, state, launched, tags } = self;
-        let tags = tags.into_iter().map(|(key, value)| (key, value.into())).collect();
-        Written { id, address, private_ipv4, public_ipv4, ipv6, port, weight, zone, state, launched, tags }
+        Written {
+            tags: self.tags.into_iter().map(|(key, value)| (key, value.into())).collect(),
+            id: self.id,
+            address: self.address,
+            private_ipv4: self.private_ipv4,
+            public_ipv4: self.public_ipv4,
+            ipv6: self.ipv6,
+            port: self.port,
+            weight: self.weight,
+            zone: self.zone,
+            vpc: self.vpc,
+            subnet: self.subnet,
+            group: self.group,
+            instance_type: self.instance_type,
+            state: self.state,
+            availability: self.availability,
+            launched: self.launched,
+        }
     }
 
     /// The instance meant.
@@ -212,7 +262,12 @@ impl<T: Into<String>> Written<T> {
         }
         instance.weight = self.weight;
         instance.zone = self.zone;
+        instance.vpc = self.vpc;
+        instance.subnet = self.subnet;
+        instance.group = self.group;
+        instance.instance_type = self.instance_type;
         instance.state = self.state;
+        instance.availability = self.availability.into();
         instance.launched = self.launched;
         instance.tags = self.tags.into_iter().map(|(key, value)| (key, value.into())).collect();
         Ok(instance)
@@ -272,12 +327,16 @@ mod tests {
     fn every_key_is_taken() {
         let instance = read(
             r#"{"id": "a", "private_ipv4": "10.0.0.1", "public_ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "port": 80,
-                "weight": 256, "zone": "z", "state": "shutting-down", "launched": "2024-05-01T00:00:00Z",
+                "weight": 256, "zone": "z", "vpc": "v", "subnet": "s", "group": "g", "type": "m7g.large",
+                "state": "shutting-down", "availability": "leaving", "launched": "2024-05-01T00:00:00Z",
                 "tags": {"t": "x", "n": 7, "f": 1.5, "b": true, "m": -1}}"#,
         )
         .unwrap();
         assert_eq!(instance.state, InstanceState::ShuttingDown);
         assert_eq!(instance.weight, Some(256));
+        let placed = [&instance.zone, &instance.vpc, &instance.subnet, &instance.group, &instance.instance_type];
+        assert_eq!(placed.map(Option::as_deref), ["z", "v", "s", "g", "m7g.large"].map(Some));
+        assert_eq!(instance.availability, Availability::Leaving { why: "is reported as leaving".to_owned() });
         assert_eq!(instance.launched, Some("2024-05-01T00:00:00Z".parse().unwrap()));
         let tags: Vec<_> = instance.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(tags, ["b=true", "f=1.5", "m=-1", "n=7", "t=x"]);
@@ -299,6 +358,7 @@ mod tests {
             (r#"{"port": 80}"#, "neither an `id`"),
             (r#"{"id": "", "address": "10.0.0.1"}"#, "neither an `id`"),
             (r#"{"id": "a", "adress": "10.0.0.1"}"#, "unknown field `adress`"),
+            (r#"{"id": "a", "availability": "gone"}"#, "expected one of `ready`, `leaving`, `out`"),
             (r#"{"id": "a", "tags": {"x": ["y"]}}"#, "a text, a number or a boolean"),
         ] {
             let error = read(json).unwrap_err();

@@ -12,17 +12,15 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
+use super::group::TERM_GRACE;
 use super::isolated::{self, Failure};
 use super::reaper;
 
 /// How much of what a program prints is kept, in bytes; the rest is read and dropped, so that it never blocks.
 const MAX_OUTPUT: usize = 16 * 1024;
 
-/// How long a program is given to end between SIGTERM and SIGKILL.
-const TERM_GRACE: Duration = Duration::from_secs(2);
-
 /// What is passed on of our own environment: what a program needs to be found and to speak plainly, and no secret.
-const ENVIRONMENT: &[&str] = &["PATH", "HOME", "LANG", "TZ"];
+pub const ENVIRONMENT: &[&str] = &["PATH", "HOME", "LANG", "TZ"];
 
 /// Why a program did not succeed.
 #[derive(Debug, thiserror::Error)]

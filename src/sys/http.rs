@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -94,13 +94,26 @@ pub async fn exchange(
     request: Request<Full<Bytes>>,
     max: usize,
 ) -> Result<(StatusCode, Bytes), String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let read = async |response: Response<Incoming>| {
         let status = response.status();
         let body = Limited::new(response.into_body(), max).collect().await.map_err(|error| error.to_string())?;
         Ok((status, body.to_bytes()))
     };
+    exchange_with(stream, request, read).await.map_err(|error| error.to_string())?
+}
+
+/// The same, where `read` takes the answer.
+///
+/// # Errors
+///
+/// There was none.
+pub async fn exchange_with<T, F: Future<Output = T>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+    read: impl FnOnce(Response<Incoming>) -> F,
+) -> hyper::Result<T> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async { Ok(read(sender.send_request(request).await?).await) };
     // The connection is driven beside the exchange rather than in a task, so that nothing outlives this call.
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {

@@ -3,10 +3,12 @@
 pub mod atomic_file;
 pub mod command;
 pub mod endpoint;
+pub mod group;
 pub mod http;
 pub mod isolated;
 pub mod lock;
 pub mod process;
+pub mod program;
 pub mod reaper;
 pub mod systemd;
 pub mod ticks;

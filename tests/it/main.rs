@@ -37,6 +37,8 @@ mod prometheus;
 mod provider_ec2;
 #[cfg(feature = "ec2")]
 mod provider_ec2_chain;
+mod provider_exec;
+mod provider_http;
 mod services;
 mod socket_activation;
 mod traefik;

@@ -7,6 +7,7 @@ pub mod changes;
 pub mod elasticd;
 pub mod envoy;
 pub mod haproxy;
+pub mod http;
 pub mod load;
 pub mod nginx;
 pub mod pools;

@@ -1,4 +1,4 @@
-//! What a file of instances may look like.
+//! What a set of instances looks like in a file, as a program prints it, and as a server answers it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,24 +8,124 @@ use std::path::Path;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
-use super::super::written::{self, Text, Written};
-use super::Error;
+use super::written::{self, Fault, Text, Written};
 use crate::model::Instance;
 
 /// The label of a target group that says its zone.
 const ZONE: &str = "zone";
 
-/// Reads a whole file.
+/// How many of an invalid set's faults an error names; what went wrong goes wrong in every entry.
+const MAX_FAULTS: usize = 10;
+
+/// How much of what others wrote an error repeats, in characters: a key may be as long as everything there is.
+const MAX_REPEATED: usize = 300;
+
+/// The largest set read where nothing else is configured, in bytes: some 200,000 instances with a few tags each. What is
+/// larger is more likely to be a mistake than a list.
+pub const MAX_SIZE: usize = 64 * 1024 * 1024;
+
+/// The most that may be configured, in bytes: it is held in memory.
+const LARGEST_SIZE: usize = 1024 * 1024 * 1024;
+
+/// The `max_bytes` of a provider. The error begins with the key.
+pub(super) fn max_bytes(written: Option<usize>) -> Result<usize, String> {
+    let max = written.unwrap_or(MAX_SIZE);
+    if (1..=LARGEST_SIZE).contains(&max) {
+        return Ok(max);
+    }
+    Err(format!("max_bytes: {max} is not between 1 and {LARGEST_SIZE} (1 GiB)"))
+}
+
+/// Why something is no set of instances.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing but white space or comments, as a truncated write leaves it.
+    #[error("{origin} is empty, which is not the same as an empty set: write `[]` if there are no instances")]
+    Empty {
+        /// Where it is from.
+        origin: String,
+    },
+    /// None of the forms, in its format's own words.
+    #[error(
+        "{}: invalid {format}: {message}; write a list of instances, `instances:` with such a list, or a list of \
+         `targets:` and `labels:`",
+        at(origin, *line, *column)
+    )]
+    Syntax {
+        /// Where it is from.
+        origin: String,
+        /// `JSON` or `YAML`.
+        format: &'static str,
+        /// From 1; 0 if unknown.
+        line: u64,
+        /// From 1, in characters (YAML) or bytes (JSON); 0 if unknown.
+        column: u64,
+        /// What the parser says.
+        message: String,
+    },
+    /// Entries that are not instances.
+    #[error("{origin}: {}; correct the entries, or remove them", list(faults))]
+    Entries {
+        /// Where it is from.
+        origin: String,
+        /// All of them.
+        faults: Vec<Fault>,
+    },
+}
+
+fn at(origin: &str, line: u64, column: u64) -> String {
+    if line == 0 { origin.to_owned() } else { format!("{origin}:{line}:{column}") }
+}
+
+fn list(faults: &[Fault]) -> String {
+    let shown: Vec<_> = faults.iter().take(MAX_FAULTS).map(|fault| shortened(&fault.to_string())).collect();
+    let more = faults.len().saturating_sub(MAX_FAULTS);
+    if more == 0 { shown.join("; ") } else { format!("{}; and {more} more", shown.join("; ")) }
+}
+
+/// What others wrote, on one line that fits into a message.
+pub(super) fn shortened(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = text.trim().chars().take(MAX_REPEATED).map(plain).collect();
+    let whole = short.len() == text.trim().len();
+    short.truncate(short.trim_end().len());
+    if !whole {
+        short.push('…');
+    }
+    short
+}
+
+/// Reads a whole file, whose extension says its format; if it does not, its first character does.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Instance>, Error> {
-    let invalid =
-        |format, line, column, message| Error::Syntax { path: path.to_owned(), format, line, column, message };
-    let json = is_json(path, bytes);
+    read(&path.display().to_string(), is_json(path, bytes), bytes)
+}
+
+/// Reads JSON from elsewhere, which messages call `origin`.
+pub(super) fn json(origin: &str, bytes: &[u8]) -> Result<Vec<Instance>, Error> {
+    read(origin, true, bytes).map_err(|error| match error {
+        // The parser says both too, and with an origin that is no file they would be taken for a port.
+        Error::Syntax { origin, format, message, .. } => Error::Syntax { origin, format, line: 0, column: 0, message },
+        other => other,
+    })
+}
+
+fn read(origin: &str, json: bool, bytes: &[u8]) -> Result<Vec<Instance>, Error> {
+    let invalid = |format, line, column, message: String| Error::Syntax {
+        origin: origin.to_owned(),
+        format,
+        line,
+        column,
+        message: shortened(&message),
+    };
     let format = if json { "JSON" } else { "YAML" };
     let text = str::from_utf8(bytes)
         .map_err(|error| invalid(format, 0, 0, format!("not UTF-8 after byte {}", error.valid_up_to())))?;
-    let blank = |line: &str| matches!(line.trim(), "" | "---" | "...") || (!json && line.trim().starts_with('#'));
+    let blank = |line: &str| {
+        let line = line.trim();
+        line.is_empty() || (!json && (matches!(line, "---" | "...") || line.starts_with('#')))
+    };
     if text.lines().all(blank) {
-        return Err(Error::Empty { path: path.to_owned() });
+        return Err(Error::Empty { origin: origin.to_owned() });
     }
     let resolved = if json {
         let entries: Entries<Text> = serde_json::from_str(text)
@@ -36,7 +136,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Instance>, Error> {
             yaml(text).map_err(|(line, column, message)| invalid(format, line, column, message))?;
         entries.resolve()
     };
-    resolved.map_err(|faults| Error::Entries { path: path.to_owned(), faults })
+    resolved.map_err(|faults| Error::Entries { origin: origin.to_owned(), faults })
 }
 
 fn is_json(path: &Path, bytes: &[u8]) -> bool {
@@ -68,7 +168,7 @@ enum Entry<T> {
     Group(Group<T>),
 }
 
-/// Prometheus' `file_sd` form.
+/// Prometheus' form, that of `file_sd` and of `http_sd`.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group<T> {
@@ -186,6 +286,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Whole<A> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(name: &str, text: &str) -> Vec<Instance> {
@@ -232,5 +334,81 @@ mod tests {
     fn a_group_with_an_instances_keys_is_refused() {
         let error = parse(Path::new("f.json"), br#"[{"targets": ["10.0.0.1"], "zone": "z"}]"#).unwrap_err();
         assert!(error.to_string().contains("unknown field `zone`"), "{error}");
+    }
+
+    #[test]
+    fn what_an_error_repeats_is_short_and_on_one_line() {
+        let long = "x\u{7}\n".repeat(1_000_000);
+        for text in [
+            serde_json::json!([{ &long: 1 }]),
+            serde_json::json!([{"id": "a", "state": long}]),
+            serde_json::json!([{"id": "a", "address": long}]),
+            serde_json::json!([{"id": long, "address": "10.0.0.1"}, {"id": long, "address": "10.0.0.1"}]),
+            serde_json::json!([{"targets": [long]}]),
+        ] {
+            let error = json("it", text.to_string().as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("it: "), "{error}");
+            assert!(error.len() < 1000 && !error.contains(char::is_control), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_ends_too_early_is_never_a_smaller_set() {
+        for text in [
+            r#"[{"address": "10.0.0.1:80"}, {"address": "10.0.0.2:80", "tags": {"a": "b"}}]"#,
+            r#"{"instances": [{"address": "10.0.0.1:80"}, {"address": "10.0.0.2:80"}]}"#,
+            r#"[{"targets": ["10.0.0.1:80", "10.0.0.2:80"], "labels": {"a": "b"}}]"#,
+        ] {
+            assert_eq!(json("it", text.as_bytes()).unwrap().len(), 2);
+            for end in 0..text.len() {
+                assert!(json("it", &text.as_bytes()[..end]).is_err(), "{}", &text[..end]);
+            }
+            assert!(json("it", format!("{text}{text}").as_bytes()).is_err(), "what follows counts too");
+        }
+    }
+
+    /// Bits of what is expected, in any order.
+    fn almost() -> impl Strategy<Value = String> {
+        let bits = [
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            ":",
+            "\"",
+            "\"id\"",
+            "\"address\"",
+            "\"targets\"",
+            "\"labels\"",
+            "\"tags\"",
+            "\"instances\"",
+            "\"10.0.0.1:80\"",
+            "\"port\"",
+            "\"weight\"",
+            "\"type\"",
+            "\"availability\"",
+            "7",
+            "-1",
+            "1e999",
+            "null",
+            "true",
+            "\\u0000",
+            "\u{fffd}",
+            " ",
+        ];
+        prop::collection::vec(prop::sample::select(bits.to_vec()), 0..40).prop_map(|bits| bits.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_a_set_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), text in almost()) {
+            for bytes in [&bytes, text.as_bytes()] {
+                if let Ok(instances) = json("it", bytes) {
+                    let ids: std::collections::BTreeSet<_> = instances.iter().map(|i| &i.id).collect();
+                    prop_assert_eq!(ids.len(), instances.len());
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,281 @@
+//! `exec`: instances as a program of the operator's prints them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::written::Text;
+use super::{Provider, format};
+use crate::model::Instance;
+use crate::sys::program::{self, Program};
+
+/// How many lines of what a program said last an error repeats.
+const LAST_LINES: usize = 3;
+
+/// `ENOEXEC`: neither a binary nor a script with a first line that names its interpreter.
+const NOT_EXECUTABLE: i32 = 8;
+
+/// What is run, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// An absolute path, and its arguments. There is no shell.
+    pub command: Vec<String>,
+    /// What is added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// What of elasticd's own environment it sees, beside PATH, HOME, LANG and TZ.
+    pub pass_env: Vec<String>,
+    /// How much it may print, in bytes.
+    pub max_bytes: usize,
+    /// The provider's `timeout`, which it uses up to a twentieth.
+    pub timeout: Duration,
+}
+
+/// The same, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// `command = ["/usr/local/bin/list-instances", "--all"]`
+    pub command: Vec<String>,
+    /// `env = { PROJECT = "shop" }`
+    #[serde(default)]
+    pub env: BTreeMap<String, Text>,
+    /// `pass_env = ["AWS_REGION"]`
+    #[serde(default)]
+    pub pass_env: Vec<String>,
+    /// `max_bytes = 1048576`; 64 MiB, if left out.
+    pub max_bytes: Option<usize>,
+}
+
+impl Raw {
+    /// Judges what is written. The program itself may appear later.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each with its key.
+    pub fn resolve(self, timeout: Duration) -> Result<Config, Vec<String>> {
+        let mut faults = Vec::new();
+        match self.command.first() {
+            None => {
+                faults.push("command: is empty: write [\"/path/of/the/program\", \"its\", \"arguments\"]".to_owned())
+            }
+            Some(program) if !Path::new(program).is_absolute() => faults.push(format!(
+                "command: {program:?} is not an absolute path: start it with `/`, as no shell looks for it"
+            )),
+            Some(_) => {}
+        }
+        if self.command.iter().any(|argument| argument.contains('\0')) {
+            faults.push("command: no argument may hold a NUL".to_owned());
+        }
+        let env: BTreeMap<_, String> = self.env.into_iter().map(|(name, value)| (name, value.into())).collect();
+        for (key, name) in
+            env.keys().map(|name| ("env", name)).chain(self.pass_env.iter().map(|name| ("pass_env", name)))
+        {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                faults.push(format!("{key}: {name:?} is not the name of a variable"));
+            }
+        }
+        for (name, _) in env.iter().filter(|(_, value)| value.contains('\0')) {
+            faults.push(format!("env: the value of {name} holds a NUL"));
+        }
+        let max_bytes = format::max_bytes(self.max_bytes).map_err(|fault| faults.push(fault)).unwrap_or_default();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Config { command: self.command, env, pass_env: self.pass_env, max_bytes, timeout })
+    }
+}
+
+/// Why a program yielded no set.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It was not run to a good end.
+    #[error("`{program}` {source}{}", rest(source, *timeout))]
+    Program {
+        /// Its path. Arguments may hold secrets.
+        program: String,
+        /// The provider's `timeout`.
+        timeout: Duration,
+        /// What happened.
+        source: program::Error,
+    },
+    /// What it printed is no set.
+    #[error(transparent)]
+    Content(#[from] format::Error),
+}
+
+/// What it said, and the remedy.
+fn rest(error: &program::Error, timeout: Duration) -> String {
+    use program::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
+    let mut rest = match error {
+        Failed { said, .. } | TimedOut { said, .. } => last_words(said),
+        Start(_) | Read(_) | TooMuch { .. } | HeldOpen => String::new(),
+    };
+    let written = match error {
+        Start(error) if error.kind() == ErrorKind::NotFound => {
+            write!(rest, "; correct the provider's `command`, or the interpreter in the program's first line")
+        }
+        Start(error) if error.kind() == ErrorKind::PermissionDenied => {
+            write!(rest, "; make it executable for elasticd's user (`chmod +x`), and its directories accessible")
+        }
+        Start(error) if error.raw_os_error() == Some(NOT_EXECUTABLE) => {
+            write!(rest, "; a script's first line names its interpreter, such as `#!/bin/sh`")
+        }
+        Start(_) | Read(_) => write!(rest, "; see whether the system is out of processes, memory or file descriptors"),
+        Failed { .. } => write!(rest, "; run it by hand as elasticd's user, with the provider's `env` and no more"),
+        TimedOut { .. } => write!(
+            rest,
+            "; it was ended with all that it started: make it faster, or raise the provider's `timeout` ({timeout:?})"
+        ),
+        TooMuch { .. } => write!(rest, "; it was ended: make it print less, or raise the provider's `max_bytes`"),
+        HeldOpen => write!(rest, "; let it wait for what it starts, or redirect the output of that"),
+    };
+    written.expect("a text takes what is written to it");
+    rest
+}
+
+fn last_words(said: &str) -> String {
+    let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last: Vec<_> =
+        lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).map(|l| format::shortened(l)).collect();
+    if last.is_empty() { " and said nothing".to_owned() } else { format!(", saying: {}", last.join(" | ")) }
+}
+
+/// Answers with what the program prints.
+#[derive(Debug)]
+pub struct Exec {
+    name: String,
+    program: Program,
+    max_bytes: usize,
+    timeout: Duration,
+}
+
+impl Exec {
+    /// A provider of what the program prints whenever it is asked.
+    pub fn new(config: &Config) -> Self {
+        let env = config.env.clone().into_iter().collect();
+        Self {
+            name: config.command.first().cloned().unwrap_or_default(),
+            program: Program::new(config.command.clone(), env, config.pass_env.clone()),
+            max_bytes: config.max_bytes,
+            timeout: config.timeout,
+        }
+    }
+}
+
+impl Provider for Exec {
+    type Error = Error;
+
+    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+        let output = self.program.output(self.max_bytes, super::own_share(self.timeout)).await;
+        let output = output.map_err(|source| self.failed(source))?;
+        let origin = format!("the output of `{}`", self.name);
+        // Parsing may take long enough to hold up everything else.
+        match tokio::task::spawn_blocking(move || format::json(&origin, &output)).await {
+            Ok(parsed) => Ok(parsed?),
+            Err(error) => Err(self.failed(program::Error::Read(std::io::Error::other(error)))),
+        }
+    }
+}
+
+impl Exec {
+    fn failed(&self, source: program::Error) -> Error {
+        Error::Program { program: self.name.clone(), timeout: self.timeout, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Config {
+        Config {
+            command: ["/bin/sh", "-c", script, "secret"].map(str::to_owned).to_vec(),
+            env: BTreeMap::new(),
+            pass_env: Vec::new(),
+            max_bytes: 10_000,
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    async fn failure(config: &Config) -> String {
+        let error = Exec::new(config).discover().await.expect_err("no set").to_string();
+        assert!(error.contains(&config.command[0]) && !error.contains("secret"), "{error}");
+        error
+    }
+
+    #[tokio::test]
+    async fn answers_with_what_is_printed_in_each_form() {
+        for (printed, ids) in [
+            ("[]", &[][..]),
+            (r#"[{"id": "a", "address": "10.0.0.1"}, {"address": "10.0.0.2:80"}]"#, &["a", "10.0.0.2:80"]),
+            (r#"{"instances": [{"id": "a"}]}"#, &["a"]),
+            (r#"[{"targets": ["10.0.0.1:80"], "labels": {"__meta_x": "y"}}]"#, &["10.0.0.1:80"]),
+        ] {
+            let instances = Exec::new(&sh(&format!("echo '{printed}'"))).discover().await.expect("a set");
+            assert_eq!(instances.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ids, "{printed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn each_failure_names_the_program_and_the_remedy() {
+        for (script, expected) in [
+            ("true", "is empty, which is not the same as an empty set: write `[]`"),
+            ("echo '[{\"id\": \"a\"}'", "invalid JSON"),
+            ("echo '[{\"id\": \"a\"}]'; echo warning", "invalid JSON: trailing characters at line 2"),
+            ("printf '\\377'", "not UTF-8"),
+            ("echo '[{\"address\": \"web-1\"}]'", "entry 0: the address \"web-1\""),
+            ("echo '[{\"id\": \"a\"}, {\"id\": \"a\"}]'", "entry 1: the id \"a\" is that of entry 0"),
+            ("echo []; echo no >&2; echo quota >&2; exit 4", "failed (exit status: 4), saying: no | quota; run it by"),
+            ("exit 1", "failed (exit status: 1) and said nothing; run it by hand"),
+            ("kill -9 $$", "failed (signal: 9 (SIGKILL)) and said nothing"),
+            ("head -c 10001 /dev/zero", "printed more than 10000 bytes; it was ended: make it print less, or raise"),
+        ] {
+            let error = failure(&sh(script)).await;
+            assert!(error.contains(expected), "{script}: {error}");
+        }
+        let late = Config { timeout: Duration::from_millis(200), ..sh("echo so far >&2; sleep 1000") };
+        let error = failure(&late).await;
+        assert!(error.contains("after 0 bytes of output, saying: so far; it was ended"), "{error}");
+        assert!(error.contains("raise the provider's `timeout` (200ms)"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_started_says_why() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list");
+        let config = Config { command: vec![path.display().to_string()], ..sh("") };
+        assert!(failure(&config).await.contains("correct the provider's `command`"));
+        std::fs::write(&path, "echo []\n").unwrap();
+        assert!(failure(&config).await.contains("chmod +x"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(failure(&config).await.contains("#!/bin/sh"));
+    }
+
+    #[test]
+    fn the_configuration_is_judged() {
+        let raw = |json: &str| serde_json::from_str::<Raw>(json).unwrap().resolve(Duration::from_secs(1));
+        let faults = raw(
+            r#"{"command": ["list", "\u0000"], "env": {"": 1, "A": "\u0000"}, "pass_env": ["A=B"], "max_bytes": 0}"#,
+        );
+        let faults = faults.unwrap_err();
+        for (fault, expected) in faults.iter().zip([
+            "command: \"list\" is not an absolute path",
+            "command: no argument may hold a NUL",
+            "env: \"\" is not the name of a variable",
+            "pass_env: \"A=B\" is not the name of a variable",
+            "env: the value of A holds a NUL",
+            "max_bytes: 0 is not between 1 and 1073741824",
+        ]) {
+            assert!(fault.starts_with(expected), "{fault}");
+        }
+        assert_eq!(faults.len(), 6);
+        assert!(raw(r#"{"command": []}"#).unwrap_err()[0].starts_with("command: is empty"));
+        let config = raw(r#"{"command": ["/x"], "env": {"N": 7}}"#).unwrap();
+        assert_eq!((config.max_bytes, config.env["N"].as_str()), (64 << 20, "7"));
+    }
+}

@@ -1,0 +1,312 @@
+//! What the `http` provider asks, and as whom.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use crate::provider::format;
+use crate::provider::written::Text;
+use crate::sys::endpoint::Endpoint;
+
+/// Headers that are elasticd's own to write: they frame the request, or ask for what it could not read.
+const OWN: &[HeaderName] = &[
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::UPGRADE,
+    header::EXPECT,
+    header::RANGE,
+    header::ACCEPT_ENCODING,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+];
+
+/// What is asked, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What is asked for.
+    pub url: Url,
+    /// What is sent with it.
+    pub headers: HeaderMap,
+    /// Where the value of `Authorization` is, which may change at any time.
+    pub authorization: Option<Authorization>,
+    /// Certificates of authorities that are trusted beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate with its chain, and its key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// How large an answer may be, in bytes.
+    pub max_bytes: usize,
+    /// The provider's `timeout`, which it uses up to a twentieth.
+    pub timeout: Duration,
+}
+
+/// Where the value of `Authorization` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    /// What is in this file, after `Bearer `.
+    Bearer(PathBuf),
+    /// What is in this file.
+    Whole(PathBuf),
+}
+
+impl Authorization {
+    /// The key it is configured by, the file, and what is sent before its content.
+    pub fn parts(&self) -> (&'static str, &Path, &'static str) {
+        match self {
+            Self::Bearer(path) => ("bearer_file", path, "Bearer "),
+            Self::Whole(path) => ("authorization_file", path, ""),
+        }
+    }
+}
+
+/// The same, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// `url = "https://inventory.internal/targets"`
+    pub url: String,
+    /// `headers = { X-Scope = "shop" }`
+    #[serde(default)]
+    pub headers: BTreeMap<String, Text>,
+    /// `bearer_file = "/run/secrets/token"`
+    pub bearer_file: Option<PathBuf>,
+    /// `authorization_file = "/run/secrets/authorization"`, which holds `Basic dXNlcjpwYXNz` or the like.
+    pub authorization_file: Option<PathBuf>,
+    /// `ca_file = "/etc/ssl/inventory-ca.pem"`
+    pub ca_file: Option<PathBuf>,
+    /// `cert_file = "/etc/ssl/elasticd.pem"`
+    pub cert_file: Option<PathBuf>,
+    /// `key_file = "/etc/ssl/elasticd.key"`
+    pub key_file: Option<PathBuf>,
+    /// `max_bytes = 1048576`; 64 MiB, if left out.
+    pub max_bytes: Option<usize>,
+}
+
+impl Raw {
+    /// Judges what is written. The files may appear later.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each with its key.
+    pub fn resolve(self, timeout: Duration) -> Result<Config, Vec<String>> {
+        let mut faults = Vec::new();
+        let url = self.url.parse::<Url>().map_err(|fault| faults.push(format!("url: {fault}"))).ok();
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.headers {
+            match pair(&name, &value.0) {
+                Ok((name, value)) => _ = headers.insert(name, value),
+                Err(fault) => faults.push(format!("headers: {name}: {fault}")),
+            }
+        }
+        let files = [
+            ("bearer_file", &self.bearer_file),
+            ("authorization_file", &self.authorization_file),
+            ("ca_file", &self.ca_file),
+            ("cert_file", &self.cert_file),
+            ("key_file", &self.key_file),
+        ];
+        for (key, path) in files.iter().filter_map(|(key, path)| Some((key, path.as_ref()?))) {
+            if !path.is_absolute() {
+                faults.push(format!("{key}: {path:?} is not an absolute path: start it with `/`"));
+            }
+        }
+        if let Some(url) = url.as_ref().filter(|url| !url.tls) {
+            for (key, path) in &files[2..] {
+                if path.is_some() {
+                    faults.push(format!("{key}: is for TLS alone, and {url} has none: write https://, or remove it"));
+                }
+            }
+        }
+        let authorization = match (self.bearer_file, self.authorization_file) {
+            (Some(_), Some(_)) => {
+                faults.push("authorization_file: there is a `bearer_file` already: keep one of them".to_owned());
+                None
+            }
+            (Some(bearer), None) => Some(Authorization::Bearer(bearer)),
+            (None, whole) => whole.map(Authorization::Whole),
+        };
+        if authorization.is_some() && headers.contains_key(header::AUTHORIZATION) {
+            faults.push("headers: authorization: is in a file already: keep one of them".to_owned());
+        }
+        let identity = match (self.cert_file, self.key_file) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                faults.push("key_file: is missing: it holds the key of `cert_file`".to_owned());
+                None
+            }
+            (None, Some(_)) => {
+                faults.push("cert_file: is missing: it holds the certificate of `key_file`".to_owned());
+                None
+            }
+        };
+        let max_bytes = format::max_bytes(self.max_bytes).map_err(|fault| faults.push(fault)).unwrap_or_default();
+        match url {
+            Some(url) if faults.is_empty() => {
+                Ok(Config { url, headers, authorization, ca_file: self.ca_file, identity, max_bytes, timeout })
+            }
+            _ => Err(faults),
+        }
+    }
+}
+
+fn pair(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let name: HeaderName = name.parse().map_err(|_| "is not the name of a header".to_owned())?;
+    if OWN.contains(&name) {
+        return Err("is elasticd's own to send: remove it".to_owned());
+    }
+    let mut value: HeaderValue = value.parse().map_err(|_| "its value holds what no header may".to_owned())?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// What is asked for. Its text leaves out the query, which may hold a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    /// Whether over TLS.
+    pub tls: bool,
+    /// Where it is asked.
+    pub endpoint: Endpoint,
+    /// The value of `Host`.
+    pub authority: HeaderValue,
+    /// The name its certificate has to be for; an IPv6 address has no brackets.
+    pub host: String,
+    /// Path and query.
+    pub target: Uri,
+    shown: String,
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.shown, f)
+    }
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    /// `http://host:port/path?query`, `https://…`, and as nginx writes it, `http://unix:/run/x.sock:/path`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown = text.split(['?', '#']).next().unwrap_or_default().to_owned();
+        let refused = |why: &str| {
+            format!("{why}: write http://host:port/path, https://host/path or http://unix:/path/of/socket:/path")
+        };
+        if let Some(rest) = text.strip_prefix("http://unix:") {
+            let (socket, target) = rest.split_once(":/").unwrap_or((rest, ""));
+            let target = format!("/{target}").parse().map_err(|_| refused("the path after the socket's is none"))?;
+            if !socket.starts_with('/') {
+                return Err(refused("the socket's path does not begin with `/`"));
+            }
+            let (endpoint, authority) = (Endpoint::Unix(socket.into()), HeaderValue::from_static("localhost"));
+            return Ok(Self { tls: false, endpoint, authority, host: String::new(), target, shown });
+        }
+        let uri: Uri = text.parse().map_err(|_| refused("is no URL"))?;
+        let (tls, port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err(refused("is neither an http nor an https URL")),
+        };
+        let authority = uri.authority().filter(|authority| !authority.host().is_empty());
+        let authority = authority.ok_or_else(|| refused("names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err("holds a user or a password: put them into `authorization_file`".to_owned());
+        }
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("" | ":") => port,
+            _ => authority.port_u16().filter(|port| *port > 0).ok_or_else(|| refused("has no port from 1 to 65535"))?,
+        };
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        Ok(Self {
+            tls,
+            endpoint: Endpoint::Tcp(format!("{}:{port}", authority.host())),
+            authority: authority.as_str().parse().map_err(|_| refused("names no host"))?,
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            target: target.parse().map_err(|_| refused("has no path"))?,
+            shown,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn raw(text: &str) -> Raw {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_url_is_read_as_people_write_it() {
+        for (text, tls, endpoint, authority, target) in [
+            ("http://a", false, "a:80", "a", "/"),
+            ("https://a.b/x?y=z", true, "a.b:443", "a.b", "/x?y=z"),
+            ("https://a:8443?y", true, "a:8443", "a:8443", "/?y"),
+            ("http://[2001:db8::1]:81/", false, "[2001:db8::1]:81", "[2001:db8::1]:81", "/"),
+            ("http://unix:/run/x.sock:/v1/t?a=b", false, "/run/x.sock", "localhost", "/v1/t?a=b"),
+            ("http://unix:/run/x.sock", false, "/run/x.sock", "localhost", "/"),
+        ] {
+            let url: Url = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            let read = (url.tls, url.endpoint.to_string(), url.authority.to_str().unwrap(), url.target.to_string());
+            assert_eq!(read, (tls, endpoint.to_owned(), authority, target.to_owned()), "{text}");
+            assert!(!url.to_string().contains('?'), "a query may hold a secret");
+        }
+        for text in
+            ["", "/x", "a:80", "ftp://a", "http://", "http://:80", "http://a:0/", "http://a:99999/", "http://a b"]
+        {
+            let error = text.parse::<Url>().unwrap_err();
+            assert!(error.contains("write http://"), "{text}: {error}");
+        }
+        assert!("http://u:p@a/".parse::<Url>().unwrap_err().contains("authorization_file"));
+        assert!("http://unix:run:/".parse::<Url>().unwrap_err().contains("begin with `/`"));
+    }
+
+    #[test]
+    fn all_faults_come_at_once() {
+        let faults =
+            raw(r#"{"url": "http://a/", "headers": {"Range": "x", "a b": "x", "ok": "a\nb", "Authorization": "x"},
+                "bearer_file": "x", "authorization_file": "/y", "ca_file": "/z", "cert_file": "/c", "max_bytes": 0}"#)
+            .resolve(TIMEOUT)
+            .unwrap_err();
+        for expected in [
+            "headers: Range: is elasticd's own",
+            "headers: a b: is not the name",
+            "headers: ok: its value",
+            "bearer_file: \"x\" is not an absolute path",
+            "ca_file: is for TLS alone, and http://a/ has none",
+            "cert_file: is for TLS alone",
+            "authorization_file: there is a `bearer_file`",
+            "key_file: is missing",
+            "max_bytes: 0 is not between",
+        ] {
+            assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
+        }
+        assert_eq!(faults.len(), 9);
+        let faults = raw(r#"{"url": "https://a/", "key_file": "/k"}"#).resolve(TIMEOUT).unwrap_err();
+        assert!(faults[0].starts_with("cert_file: is missing"));
+        let twice = r#"{"url": "https://a/", "headers": {"authorization": "x"}, "bearer_file": "/b"}"#;
+        assert!(raw(twice).resolve(TIMEOUT).unwrap_err()[0].contains("is in a file already"));
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        let config = raw(r#"{"url": "https://a/", "headers": {"X-Token": "hush"}}"#).resolve(TIMEOUT).unwrap();
+        assert!(!format!("{config:?}").contains("hush"));
+        assert_eq!(config.headers["x-token"], "hush");
+    }
+}
