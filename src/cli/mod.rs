@@ -5,6 +5,7 @@ mod check;
 pub mod client;
 mod demo;
 pub mod diff;
+mod doctor;
 mod explain;
 mod generate;
 pub mod get;
@@ -30,7 +31,8 @@ use crate::sys::isolated;
 const EXIT_CODES: &str = "\
 Exit codes:
    0  success
-   1  failure; `render --diff`: there are differences; `status`: not ready
+   1  failure; `render --diff`: there are differences; `status`: not ready;
+      `doctor`: something does not work
    2  the command line is wrong
   69  no elasticd answers on the socket, or a provider does not answer (`render`)
   70  a part of elasticd ended unexpectedly
@@ -62,6 +64,8 @@ enum Command {
     Run,
     /// Check the configuration, and do nothing else
     Check,
+    /// Look at everything elasticd needs, and say what to do
+    Doctor(doctor::Args),
     /// Discover once, and print what would be written
     Render(render::Args),
     /// Show the backends of a service
@@ -121,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(config, &log),
         Command::Demo => demo::run(&log),
         Command::Check => check::run(&config).into(),
+        Command::Doctor(args) => block_on(doctor::run(&args, &config)).into(),
         Command::Render(args) => block_on(render::run(&args, &config)).into(),
         Command::Get(args) => asked(block_on(get::run(&args, &socket_path(socket, &config)))).into(),
         Command::Watch(args) => asked(block_on(watch::run(&args, &socket_path(socket, &config)))).into(),

@@ -7,6 +7,7 @@ mod clients;
 mod config;
 mod credentials;
 mod error;
+pub mod events;
 mod filters;
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use self::clients::Regional;
 pub use self::config::{Config, Raw};
 pub use self::error::Error;
+use self::events::{Events, Queue};
 use super::Provider;
 use crate::model::{Instance, InstanceState, Selector};
 
@@ -34,6 +36,8 @@ pub struct Ec2 {
     credentials: Option<SharedCredentialsProvider>,
     /// Built when first asked, and again whenever identity, region or connection were in doubt.
     clients: Option<Vec<Regional>>,
+    /// Where changes are told, if anywhere.
+    events: Option<Events>,
 }
 
 impl Ec2 {
@@ -57,7 +61,13 @@ impl Ec2 {
             types::Filter::builder().name(filter.name).set_values(Some(filter.values)).build()
         };
         let filters = filters::merged(selectors).into_iter().map(filter).collect();
-        Self { config: config.clone(), filters, credentials, clients: None }
+        let events = queue(config, credentials.as_ref()).map(Events::new);
+        Self { config: config.clone(), filters, credentials, clients: None, events }
+    }
+
+    /// Whether the queue of `events`, if one is configured, can be read and emptied. No message is taken out of it.
+    pub async fn examine_events(&self) -> Option<Result<(), events::Error>> {
+        Some(queue(&self.config, self.credentials.as_ref())?.examine().await)
     }
 }
 
@@ -65,6 +75,9 @@ impl Provider for Ec2 {
     type Error = Error;
 
     async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+        if let Some(events) = &mut self.events {
+            events.poll_begins();
+        }
         // Taken out, so that a poll that is given up on half-way starts with new clients, too.
         let clients = match self.clients.take() {
             Some(clients) => clients,
@@ -74,8 +87,23 @@ impl Provider for Ec2 {
         if result.as_ref().err().is_none_or(Error::keeps_clients) {
             self.clients = Some(clients);
         }
+        if let (Some(events), Ok(_)) = (&mut self.events, &result) {
+            events.poll_succeeded();
+        }
         result
     }
+
+    async fn changed(&mut self) {
+        match &mut self.events {
+            Some(events) => events.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The queue that changes are told in, if one is configured.
+fn queue(config: &Config, credentials: Option<&SharedCredentialsProvider>) -> Option<Queue> {
+    config.events.as_ref().map(|events| Queue::new(events, config, credentials))
 }
 
 /// Every region's instances.

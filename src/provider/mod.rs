@@ -102,6 +102,17 @@ pub enum AnyProvider {
     Ec2(Box<ec2::Ec2>),
 }
 
+impl AnyProvider {
+    /// Whether what tells of changes, where something is configured for that, can be used. Nothing is taken from it.
+    pub async fn examine_events(&self) -> Option<Result<(), Box<dyn std::error::Error + Send + Sync>>> {
+        match self {
+            Self::Fixed(_) | Self::File(_) | Self::Exec(_) | Self::Http(_) => None,
+            #[cfg(feature = "ec2")]
+            Self::Ec2(provider) => Some(provider.examine_events().await?.map_err(Into::into)),
+        }
+    }
+}
+
 /// Why a poll yielded nothing. Every message names what was tried, and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the variants are the types of `Config`")]

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Access, AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +122,27 @@ pub fn discard(target: &Path) {
     let _ = fs::remove_file(sibling(target));
 }
 
+/// What [`write()`] would say of `target`, as far as that shows without writing anything.
+///
+/// # Errors
+///
+/// Its directory is not there, or takes nothing from us.
+pub fn examine(target: &Path) -> Result<(), Error> {
+    writable(directory_of(target)).map_err(failed("write", target))
+}
+
+/// Whether entries of a directory can be made and renamed by us.
+///
+/// # Errors
+///
+/// What the system says to that.
+pub fn writable(directory: &Path) -> io::Result<()> {
+    if !fs::metadata(directory)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(rustix::fs::accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
 /// Whether `path` is itself a mount point, such as a bind-mounted file, over which nothing can be renamed.
 pub fn is_mount_point(path: &Path) -> bool {
     rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
@@ -146,9 +167,12 @@ fn exchange_by_link(staged: &Path, target: &Path) -> io::Result<()> {
     fs::rename(&kept, staged)
 }
 
+fn directory_of(target: &Path) -> &Path {
+    target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn sync_directory(target: &Path) -> Result<(), Error> {
-    let directory = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|d| d.sync_all()).map_err(failed("sync the directory of", target))
+    File::open(directory_of(target)).and_then(|d| d.sync_all()).map_err(failed("sync the directory of", target))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use rustix::fs::{Access, AtFlags, CWD};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
@@ -86,6 +87,24 @@ pub async fn run_isolated(
         },
         _ => Some(result),
     }
+}
+
+/// Where [`run`] finds a program.
+///
+/// # Errors
+///
+/// [`Error::Start`]: it does not, or may not run it.
+pub fn locate(program: &str) -> Result<PathBuf, Error> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates: Vec<_> = if program.contains('/') {
+        vec![PathBuf::from(program)]
+    } else {
+        std::env::split_paths(&path).map(|directory| directory.join(program)).collect()
+    };
+    let may_run = |path: &PathBuf| rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    let mut there = candidates.into_iter().filter(|path| path.is_file()).peekable();
+    let kind = if there.peek().is_some() { io::ErrorKind::PermissionDenied } else { io::ErrorKind::NotFound };
+    there.find(may_run).ok_or_else(|| Error::Start { program: program.to_owned(), source: kind.into() })
 }
 
 /// Runs `argv`, which messages call `known_as`.
@@ -178,6 +197,17 @@ mod tests {
         assert!(error.contains("exit status: 3") && error.contains("out") && error.contains("err"), "{error}");
         let error = run(&["/nonexistent/tool".to_owned()], LONG).await.expect_err("fails").to_string();
         assert!(error.contains("/nonexistent/tool"), "{error}");
+    }
+
+    #[test]
+    fn a_program_is_found_as_it_would_be_run() {
+        assert!(locate("sh").expect("in the path").is_absolute());
+        assert_eq!(locate("/bin/sh").expect("there"), PathBuf::from("/bin/sh"));
+        for absent in ["no-such-program", "/nonexistent/tool", "/etc"] {
+            assert!(matches!(locate(absent), Err(Error::Start { .. })), "{absent}");
+        }
+        let Err(Error::Start { source, .. }) = locate("/etc/passwd") else { panic!("it cannot be run") };
+        assert_eq!(source.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[tokio::test]

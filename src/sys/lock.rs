@@ -75,6 +75,24 @@ pub fn lock(directory: &Path) -> Result<DirectoryLock, Error> {
     })
 }
 
+/// Whether another process holds `directory`. Nothing is made: where nobody ever locked it, nobody holds it.
+///
+/// # Errors
+///
+/// The lock file is there and cannot be opened.
+pub fn is_held(directory: &Path) -> Result<bool, Error> {
+    let unusable = |source| Error::Unusable { path: directory.to_owned(), source };
+    match OpenOptions::new().write(true).custom_flags(nix::libc::O_NOFOLLOW).open(directory.join(FILE)) {
+        Ok(file) => match exclusive(file) {
+            Ok(_) => Ok(false),
+            Err(Errno::EWOULDBLOCK) => Ok(true),
+            Err(errno) => Err(unusable(errno.into())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unusable(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +102,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let first = lock(dir.path()).expect("free");
         assert!(matches!(lock(dir.path()), Err(Error::Held(_))));
+        assert!(is_held(dir.path()).expect("looked at"));
         drop(first);
+        assert!(!is_held(dir.path()).expect("looked at"));
+        assert!(!is_held(Path::new("/nonexistent")).expect("looked at"));
         lock(dir.path()).expect("free again");
         // Held for a moment only, as by a program that is just being started.
         let held = lock(dir.path()).expect("free again");

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use procfs::process::Process as ProcEntry;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 /// The longest pid file worth reading, in bytes.
@@ -247,6 +247,17 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         pidfd_send_signal(&self.pidfd, signal)
             .map_err(|errno| Error::Refused { pid: self.identity.pid, source: errno.into() })
+    }
+
+    /// Whether [`signal`](Self::signal) would be permitted; nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// The kernel would refuse.
+    pub fn may_signal(&self) -> Result<(), Error> {
+        let pid = self.identity.pid;
+        let Some(asked) = Pid::from_raw(pid) else { return Ok(()) };
+        test_kill_process(asked).map_err(|errno| Error::Refused { pid, source: errno.into() })
     }
 
     /// The processes it has started, with the titles they give themselves.

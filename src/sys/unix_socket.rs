@@ -245,6 +245,21 @@ pub fn bind(path: &Path, mode: u32, gid: Option<u32>) -> Result<Listener, Error>
     Ok(Listener { _guard: Some(guard), path: path.into(), listener })
 }
 
+/// What [`bind`] would say of `path`, as far as that shows without making anything.
+///
+/// # Errors
+///
+/// The [`Error`] of [`bind`]; [`Error::Live`] where somebody listens.
+pub fn examine(path: &Path, mode: u32) -> Result<(), Error> {
+    let parent = checked_parent(path, mode)?;
+    super::atomic_file::writable(parent).map_err(|cause| Error::Directory {
+        path: path.into(),
+        parent: parent.into(),
+        cause,
+    })?;
+    stale(path).map(drop)
+}
+
 fn checked_parent(path: &Path, mode: u32) -> Result<&Path, Error> {
     if mode & !0o777 != 0 {
         return Err(Error::Mode { path: path.into(), mode });

@@ -13,8 +13,13 @@ mod cli;
 #[cfg(feature = "ec2")]
 mod cloud;
 mod crash;
+mod doctor;
+#[cfg(feature = "ec2")]
+mod doctor_ec2;
 #[cfg(feature = "ec2")]
 mod ec2_endpoint;
+#[cfg(feature = "ec2")]
+mod ec2_events;
 mod envoy;
 mod envoy_asks;
 mod haproxy;
@@ -41,6 +46,10 @@ mod provider_exec;
 mod provider_http;
 mod services;
 mod socket_activation;
+#[cfg(feature = "ec2")]
+mod sqs;
+#[cfg(feature = "ec2")]
+mod sqs_endpoint;
 mod traefik;
 mod varnish;
 mod varnish_syntax;

@@ -16,7 +16,7 @@ use super::error::Context;
 use super::{Config, Error, credentials};
 
 /// How long a connection may take to come about: the SDK's own default, written here so that it stays.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
 /// How often a call is tried in all. More is up to the next poll.
 const ATTEMPTS: u32 = 3;
@@ -38,6 +38,11 @@ pub(super) async fn build(config: &Config, given: Option<&SharedCredentialsProvi
     };
     let sdk = credentials::assume(config, base).await;
     Ok(regions.into_iter().map(|region| regional(config, &sdk, region)).collect())
+}
+
+/// Credentials, the role's if there is one, retries and bounds, as clients of any AWS service share them.
+pub(super) async fn shared(config: &Config, given: Option<&SharedCredentialsProvider>) -> SdkConfig {
+    credentials::assume(config, base(config, given).await).await
 }
 
 /// Region, credentials, retries and bounds, as all clients share them.

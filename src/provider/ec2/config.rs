@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::events;
+
 /// How many instances a page may hold (EC2 API reference, `DescribeInstances`, `MaxResults`).
 const PAGE_SIZES: std::ops::RangeInclusive<i64> = 5..=1000;
 
@@ -31,6 +33,8 @@ pub struct Config {
     pub page_size: i32,
     /// How long one call, which is one page, may take in all its attempts.
     pub call_timeout: Duration,
+    /// Where changes are told, so that they are polled for at once.
+    pub events: Option<events::Config>,
 }
 
 impl Default for Config {
@@ -43,6 +47,7 @@ impl Default for Config {
             external_id: None,
             page_size: 1000,
             call_timeout: CALL_TIMEOUT,
+            events: None,
         }
     }
 }
@@ -68,6 +73,8 @@ pub struct Raw {
     /// See [`Config::call_timeout`]; written `"30s"`.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
     pub call_timeout: Option<Duration>,
+    /// See [`Config::events`].
+    pub events: Option<events::Raw>,
 }
 
 impl Raw {
@@ -79,6 +86,11 @@ impl Raw {
         self.check_endpoint(&mut faults);
         self.check_identity(&mut faults);
         let regions = regions(self.region, self.regions, &mut faults);
+        let events = self.events.map(|raw| raw.resolve(regions.first())).transpose();
+        let events = events.unwrap_or_else(|wrong| {
+            faults.extend(wrong);
+            None
+        });
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -90,6 +102,7 @@ impl Raw {
             external_id: self.external_id,
             page_size,
             call_timeout,
+            events,
         })
     }
 

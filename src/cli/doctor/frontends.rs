@@ -1,0 +1,118 @@
+//! What `elasticd doctor` finds of a frontend.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+
+use super::{Findings, Level, is_member};
+use crate::frontend::{Check, Config, Output, Proof, Reload};
+use crate::sys::process::{Find, Process};
+use crate::sys::{atomic_file, command};
+
+/// Looks at what a change of the frontend takes: its outputs, its check, its process or its API.
+pub async fn look(frontend: &Config, findings: &mut Findings) {
+    let subject = format!("frontends.{}", frontend.name);
+    outputs(&subject, frontend, findings);
+    if let Some(check) = &frontend.check {
+        program(&format!("{subject}.check"), &check.argv, findings);
+        isolation(&format!("{subject}.isolate_check"), check, findings).await;
+    }
+    if let Some(runtime) = &frontend.runtime {
+        let probed = runtime.probe().await;
+        findings.judge(format!("{subject}.api"), probed.map(|()| format!("{} answers", runtime.endpoint)));
+        if let Some(file) = &runtime.secret_file {
+            let opened = std::fs::File::open(file);
+            let why = |error| format!("cannot read {}: {error}; make it readable for elasticd's user", file.display());
+            findings.judge(
+                format!("{subject}.secret_file"),
+                opened.map(|_| format!("{} can be read", file.display())).map_err(why),
+            );
+        }
+    }
+    reload(&format!("{subject}.reload"), &frontend.reload, findings).await;
+    if let Proof::Command { argv, .. } = &frontend.proof {
+        program(&format!("{subject}.proof"), argv, findings);
+    }
+}
+
+/// A line for each directory, as thousands of outputs may lie in one.
+fn outputs(subject: &str, frontend: &Config, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for output in &frontend.outputs {
+        let parent = output.path.parent().unwrap_or(Path::new("/"));
+        if seen.insert(parent) {
+            let examined = atomic_file::examine(&output.path);
+            let good = format!("{} can be replaced in its directory", output.path.display());
+            findings.judge(format!("{subject}.outputs.{}", output.index), examined.map(|()| good));
+        }
+        if let Some(why) = not_ours_to_give(output) {
+            findings.add(Level::Warn, format!("{subject}.outputs.{}", output.index), why);
+        }
+    }
+}
+
+/// Why the output's owner cannot be set, unless we have CAP_CHOWN.
+fn not_ours_to_give(output: &Output) -> Option<String> {
+    let user = geteuid();
+    let (uid, gid) = (output.ownership.uid, output.ownership.gid);
+    let what = match (uid, gid) {
+        _ if user.is_root() => return None,
+        (Some(uid), _) if uid != user.as_raw() => format!("user {uid}"),
+        (_, Some(gid)) if !is_member(gid) => format!("group {gid}"),
+        _ => return None,
+    };
+    let path = output.path.display();
+    Some(format!("{path} is to belong to {what}: that takes CAP_CHOWN, or leave out its `owner` and `group`"))
+}
+
+fn program(subject: &str, argv: &[String], findings: &mut Findings) {
+    let Some(program) = argv.first() else { return };
+    let located = command::locate(program);
+    let why = |error| {
+        let path = std::env::var("PATH").unwrap_or_default();
+        format!("{error}; install it, or write its whole path (PATH is {path})")
+    };
+    findings.judge(subject, located.map(|path| format!("{} is there", path.display())).map_err(why));
+}
+
+/// Whether a candidate can be judged before it is in place, where the check wants that.
+async fn isolation(subject: &str, check: &Check, findings: &mut Findings) {
+    const LIMIT: Duration = Duration::from_secs(5);
+    if !check.isolate || check.is_staged() {
+        return;
+    }
+    match command::run_isolated(&[], &["true".to_owned()], LIMIT).await {
+        Some(_) => findings.add(Level::Ok, subject, "a candidate is judged before it is in place"),
+        None => findings.add(
+            Level::Warn,
+            subject,
+            "no mount namespace is to be had: a candidate is judged right after the swap, and swapped back if it is \
+             refused; to have it judged before, give elasticd CAP_SYS_ADMIN",
+        ),
+    }
+}
+
+async fn reload(subject: &str, reload: &Reload, findings: &mut Findings) {
+    match reload {
+        Reload::None => {}
+        Reload::Command { argv, .. } => program(subject, argv, findings),
+        Reload::Master { endpoint, limit } => {
+            let connected = endpoint.connect(*limit).await;
+            let why = |error| {
+                format!(
+                    "cannot connect to HAProxy's master at {endpoint}: {error}; is HAProxy run with -S {endpoint}, and \
+                     elasticd's user admitted to that socket?"
+                )
+            };
+            findings.judge(subject, connected.map(|_| format!("the master at {endpoint} answers")).map_err(why));
+        }
+        Reload::Signal { find, .. } => {
+            let found = Process::find(find).and_then(|process| process.may_signal().map(|()| process.identity.pid));
+            let (Find::PidFile { executable, .. } | Find::Match { executable }) = find;
+            let good = |pid| format!("PID {pid} runs {executable} and can be signalled");
+            findings.judge(subject, found.map(good));
+        }
+    }
+}

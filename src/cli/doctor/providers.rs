@@ -1,0 +1,101 @@
+//! What `elasticd doctor` finds of the providers and of what they give to services.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use super::{Findings, Level};
+use crate::config::{Config, Provider};
+use crate::model::{Created, Instance, Name, Pattern, Selection, Service, select};
+use crate::provider::{self, Provider as _};
+
+/// How many reasons for exclusion are shown of a service: the most frequent ones.
+const REASONS: usize = 3;
+
+/// Asks all providers, at once.
+pub async fn look(config: &Config, findings: &mut Findings) {
+    let each = config.providers.iter().map(|(name, provider)| look_at(config, name, provider));
+    findings.0.extend(join_all(each).await.into_iter().flat_map(|found| found.0));
+}
+
+async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings {
+    let mut findings = Findings::default();
+    let subject = format!("providers.{name}");
+    let selectors = config.selectors(name);
+    if selectors.is_empty() {
+        findings.add(
+            Level::Warn,
+            subject,
+            "no service uses it, and it is not polled: name it in a service's `provider`",
+        );
+        return findings;
+    }
+    let mut built = provider.config.build(&selectors);
+    let (limit, started) = (provider.pace.timeout, Instant::now());
+    let asked = tokio::time::timeout(limit, built.discover()).await;
+    match asked.unwrap_or(Err(provider::Error::Timeout(limit))) {
+        Ok(instances) => {
+            findings.add(Level::Ok, &subject, format!("{} in {:.1?}", counted(instances.len()), started.elapsed()));
+            for service in config.services.iter().filter(|service| service.providers.contains(name)) {
+                look_at_service(service, name, &instances, &mut findings);
+            }
+            for pattern in config.patterns.iter().filter(|pattern| pattern.base.providers.contains(name)) {
+                look_at_pattern(pattern, name, &instances, &mut findings);
+            }
+        }
+        Err(error) => findings.add(Level::Fail, &subject, error),
+    }
+    let examined = tokio::time::timeout(limit, built.examine_events()).await;
+    if let Some(result) = examined.unwrap_or_else(|_| Some(Err(provider::Error::Timeout(limit).into()))) {
+        findings.judge(format!("{subject}.events"), result.map(|()| "the queue can be read and emptied"));
+    }
+    findings
+}
+
+fn counted(instances: usize) -> String {
+    format!("{instances} instance{}", if instances == 1 { "" } else { "s" })
+}
+
+fn look_at_pattern(pattern: &Pattern, provider: &Name, instances: &[Instance], findings: &mut Findings) {
+    let Created { services, faults } = pattern.expand(instances);
+    let subject = format!("services.{}", pattern.base.name);
+    let level = if services.is_empty() || !faults.is_empty() { Level::Warn } else { Level::Ok };
+    let mut message = format!("tags create {} services", services.len());
+    if let Some(fault) = faults.first() {
+        message.push_str(&format!("; {} tags create none: correct them; the first: {fault}", faults.len()));
+    }
+    findings.add(level, subject, message);
+    for (service, _) in services.values() {
+        look_at_service(service, provider, instances, findings);
+    }
+}
+
+fn look_at_service(service: &Service, provider: &Name, instances: &[Instance], findings: &mut Findings) {
+    let Selection { members, exclusions } = select(service, instances);
+    let faults = exclusions.iter().filter(|exclusion| exclusion.reason.is_fault()).count();
+    let mut message = format!("{} of {} selected", members.len(), counted(instances.len()));
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for exclusion in &exclusions {
+        *reasons.entry(exclusion.reason.to_string()).or_default() += 1;
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    // The sort is stable: equal counts stay in the order of their words.
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    for (reason, count) in reasons.iter().take(REASONS) {
+        message.push_str(&format!("; {count}: {reason}"));
+    }
+    if service.providers.len() > 1 {
+        message.push_str(&format!("; from provider {provider}"));
+    }
+    if let Some(more) = reasons.len().checked_sub(REASONS).filter(|more| *more > 0) {
+        message.push_str(&format!("; and {more} more reasons"));
+    }
+    if members.is_empty() {
+        message.push_str("; correct the service's `select`, or the instances: an empty set is held back");
+    } else if faults > 0 {
+        message.push_str(&format!("; mend {faults} of them, or leave them out by `select`"));
+    }
+    let is_well = !members.is_empty() && faults == 0;
+    findings.add(if is_well { Level::Ok } else { Level::Warn }, format!("services.{}", service.name), message);
+}
