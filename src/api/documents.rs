@@ -1,4 +1,4 @@
-//! Answers, serialised once per change and lazily: a request clones [`Bytes`] only.
+//! Answers, serialised once per change and lazily, head and body: a request counts references only.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -7,32 +7,56 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use hyper::body::Bytes;
-use hyper::header::HeaderValue;
+use hyper::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue};
 use serde::Serialize;
 
 use super::pick::Choice;
+use super::route::{JSON, NO_CACHE, TEXT};
+use super::services::REVISION;
 use super::xds;
 use crate::model::{Backend, Name, ServiceSet, Snapshot};
 
 /// One representation of a resource.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Document {
     /// The body.
     pub(super) bytes: Bytes,
     /// A strong entity tag: the revision and a hash of the content. A revision alone would name two contents once
     /// the state directory is lost and revisions start anew.
     pub(super) etag: HeaderValue,
+    /// The answer's head, and the age in seconds that was last told in it: most requests tell the same.
+    head: Mutex<(HeaderMap, Option<u64>)>,
 }
 
 impl Document {
-    fn new(revision: u64, bytes: Vec<u8>) -> Self {
+    fn new(revision: u64, media_type: &'static str, bytes: Vec<u8>) -> Self {
         // The hash may differ between versions of elasticd: then an answer is sent once more than needed.
         let mut hasher = DefaultHasher::new();
         hasher.write(&bytes);
         let tag = format!("\"{revision:x}-{:016x}\"", hasher.finish());
         // Only quotes, hexadecimal digits and a hyphen: always a header value. The fallback matches nothing.
         let etag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
-        Self { bytes: bytes.into(), etag }
+        let headers = HeaderMap::from_iter([
+            (CACHE_CONTROL, NO_CACHE),
+            (CONTENT_TYPE, HeaderValue::from_static(media_type)),
+            (ETAG, etag.clone()),
+            (REVISION, HeaderValue::from(revision)),
+        ]);
+        Self { bytes: bytes.into(), etag, head: Mutex::new((headers, None)) }
+    }
+
+    /// The answer's head, with the age in seconds, if it is known.
+    pub(super) fn headers(&self, age: Option<u64>) -> HeaderMap {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        let (headers, told) = &mut *head;
+        if *told != age {
+            *told = age;
+            match age {
+                Some(seconds) => drop(headers.insert(AGE, HeaderValue::from(seconds))),
+                None => drop(headers.remove(AGE)),
+            }
+        }
+        headers.clone()
     }
 }
 
@@ -62,14 +86,14 @@ impl ServiceDocuments {
 
     /// What backends are picked from.
     pub(super) fn choice(&self) -> &Choice {
-        self.choice.get_or_init(|| Choice::new(&self.set.backends))
+        self.choice.get_or_init(|| Choice::new(&self.set))
     }
 
     /// What Envoy knows it by: its `ClusterLoadAssignment` in JSON.
     pub(super) fn assignment(&self) -> &Document {
         self.assignment.get_or_init(|| {
             let assignment = xds::assignment(self.name.as_str(), &self.set.backends);
-            Document::new(self.set.revision, assignment.into_bytes())
+            Document::new(self.set.revision, JSON, assignment.into_bytes())
         })
     }
 
@@ -82,7 +106,7 @@ impl ServiceDocuments {
     pub(super) fn json(&self) -> Result<&Document, serde_json::Error> {
         get_or_try_init(&self.json, || {
             let shape = Shape { name: &self.name, revision: self.set.revision, backends: &self.set.backends };
-            Ok(Document::new(self.set.revision, serde_json::to_vec(&shape)?))
+            Ok(Document::new(self.set.revision, JSON, serde_json::to_vec(&shape)?))
         })
     }
 
@@ -94,7 +118,7 @@ impl ServiceDocuments {
                 // Writing to a String cannot fail.
                 let _ = writeln!(text, "{}", SocketAddr::new(backend.address, backend.port));
             }
-            Document::new(self.set.revision, text.into_bytes())
+            Document::new(self.set.revision, TEXT, text.into_bytes())
         })
     }
 }
@@ -149,7 +173,7 @@ impl SnapshotDocuments {
                         writeln!(text, "{name} {} {}", SocketAddr::new(backend.address, backend.port), backend.weight);
                 }
             }
-            Document::new(self.snapshot.revision, text.into_bytes())
+            Document::new(self.snapshot.revision, TEXT, text.into_bytes())
         })
     }
 
@@ -169,7 +193,7 @@ impl SnapshotDocuments {
                 bytes.extend_from_slice(&service.json()?.bytes);
             }
             bytes.extend_from_slice(b"]}");
-            Ok(Document::new(self.snapshot.revision, bytes))
+            Ok(Document::new(self.snapshot.revision, JSON, bytes))
         })
     }
 }
@@ -253,12 +277,12 @@ pub(super) mod tests {
         }
     }
 
-    fn set(revision: u64, backends: &[(&str, &str, u16)]) -> Arc<ServiceSet> {
+    pub(in crate::api) fn set(revision: u64, backends: &[(&str, &str, u16)]) -> Arc<ServiceSet> {
         let backends = backends.iter().map(|(id, address, port)| backend(id, address, *port)).collect();
         Arc::new(ServiceSet { revision, backends })
     }
 
-    fn snapshot(revision: u64, services: &[(&str, &Arc<ServiceSet>)]) -> Arc<Snapshot> {
+    pub(in crate::api) fn snapshot(revision: u64, services: &[(&str, &Arc<ServiceSet>)]) -> Arc<Snapshot> {
         let services = services.iter().map(|(name, set)| (name.parse().expect("a name"), Arc::clone(set)));
         Arc::new(Snapshot { revision, services: services.collect() })
     }
@@ -294,6 +318,22 @@ pub(super) mod tests {
         let assignment = |all: &SnapshotDocuments| all.service("web").expect("web").assignment().bytes.as_ptr();
         assert_eq!(assignment(&after), assignment(&before));
         assert!(!Arc::ptr_eq(after.service("db").expect("db"), before.service("db").expect("db")));
+    }
+
+    #[test]
+    fn the_head_says_what_the_document_is_and_how_old() {
+        let document = Document::new(7, TEXT, b"10.0.0.1:80\n".to_vec());
+        let with_age = |age| {
+            let headers = document.headers(age);
+            let said = ["cache-control", "content-type", "x-elasticd-revision", "age"];
+            said.map(|name| headers.get(name).map(|value| value.to_str().expect("text").to_owned()))
+        };
+        for (age, said) in [(None, None), (Some(0), Some("0")), (Some(12), Some("12")), (Some(3), Some("3"))] {
+            let known = ["no-cache", TEXT, "7"].map(|value| Some(value.to_owned()));
+            let [cached, media_type, revision] = known;
+            assert_eq!(with_age(age), [cached, media_type, revision, said.map(str::to_owned)]);
+        }
+        assert_eq!(document.headers(None)["etag"], document.etag);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`Api::bind`] does all that can fail; [`Api::serve`] cannot fail. Everything answered is read from [`Sources`].
 
 pub mod admin;
+mod clock;
 mod documents;
 mod error;
 mod events;

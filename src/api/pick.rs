@@ -1,43 +1,45 @@
 //! `GET /v1/services/{name}/pick`: one backend.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hyper::body::Bytes;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::error::Problem;
-use super::route::{Answers, Body, JSON, respond_as};
+use super::route::{Answers, Body, JSON, NO_CACHE, with_headers};
 use super::services::{REVISION, found, newest};
-use crate::model::Backend;
+use crate::model::{Backend, ServiceSet};
 
 /// The backend's `ip:port`, for those who read no bodies (nginx's `auth_request_set`).
 const BACKEND: HeaderName = HeaderName::from_static("x-elasticd-backend");
 
 /// By what a backend is chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct By {
+pub(super) struct By<'a> {
     /// The same key goes to the same backend, as long as it is there, at every sidecar.
-    pub(super) key: Option<String>,
+    pub(super) key: Option<Cow<'a, str>>,
     /// This zone's backends come first.
-    pub(super) zone: Option<String>,
+    pub(super) zone: Option<Cow<'a, str>>,
 }
 
 /// One backend of a service.
-pub(super) fn one(answers: &Answers, name: &str, by: &By) -> Result<Response<Body>, Problem> {
+pub(super) fn one(answers: &Answers, name: &str, by: &By<'_>) -> Result<Response<Body>, Problem> {
     let documents = newest(answers);
-    let service = found(documents.as_deref(), &answers.sources, name)?;
-    let picked = service.choice().pick(by).ok_or_else(|| Problem::NoBackend { name: name.to_owned() })?;
-    let mut response = respond_as(StatusCode::OK, JSON, picked.json.clone());
-    response.headers_mut().insert(BACKEND, picked.address.clone());
-    response.headers_mut().insert(REVISION, HeaderValue::from(service.revision()));
-    Ok(response)
+    let choice = found(documents.as_deref(), &answers.sources, name)?.choice();
+    let picked = choice.pick(by).ok_or_else(|| Problem::NoBackend { name: name.to_owned() })?;
+    let mut headers = choice.headers.clone();
+    headers.insert(BACKEND, picked.address.clone());
+    Ok(with_headers(StatusCode::OK, headers, picked.json.clone()))
 }
 
 /// A service's backends that take traffic, ready to be answered with.
 #[derive(Debug)]
 pub(super) struct Choice {
+    /// All that an answer's head says, with room for the backend.
+    headers: HeaderMap,
     candidates: Vec<Candidate>,
     all: Group,
     /// The backends in a zone, and those outside it.
@@ -48,26 +50,32 @@ pub(super) struct Choice {
 struct Candidate {
     json: Bytes,
     address: HeaderValue,
-    weight: u32,
-    /// Of its id, which every sidecar knows it by.
+    weight: u16,
+    /// Of its id, which every sidecar knows it by; mixed once more.
     hash: u64,
 }
 
-/// Some of the candidates, with the sum of weights up to and including each.
+/// Some of the candidates.
 #[derive(Debug, Default)]
 struct Group {
     members: Vec<usize>,
+    /// The sum of weights up to and including each member.
     sums: Vec<u64>,
+    /// The members of each weight, with their hashes.
+    by_weight: BTreeMap<u16, Vec<(u64, usize)>>,
 }
 
 impl Group {
     fn new(candidates: &[Candidate], members: Vec<usize>) -> Self {
-        let add = |sum: &mut u64, member: &usize| {
-            *sum += u64::from(candidates[*member].weight);
-            Some(*sum)
-        };
-        let sums = members.iter().scan(0, add).collect();
-        Self { members, sums }
+        let mut sum = 0;
+        let mut group = Self::default();
+        for member in &members {
+            let Candidate { weight, hash, .. } = candidates[*member];
+            sum += u64::from(weight);
+            group.sums.push(sum);
+            group.by_weight.entry(weight).or_default().push((hash, *member));
+        }
+        Self { members, ..group }
     }
 
     fn weight(&self) -> u64 {
@@ -77,8 +85,8 @@ impl Group {
 
 impl Choice {
     /// Backends of weight 0 are left out.
-    pub(super) fn new(backends: &[Backend]) -> Self {
-        let backends: Vec<_> = backends.iter().filter(|backend| backend.weight > 0).collect();
+    pub(super) fn new(set: &ServiceSet) -> Self {
+        let backends: Vec<_> = set.backends.iter().filter(|backend| backend.weight > 0).collect();
         let candidates: Vec<_> = backends.iter().map(|backend| Candidate::new(backend)).collect();
         let group = |keep: &dyn Fn(&Backend) -> bool| {
             Group::new(&candidates, (0..backends.len()).filter(|index| keep(backends[*index])).collect())
@@ -91,15 +99,21 @@ impl Choice {
             });
         }
         let all = group(&|_| true);
-        Self { candidates, all, zones }
+        let headers = HeaderMap::from_iter([
+            (CACHE_CONTROL, NO_CACHE),
+            (CONTENT_TYPE, HeaderValue::from_static(JSON)),
+            (REVISION, HeaderValue::from(set.revision)),
+            (BACKEND, HeaderValue::from_static("")),
+        ]);
+        Self { headers, candidates, all, zones }
     }
 
-    fn pick(&self, by: &By) -> Option<&Candidate> {
+    fn pick(&self, by: &By<'_>) -> Option<&Candidate> {
         let key = by.key.as_deref().map(|key| hash(key.as_bytes()));
         let group = by.zone.as_deref().map_or(&self.all, |zone| self.of_zone(zone, key));
         self.candidates.get(match key {
             None => by_weight(group, fastrand::u64(0..group.weight().max(1)))?,
-            Some(key) => self.by_key(group, key)?,
+            Some(key) => by_key(group, key)?,
         })
     }
 
@@ -113,26 +127,23 @@ impl Choice {
         let drawn = key.map_or_else(|| fastrand::u64(0..total.max(1)), |key| mix(key) % total.max(1));
         if far.members.is_empty() || drawn < carried { near } else { far }
     }
+}
 
-    /// Weighted rendezvous hashing (C. Schindelhauer and G. Schomaker, "Weighted Distributed Hash Tables", 2005: the
-    /// logarithmic method): each backend draws a number from the key and its id, and the smallest wins. A backend that
-    /// comes or goes moves only the keys that it gets or had.
-    fn by_key(&self, group: &Group, key: u64) -> Option<usize> {
-        let drawn = |member: &usize| {
-            let candidate = &self.candidates[*member];
-            // 53 bits are what a float holds; never 0, whose logarithm is infinite.
-            #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-            let uniform = ((mix(key ^ mix(candidate.hash)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-            -uniform.ln() / f64::from(candidate.weight)
-        };
-        group
-            .members
-            .iter()
-            .copied()
-            .map(|member| (member, drawn(&member)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(member, _)| member)
-    }
+/// Weighted rendezvous hashing (C. Schindelhauer and G. Schomaker, "Weighted Distributed Hash Tables", 2005: the
+/// logarithmic method): each backend draws a number u between 0 and 1 from the key and its id, and the smallest
+/// -ln(u)/weight wins. A backend that comes or goes moves only the keys that it gets or had.
+///
+/// Among equal weights that is the largest u, so that there is one logarithm for each weight, not for each backend.
+fn by_key(group: &Group, key: u64) -> Option<usize> {
+    let best = group.by_weight.iter().filter_map(|(weight, members)| {
+        let drawn = members.iter().map(|(hash, member)| (mix(key ^ hash), *member));
+        let (most, member) = drawn.reduce(|a, b| if b.0 > a.0 { b } else { a })?;
+        // 53 bits are what a float holds; never 0, whose logarithm is infinite.
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+        let uniform = ((most >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        Some((-uniform.ln() / f64::from(*weight), member))
+    });
+    best.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, member)| member)
 }
 
 /// The member in whose share of the weights `drawn` falls.
@@ -148,8 +159,8 @@ impl Candidate {
             json: serde_json::to_vec(backend).unwrap_or_default().into(),
             // Digits, dots, colons and brackets are always a header value.
             address: HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("")),
-            weight: u32::from(backend.weight),
-            hash: hash(backend.id.as_bytes()),
+            weight: backend.weight,
+            hash: mix(hash(backend.id.as_bytes())),
         }
     }
 }
@@ -179,7 +190,7 @@ mod tests {
             let zone = Some((*zone).to_owned()).filter(|zone| !zone.is_empty());
             Backend { zone, weight: *weight, ..backend(id, "10.0.0.1", 80) }
         };
-        Choice::new(&backends.iter().map(made).collect::<Vec<_>>())
+        Choice::new(&ServiceSet { revision: 1, backends: backends.iter().map(made).collect() })
     }
 
     fn id(picked: Option<&Candidate>) -> String {
@@ -187,7 +198,7 @@ mod tests {
         json["id"].as_str().expect("an id").to_owned()
     }
 
-    fn counts(choice: &Choice, by: impl Fn(usize) -> By) -> BTreeMap<String, usize> {
+    fn counts(choice: &Choice, by: impl Fn(usize) -> By<'static>) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for n in 0..10_000 {
             *counts.entry(id(choice.pick(&by(n)))).or_default() += 1;
@@ -195,8 +206,8 @@ mod tests {
         counts
     }
 
-    fn key(n: usize) -> By {
-        By { key: Some(format!("client-{n}")), zone: None }
+    fn key(n: usize) -> By<'static> {
+        By { key: Some(format!("client-{n}").into()), zone: None }
     }
 
     fn assert_near(count: usize, expected: usize) {
@@ -206,13 +217,13 @@ mod tests {
 
     #[test]
     fn picks_by_weight_and_never_one_of_weight_0() {
-        let choice = choice(&[("a", "", 1), ("b", "", 3), ("c", "", 0)]);
-        for counts in [counts(&choice, |_| By::default()), counts(&choice, key)] {
+        let three = choice(&[("a", "", 1), ("b", "", 3), ("c", "", 0)]);
+        for counts in [counts(&three, |_| By::default()), counts(&three, key)] {
             assert_eq!(counts.len(), 2, "{counts:?}");
             assert_near(counts["a"], 2_500);
         }
-        assert!(super::Choice::new(&[]).pick(&By::default()).is_none());
-        assert!(super::Choice::new(&[]).pick(&key(1)).is_none());
+        assert!(choice(&[]).pick(&By::default()).is_none());
+        assert!(choice(&[]).pick(&key(1)).is_none());
     }
 
     #[test]
@@ -238,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_zone_comes_first_and_overflows_when_it_has_less_than_its_share() {
-        let zone = |zone: &str| By { key: None, zone: Some(zone.to_owned()) };
+        let zone = |zone: &str| By { key: None, zone: Some(zone.to_owned().into()) };
         let even = choice(&[("a", "x", 2), ("b", "y", 1), ("c", "y", 1)]);
         assert_eq!(counts(&even, |_| zone("x")).keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(counts(&even, |_| zone("y")).len(), 2);
@@ -246,7 +257,7 @@ mod tests {
         // x has a tenth of the weight and should have half: it keeps a fifth of its clients.
         let poor = choice(&[("a", "x", 1), ("b", "y", 9)]);
         assert_near(counts(&poor, |_| zone("x"))["a"], 2_000);
-        assert_near(counts(&poor, |n| By { zone: Some("x".to_owned()), ..key(n) })["a"], 2_000);
+        assert_near(counts(&poor, |n| By { zone: Some("x".into()), ..key(n) })["a"], 2_000);
         assert_eq!(counts(&poor, |_| zone("y")).len(), 1);
         assert_eq!(counts(&choice(&[("a", "x", 1)]), |_| zone("x")).len(), 1);
     }

@@ -1,5 +1,6 @@
 //! A request's query: what keys it may have, and what they hold.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -9,33 +10,37 @@ use super::error::{Problem, echo};
 /// The longest time a request may wait for a change.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
 
-/// A query whose keys are known and stand once.
-#[derive(Debug, Default)]
-pub(super) struct Query(Vec<(&'static str, String)>);
+/// Keys that a resource takes at most.
+const MAX_KEYS: usize = 3;
 
-impl Query {
-    /// Takes the query apart. Keys without a value have the empty one.
-    pub(super) fn new(query: &str, allowed: &'static [&'static str]) -> Result<Self, Problem> {
-        let mut found = Self::default();
+/// A query whose keys are known and stand once.
+#[derive(Debug)]
+pub(super) struct Query<'a> {
+    allowed: &'static [&'static str],
+    /// The value of each key allowed, in their order.
+    values: [Option<Cow<'a, str>>; MAX_KEYS],
+}
+
+impl<'a> Query<'a> {
+    /// Takes the query apart. Keys without a value have the empty one. Up to [`MAX_KEYS`] keys can be `allowed`.
+    pub(super) fn new(query: &'a str, allowed: &'static [&'static str]) -> Result<Self, Problem> {
+        let mut values = [const { None }; MAX_KEYS];
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // What does not decode stays as it is, and is then refused.
-            let decoded = |text: &str| decode(text).unwrap_or_else(|| text.to_owned());
-            let (key, value) = (decoded(key), decoded(value));
-            let Some(key) = allowed.iter().find(|allowed| **allowed == key) else {
+            let key = decoded(key);
+            let Some((key, found)) = allowed.iter().zip(&mut values).find(|(allowed, _)| **allowed == key) else {
                 return Err(Problem::UnknownKey { key: echo(&key), allowed });
             };
-            if found.get(key).is_some() {
+            if found.replace(decoded(value)).is_some() {
                 return Err(Problem::RepeatedKey { key });
             }
-            found.0.push((key, value));
         }
-        Ok(found)
+        Ok(Self { allowed, values })
     }
 
     /// A key's value.
-    pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(found, _)| *found == key).map(|(_, value)| value.as_str())
+    pub(super) fn get(&self, key: &str) -> Option<&Cow<'a, str>> {
+        self.allowed.iter().zip(&self.values).find(|(allowed, _)| **allowed == key)?.1.as_ref()
     }
 
     /// A key's value, turned into what it means.
@@ -74,14 +79,18 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (duration <= MAX_WAIT).then_some(duration)
 }
 
-/// Percent-decodes. `None`: a `%` without two hexadecimal digits, or no UTF-8.
-pub(super) fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' { hex(bytes.next()?)? * 16 + hex(bytes.next()?)? } else { byte });
-    }
-    String::from_utf8(decoded).ok()
+/// Percent-decodes. What does not decode (a `%` without two hexadecimal digits, or no UTF-8) stays as it is: a name that
+/// nobody has, or a value that is refused.
+pub(super) fn decoded(text: &str) -> Cow<'_, str> {
+    let decode = || {
+        let mut bytes = text.bytes();
+        let mut decoded = Vec::with_capacity(text.len());
+        while let Some(byte) = bytes.next() {
+            decoded.push(if byte == b'%' { hex(bytes.next()?)? * 16 + hex(bytes.next()?)? } else { byte });
+        }
+        String::from_utf8(decoded).ok()
+    };
+    if text.contains('%') { decode().map_or(Cow::Borrowed(text), Cow::Owned) } else { Cow::Borrowed(text) }
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -94,6 +103,15 @@ mod tests {
 
     fn wait(query: &str) -> Result<Option<Wait>, String> {
         Query::new(query, &["wait", "revision"]).and_then(|query| query.wait()).map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn copies_only_what_is_encoded() {
+        assert!(matches!(decoded("web"), Cow::Borrowed("web")));
+        assert_eq!(decoded("w%65b%20"), "web ");
+        for text in ["%", "50%", "%4", "%zz", "%ff"] {
+            assert_eq!(decoded(text), text);
+        }
     }
 
     #[test]

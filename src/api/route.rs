@@ -1,5 +1,6 @@
 //! From a request's method, path and query to a resource, and to its answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::error::{Problem, READ, echo};
 use super::events::Events;
 use super::metrics::Metrics;
 use super::pick::By;
-use super::query::{Query, Wait, decode};
+use super::query::{Query, Wait, decoded};
 use super::{Sources, events, explain, health, pick, services, status};
 
 /// What an answer's body is: whole, or a stream of events.
@@ -43,12 +44,12 @@ pub(super) enum Format {
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Resource {
+enum Resource<'a> {
     Services { format: Format, wait: Option<Wait> },
-    Service { name: String, format: Format, wait: Option<Wait> },
-    Pick { service: String, by: By },
+    Service { name: Cow<'a, str>, format: Format, wait: Option<Wait> },
+    Pick { service: Cow<'a, str>, by: By<'a> },
     Watch,
-    Explain { instance: String },
+    Explain { instance: Cow<'a, str> },
     Status,
     Description,
     Health,
@@ -72,62 +73,65 @@ pub(super) struct Answers {
 pub(super) enum Answer {
     /// At once.
     Now(Response<Body>),
-    /// Once a revision is another one, or a time is over.
-    Later(Later),
     /// For as long as the client listens.
     Events(Response<Body>),
-    /// Once something was done.
+    /// Later.
+    Late(Late),
+}
+
+/// An answer that may wait.
+pub(super) enum Late {
+    /// Until a revision is another one, or a time is over.
+    Change(Change),
+    /// Until something was done.
     Done(Action),
-    /// Once the body is read, and perhaps something happens.
+    /// Until the body is read, and perhaps something happens.
     Discovery,
 }
 
-/// An answer that waits.
+/// An answer that waits for a change.
 #[derive(Debug)]
-pub(super) struct Later {
+pub(super) struct Change {
     service: Option<String>,
     format: Format,
     wait: Wait,
+    /// What the client has already, copied: a part of the request would keep all of the buffer that it was read into.
+    known: HeaderMap,
 }
 
-impl Later {
+impl Change {
     /// How long it may wait.
     pub(super) fn bound(&self) -> Duration {
         self.wait.bound
     }
 
     /// Waits. Ends early at `shutdown`, so that the client can turn to whoever comes next.
-    pub(super) async fn answer(
-        self,
-        answers: &Answers,
-        asked: &HeaderMap,
-        shutdown: &CancellationToken,
-    ) -> Response<Body> {
-        let Self { service, format, wait } = self;
+    pub(super) async fn answer(&self, answers: &Answers, shutdown: &CancellationToken) -> Response<Body> {
+        let Self { service, format, wait, known } = self;
         let mut snapshots = answers.sources.snapshot.clone();
-        let changed = async {
-            loop {
-                snapshots.mark_unchanged();
-                // One that went back, as after a loss of the state, is another one too.
-                if services::revision(answers, service.as_deref())
-                    .is_some_and(|revision| Some(revision) != wait.revision)
-                {
-                    return true;
-                }
-                if snapshots.changed().await.is_err() {
-                    return false;
-                }
-            }
-        };
+        // All that waits is held by each of many clients: nothing is that need not be.
         let changed = tokio::select! {
             biased;
-            changed = changed => changed,
+            changed = async {
+                loop {
+                    snapshots.mark_unchanged();
+                    // One that went back, as after a loss of the state, is another one too.
+                    if services::revision(answers, service.as_deref())
+                        .is_some_and(|revision| Some(revision) != wait.revision)
+                    {
+                        return true;
+                    }
+                    if snapshots.changed().await.is_err() {
+                        return false;
+                    }
+                }
+            } => changed,
             () = shutdown.cancelled() => false,
             () = tokio::time::sleep(wait.bound) => false,
         };
-        let answered = match &service {
-            None => services::all(answers, format, asked),
-            Some(name) => services::one(answers, name, format, asked),
+        let answered = match service {
+            None => services::all(answers, *format, known),
+            Some(name) => services::one(answers, name, *format, known),
         };
         let answer = answered.unwrap_or_else(|problem| problem.response());
         if changed { answer } else { services::unchanged(answer) }
@@ -155,8 +159,10 @@ impl Answers {
         let answered = match resource {
             Resource::Services { format, wait: None } => services::all(self, format, asked),
             Resource::Service { name, format, wait: None } => services::one(self, &name, format, asked),
-            Resource::Services { format, wait: Some(wait) } => return self.later(None, format, wait),
-            Resource::Service { name, format, wait: Some(wait) } => return self.later(Some(name), format, wait),
+            Resource::Services { format, wait: Some(wait) } => return self.later(None, format, wait, asked),
+            Resource::Service { name, format, wait: Some(wait) } => {
+                return self.later(Some(name.into_owned()), format, wait, asked);
+            }
             Resource::Pick { service, by } => pick::one(self, &service, &by),
             Resource::Watch => match events::answer(self, asked, heartbeat, shutdown) {
                 // The head alone has no end to wait for.
@@ -164,8 +170,8 @@ impl Answers {
                 Ok(response) => return Answer::Events(response),
                 Err(problem) => Err(problem),
             },
-            Resource::Change(action) => return Answer::Done(action),
-            Resource::Discovery => return Answer::Discovery,
+            Resource::Change(action) => return Answer::Late(Late::Done(action)),
+            Resource::Discovery => return Answer::Late(Late::Discovery),
             Resource::Explain { instance } => explain::answer(&self.sources, &instance),
             Resource::Status => status::answer(&self.sources),
             Resource::Description => Ok(respond_as(StatusCode::OK, JSON, DESCRIPTION)),
@@ -177,11 +183,11 @@ impl Answers {
     }
 
     /// What nobody will ever know is not waited for.
-    fn later(&self, service: Option<String>, format: Format, wait: Wait) -> Answer {
+    fn later(&self, service: Option<String>, format: Format, wait: Wait, asked: &HeaderMap) -> Answer {
         let unknown = service.as_deref().and_then(|name| services::unknown(self, name));
         match unknown {
             Some(problem) => Answer::Now(problem.response()),
-            None => Answer::Later(Later { service, format, wait }),
+            None => Answer::Late(Late::Change(Change { service, format, wait, known: services::known(asked) })),
         }
     }
 }
@@ -191,9 +197,17 @@ const DESCRIPTION: &str = include_str!("openapi.json");
 
 /// An answer that must not be served from a cache without asking again.
 pub(super) fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    with_headers(status, HeaderMap::from_iter([(CACHE_CONTROL, NO_CACHE)]), body)
+}
+
+/// What [`respond`] says of caches.
+pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// An answer with these headers.
+pub(super) fn with_headers(status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(whole(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    *response.headers_mut() = headers;
     response
 }
 
@@ -215,7 +229,10 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// The media type of JSON.
 pub(super) const JSON: &str = "application/json";
 
-fn find(surface: Surface, method: &Method, uri: &Uri) -> Result<Resource, Problem> {
+/// More segments than any path has that something is at.
+const TOO_DEEP: usize = 5;
+
+fn find<'a>(surface: Surface, method: &Method, uri: &'a Uri) -> Result<Resource<'a>, Problem> {
     let path = uri.path();
     let query = uri.query().unwrap_or_default();
     let unknown = || Problem::UnknownPath { path: echo(path) };
@@ -229,17 +246,23 @@ fn find(surface: Surface, method: &Method, uri: &Uri) -> Result<Resource, Proble
             return Err(Problem::Method { path: echo(path), method: echo(method.as_str()), allowed: "POST" });
         }
         (_, Surface::Query | Surface::Admin) => {
-            let parts: Vec<_> = path.strip_prefix("/v1/").ok_or_else(unknown)?.split('/').collect();
-            match parts.as_slice() {
+            let mut parts = [""; TOO_DEEP];
+            let mut count = 0;
+            for (part, found) in parts.iter_mut().zip(path.strip_prefix("/v1/").ok_or_else(unknown)?.split('/')) {
+                *part = found;
+                count += 1;
+            }
+            let parts = &parts[..count];
+            match parts {
                 ["services"] => services(query),
-                ["services", name] if !name.is_empty() => service(query, named(name)),
-                ["services", name, "pick"] if !name.is_empty() => pick(query, named(name)),
+                ["services", name] if !name.is_empty() => service(query, name),
+                ["services", name, "pick"] if !name.is_empty() => pick(query, name),
                 ["watch"] => nothing(query, Resource::Watch),
                 ["explain", instance] if !instance.is_empty() => {
-                    nothing(query, Resource::Explain { instance: named(instance) })
+                    nothing(query, Resource::Explain { instance: decoded(instance) })
                 }
                 ["refresh" | "reload"] | ["services", _, "accept"] | ["services", _, "backends", _] => {
-                    let action = action(surface, method, path, &parts)?;
+                    let action = action(surface, method, path, parts)?;
                     return nothing(query, Resource::Change(action));
                 }
                 ["status"] => nothing(query, Resource::Status),
@@ -259,12 +282,14 @@ fn action(surface: Surface, method: &Method, path: &str, parts: &[&str]) -> Resu
     let (action, allowed) = match (parts, method) {
         (["refresh"], &Method::POST) => (Some(Action::Refresh), "POST"),
         (["reload"], &Method::POST) => (Some(Action::Reload), "POST"),
-        (["services", service, "accept"], &Method::POST) => (Some(Action::Accept { service: named(service) }), "POST"),
+        (["services", service, "accept"], &Method::POST) => {
+            (Some(Action::Accept { service: decoded(service).into_owned() }), "POST")
+        }
         (["services", service, "backends", id], &Method::PUT) => {
-            (Some(Action::Register { service: named(service), id: named(id) }), "")
+            (Some(Action::Register { service: decoded(service).into_owned(), id: decoded(id).into_owned() }), "")
         }
         (["services", service, "backends", id], &Method::DELETE) => {
-            (Some(Action::Deregister { service: named(service), id: named(id) }), "")
+            (Some(Action::Deregister { service: decoded(service).into_owned(), id: decoded(id).into_owned() }), "")
         }
         (["services", _, "backends", _], _) => (None, "PUT, DELETE"),
         _ => (None, "POST"),
@@ -273,26 +298,25 @@ fn action(surface: Surface, method: &Method, path: &str, parts: &[&str]) -> Resu
     if surface == Surface::Admin { Ok(action) } else { Err(Problem::AdminOnly { path: echo(path) }) }
 }
 
-/// What does not decode is still a name that nobody has, and is answered with those that exist.
-fn named(name: &str) -> String {
-    decode(name).unwrap_or_else(|| name.to_owned())
-}
-
-fn nothing(query: &str, resource: Resource) -> Result<Resource, Problem> {
+fn nothing<'a>(query: &str, resource: Resource<'a>) -> Result<Resource<'a>, Problem> {
     Query::new(query, &[]).map(|_| resource)
 }
 
-fn services(query: &str) -> Result<Resource, Problem> {
+fn services(query: &str) -> Result<Resource<'static>, Problem> {
     let (format, wait) = format_and_wait(query)?;
     Ok(Resource::Services { format, wait })
 }
 
-fn service(query: &str, name: String) -> Result<Resource, Problem> {
+fn service<'a>(query: &str, name: &'a str) -> Result<Resource<'a>, Problem> {
     let (format, wait) = format_and_wait(query)?;
-    Ok(Resource::Service { name, format, wait })
+    Ok(Resource::Service { name: decoded(name), format, wait })
 }
 
 fn format_and_wait(query: &str) -> Result<(Format, Option<Wait>), Problem> {
+    // As most ask.
+    if query.is_empty() {
+        return Ok((Format::Json, None));
+    }
     let query = Query::new(query, &["format", "wait", "revision"])?;
     let format = query.parsed("format", "json or text", |text| match text {
         "json" => Some(Format::Json),
@@ -302,26 +326,28 @@ fn format_and_wait(query: &str) -> Result<(Format, Option<Wait>), Problem> {
     Ok((format.unwrap_or(Format::Json), query.wait()?))
 }
 
-fn pick(query: &str, service: String) -> Result<Resource, Problem> {
+fn pick<'a>(query: &'a str, service: &'a str) -> Result<Resource<'a>, Problem> {
     let query = Query::new(query, &["key", "zone"])?;
     // An empty one is what a frontend sends that has none to give.
-    let given = |key| query.get(key).filter(|value| !value.is_empty()).map(str::to_owned);
-    Ok(Resource::Pick { service, by: By { key: given("key"), zone: given("zone") } })
+    let given = |key| query.get(key).filter(|value| !value.is_empty()).cloned();
+    Ok(Resource::Pick { service: decoded(service), by: By { key: given("key"), zone: given("zone") } })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn get(path: &str) -> Result<Resource, Problem> {
-        find(Surface::Query, &Method::GET, &path.parse().expect("a URI"))
+    /// The URI is never freed, so that what borrows from it can be returned.
+    fn get(path: &str) -> Result<Resource<'static>, Problem> {
+        let uri = Box::leak(Box::new(path.parse().expect("a URI")));
+        find(Surface::Query, &Method::GET, uri)
     }
 
-    fn service(name: &str, format: Format) -> Result<Resource, Problem> {
+    fn service(name: &'static str, format: Format) -> Result<Resource<'static>, Problem> {
         Ok(Resource::Service { name: name.into(), format, wait: None })
     }
 
-    const SERVICES: Resource = Resource::Services { format: Format::Json, wait: None };
+    const SERVICES: Resource<'static> = Resource::Services { format: Format::Json, wait: None };
 
     #[test]
     fn finds_each_resource() {
@@ -339,8 +365,8 @@ mod tests {
             get("/v1/services/web?revision=7&wait=55s&format=text"),
             Ok(Resource::Service { name: "web".into(), format: Format::Text, wait })
         );
-        let pick = |key: Option<&str>, zone: Option<&str>| {
-            let by = By { key: key.map(str::to_owned), zone: zone.map(str::to_owned) };
+        let pick = |key: Option<&'static str>, zone: Option<&'static str>| {
+            let by = By { key: key.map(Cow::from), zone: zone.map(Cow::from) };
             Ok(Resource::Pick { service: "web".into(), by })
         };
         assert_eq!(get("/v1/services/web/pick"), pick(None, None));
@@ -405,7 +431,7 @@ mod tests {
 
     #[test]
     fn the_metrics_listener_gives_no_backends() {
-        let find = |path: &str| find(Surface::Metrics, &Method::GET, &path.parse().expect("a URI"));
+        let find = |path: &str| find(Surface::Metrics, &Method::GET, Box::leak(Box::new(path.parse().expect("a URI"))));
         assert_eq!(find("/metrics"), Ok(Resource::Metrics));
         assert_eq!(find("/readyz"), Ok(Resource::Ready));
         for path in ["/v1/services", "/v1/services/web", "/v1/status"] {

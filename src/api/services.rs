@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hyper::header::{AGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Response, StatusCode};
 
 use super::documents::{Document, ServiceDocuments, SnapshotDocuments};
 use super::error::{MAX_KNOWN, Problem, echo};
-use super::route::{Answers, Body, Format, JSON, TEXT, respond, respond_as, whole};
+use super::route::{Answers, Body, Format, whole, with_headers};
 use super::{Sources, age_seconds};
 use crate::model::Name;
 use crate::registry::{Report, ServiceReport};
@@ -20,28 +20,28 @@ pub(super) const REVISION: HeaderName = HeaderName::from_static("x-elasticd-revi
 /// All services. Its age is that of the service observed longest ago.
 pub(super) fn all(answers: &Answers, format: Format, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
     let documents = newest(answers).ok_or_else(|| Problem::NotYet { why: "no snapshot exists yet".to_owned() })?;
-    let (document, media_type) = match format {
-        Format::Json => (documents.json().map_err(internal)?, JSON),
-        Format::Text => (documents.text(), TEXT),
+    let document = match format {
+        Format::Json => documents.json().map_err(internal)?,
+        Format::Text => documents.text(),
     };
     let observed = {
         let report = answers.sources.registry.borrow();
         let served = |name: &Name| documents.service(name.as_str()).is_some();
         report.services.iter().filter(|(name, _)| served(name)).filter_map(|(_, service)| service.observed()).min()
     };
-    Ok(represent(document, media_type, documents.revision(), observed, asked))
+    Ok(represent(document, observed, asked))
 }
 
 /// One service.
 pub(super) fn one(answers: &Answers, name: &str, format: Format, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
     let documents = newest(answers);
     let service = found(documents.as_deref(), &answers.sources, name)?;
-    let (document, media_type) = match format {
-        Format::Json => (service.json().map_err(internal)?, JSON),
-        Format::Text => (service.text(), TEXT),
+    let document = match format {
+        Format::Json => service.json().map_err(internal)?,
+        Format::Text => service.text(),
     };
     let observed = answers.sources.registry.borrow().services.get(name).and_then(|report| report.observed());
-    Ok(represent(document, media_type, service.revision(), observed, asked))
+    Ok(represent(document, observed, asked))
 }
 
 /// The same answer for one who has this revision already: 304.
@@ -88,25 +88,17 @@ fn internal(error: serde_json::Error) -> Problem {
     Problem::Internal { why: error.to_string() }
 }
 
-fn represent(
-    document: &Document,
-    media_type: &'static str,
-    revision: u64,
-    observed: Option<SystemTime>,
-    asked: &HeaderMap,
-) -> Response<Body> {
-    let mut response = if matches_any(asked, &document.etag) {
-        respond(StatusCode::NOT_MODIFIED, "")
-    } else {
-        respond_as(StatusCode::OK, media_type, document.bytes.clone())
-    };
-    let headers = response.headers_mut();
-    headers.insert(ETAG, document.etag.clone());
-    headers.insert(REVISION, HeaderValue::from(revision));
-    if let Some(observed) = observed {
-        headers.insert(AGE, HeaderValue::from(age_seconds(observed)));
-    }
-    response
+/// What is cloned is counted references: the body and the headers are those of the document.
+fn represent(document: &Document, observed: Option<SystemTime>, asked: &HeaderMap) -> Response<Body> {
+    let headers = document.headers(observed.map(age_seconds));
+    let answer = with_headers(StatusCode::OK, headers, document.bytes.clone());
+    if matches_any(asked, &document.etag) { unchanged(answer) } else { answer }
+}
+
+/// A copy of what a request says the client has.
+pub(super) fn known(asked: &HeaderMap) -> HeaderMap {
+    let copies = asked.get_all(IF_NONE_MATCH).iter().filter_map(|tag| HeaderValue::from_bytes(tag.as_bytes()).ok());
+    copies.map(|copy| (IF_NONE_MATCH, copy)).collect()
 }
 
 /// Weak comparison with a list of entity tags, or with `*` (RFC 9110, 13.1.2).
@@ -154,7 +146,20 @@ pub(super) fn awaited(service: &ServiceReport, report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+
     use super::*;
+    use crate::api::documents::Documents;
+    use crate::api::documents::tests::{set, snapshot};
+
+    #[tokio::test]
+    async fn the_body_of_an_answer_is_the_document_not_a_copy() {
+        let all = Documents::new().of(&snapshot(1, &[("web", &set(1, &[("i-1", "10.0.0.1", 80)]))]));
+        let document = all.service("web").expect("web").json().expect("JSON");
+        let body = represent(document, None, &HeaderMap::new()).into_body().frame().await.expect("a frame");
+        let data = body.expect("a body").into_data().expect("data");
+        assert_eq!((data.as_ptr(), data.len()), (document.bytes.as_ptr(), document.bytes.len()));
+    }
 
     fn asked(values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (IF_NONE_MATCH, HeaderValue::from_static(value))).collect()
