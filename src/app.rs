@@ -20,7 +20,7 @@ use crate::config::{self, Config, Fault, Faults};
 use crate::frontend::{self, Worker};
 use crate::health;
 use crate::model::{Name, Selector};
-use crate::provider::{Observation, poll};
+use crate::provider::{self, Observation, poll};
 use crate::readiness::{self, Frontends};
 use crate::registry::{self, Registry};
 use crate::supervisor::Supervisor;
@@ -30,6 +30,9 @@ use crate::sys::{reaper, systemd};
 /// How long a change under way may take to end after a stop was asked for. What does not end is taken up again at the
 /// next start, from its apply record.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// The pause after our own zone was not found out, strayed by half.
+const LOCATE_AGAIN: Duration = Duration::from_secs(30);
 
 /// Observations that may wait for the registry.
 const QUEUE: usize = 16;
@@ -159,11 +162,13 @@ impl App {
             supervisor: Supervisor::default(),
             pollers: BTreeMap::new(),
             workers: BTreeMap::new(),
+            is_locating: false,
         };
         house.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
         house.start_checks(registry.to_check());
         house.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
         house.start_pollers();
+        house.start_locating();
         for worker in workers {
             house.start_worker(worker);
         }
@@ -190,6 +195,7 @@ struct House {
     supervisor: Supervisor,
     pollers: BTreeMap<Name, (Poller, CancellationToken)>,
     workers: BTreeMap<Name, RunningWorker>,
+    is_locating: bool,
 }
 
 /// All that a poller depends on: if none of it changes, a reload of the configuration leaves it alone.
@@ -298,6 +304,7 @@ impl House {
         }
         self.publish_frontends();
         self.start_pollers();
+        self.start_locating();
         // What changed in a service shows at once, and not only at its provider's next poll.
         self.refresh.send_modify(|asked| *asked += 1);
         Ok(())
@@ -346,6 +353,36 @@ impl House {
         self.supervisor.spawn(format!("the poller of {name}"), |stop| async move {
             tokio::join!(poll::run(name, built, pace, refresh, sender, stop), forward);
         })
+    }
+
+    /// Looks for our own zone, if a service wants to know it and nobody has said.
+    fn start_locating(&mut self) {
+        let wants_it = self.config.all_services().any(|service| service.prefer.is_some());
+        if self.is_locating || self.config.zone.is_some() || !wants_it {
+            return;
+        }
+        self.is_locating = true;
+        let events = self.events.clone();
+        let locate = async move {
+            let mut complained = false;
+            let zone = loop {
+                match provider::own_zone().await {
+                    Ok(zone) => break zone,
+                    Err(error) if !complained => {
+                        tracing::warn!(%error, "our own zone is not known, and all zones are served until it is");
+                        complained = true;
+                    }
+                    Err(_) => {}
+                }
+                tokio::time::sleep(LOCATE_AGAIN.mul_f64(fastrand::f64() + 0.5)).await;
+            };
+            // The registry only ends by being stopped or by a panic, of which the supervisor knows.
+            let _ = events.send(registry::Event::Located(zone)).await;
+            std::future::pending::<()>().await;
+        };
+        self.supervisor.spawn("the search for our own zone".to_owned(), |stop| async move {
+            stop.run_until_cancelled(locate).await;
+        });
     }
 
     /// Starts the sidecar's own checks of backends: one task for all services, which has nothing to do without any.

@@ -48,6 +48,9 @@ pub(super) fn answer(sources: &Sources, id: &str) -> Result<Response<Body>, Prob
         });
         let rule = rule(&report, standing, id);
         let message = match (backend, &rule, standing.held()) {
+            (Some(backend), Some(rule), _) if backend.state == BackendState::Draining => {
+                format!("it is a backend that is leaving, and gets no new traffic: {rule}")
+            }
             (Some(_), Some(rule), None) => format!("it is a backend until the newest answer is taken; there, {rule}"),
             // What was observed last and what is served differ.
             (Some(_), Some(rule), Some(held)) => {

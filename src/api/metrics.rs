@@ -76,12 +76,20 @@ fn providers(families: &mut Families<'_>, report: &registry::Report) -> fmt::Res
     let mut all = families.labelled("provider", || report.providers.iter());
     all.counters("elasticd_provider_polls", "Polls, failed ones included.", |p| p.polls)?;
     all.counters("elasticd_provider_failures", "Failed polls.", |p| p.failures)?;
+    all.counters("elasticd_provider_throttles", "Calls refused because there were too many.", |p| p.throttles)?;
+    all.counters("elasticd_provider_calls", "Calls to the source, repeated ones included.", |p| p.calls)?;
+    all.counters("elasticd_provider_pages", "Pages the source answered with.", |p| p.pages)?;
     all.counters("elasticd_provider_throttles", "Polls refused because of too many calls.", |p| p.throttles)?;
     all.gauges("elasticd_provider_instances", "Instances in the last complete answer.", |p| Some(p.instances.len()))?;
     all.gauges(
         "elasticd_provider_last_success_timestamp_seconds",
         "When the provider last answered in full; 0 if it has not since elasticd started.",
         |p| Some(p.last_success.map_or(0.0, unix_seconds)),
+    )?;
+    all.gauges(
+        "elasticd_provider_age_seconds",
+        "How old the last complete answer is; absent before the first.",
+        |p| p.last_success.map(|at| at.elapsed().unwrap_or_default().as_secs_f64()),
     )?;
     all.gauges("elasticd_provider_poll_duration_seconds", "How long the last poll took.", |p| Some(p.last_duration))
 }
@@ -217,6 +225,8 @@ mod tests {
             "elasticd_provider_polls_total{provider=\"prod\"} 9",
             "elasticd_provider_failures_total{provider=\"prod\"} 2",
             "elasticd_provider_throttles_total{provider=\"prod\"} 1",
+            "elasticd_provider_calls_total{provider=\"prod\"} 31",
+            "elasticd_provider_pages_total{provider=\"prod\"} 28",
             "elasticd_provider_instances{provider=\"prod\"} 12",
             "elasticd_provider_poll_duration_seconds{provider=\"prod\"} 0.25",
             "elasticd_service_backends{service=\"web\"} 1",

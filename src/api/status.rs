@@ -53,8 +53,12 @@ pub struct Provider {
     pub polls: u64,
     /// Failed polls since start.
     pub failures: u64,
-    /// Polls refused because of too many calls, since start.
+    /// Calls refused because there were too many, since start.
     pub throttles: u64,
+    /// Calls to the source since start, repeated ones included.
+    pub calls: u64,
+    /// Pages it answered with since start.
+    pub pages: u64,
     /// The last poll's error; none once one succeeds.
     pub error: Option<String>,
 }
@@ -211,6 +215,8 @@ impl From<&registry::ProviderReport> for Provider {
             polls: report.polls,
             failures: report.failures,
             throttles: report.throttles,
+            calls: report.calls,
+            pages: report.pages,
             error: report.error.clone(),
         }
     }

@@ -29,6 +29,8 @@ fn report(now: SystemTime) -> registry::Report {
         polls: 9,
         failures: 2,
         throttles: 1,
+        calls: 31,
+        pages: 28,
         error: Some("AccessDenied: allow ec2:DescribeInstances".into()),
     };
     let web = registry::ServiceReport {

@@ -7,7 +7,7 @@ use super::{Exit, client, complain, diff};
 use crate::config::Config;
 use crate::frontend;
 use crate::model::{Guard, Name, OnEmpty, Percent, Snapshot};
-use crate::provider::{Observation, Provider};
+use crate::provider::{Cost, Observation, Provider};
 use crate::registry::{self, Registry};
 
 /// Prints what would be written. Nothing is written, nobody is signalled, and the guard is not asked.
@@ -106,6 +106,7 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
             provider: name.clone(),
             at: SystemTime::now(),
             took: started.elapsed(),
+            cost: Cost::default(),
             result: Ok(instances),
         }));
     }

@@ -174,7 +174,7 @@ mod tests {
         let status: Status = serde_json::from_value(serde_json::json!({
             "version": "1.2.3", "uptime_seconds": 61, "ready": false, "revision": 8, "state_error": "disk full",
             "providers": {"prod": {"type": "ec2", "age_seconds": 40, "instances": 12, "poll_seconds": 0.5, "polls": 9,
-                "failures": 2, "throttles": 1, "error": "AccessDenied"}},
+                "failures": 2, "throttles": 1, "calls": 31, "pages": 28, "error": "AccessDenied"}},
             "services": {"web": {"backends": 3, "revision": 7, "age_seconds": 40, "restored": true,
                 "sources": [{"provider": "prod", "backends": 3, "age_seconds": 40,
                     "held": {"reason": "empty", "message": "no backend at all"}}],

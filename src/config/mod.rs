@@ -185,6 +185,12 @@ impl Config {
                 layers.fault(&format!("{key}.{field}"), message);
             }
         }
+        let asks_where = self.all_services().any(|service| service.prefer.is_some());
+        if cfg!(not(feature = "ec2")) && self.zone.is_none() && asks_where {
+            let message = "missing: a service prefers our own zone, and this elasticd is built without EC2, whose \
+                           metadata service would be asked";
+            layers.fault("zone", message);
+        }
         if services.is_empty() {
             layers.fault("services", "there is none: nothing would be discovered; write [services.NAME]");
         }

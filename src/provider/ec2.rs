@@ -1,29 +1,40 @@
 //! Instances as AWS EC2 lists them.
 //!
-//! One call, paged, for each region, with the server-side filters that all services have in common. A region that
-//! fails, or a page, fails the whole: what comes back is every instance or an error.
+//! One call, paged, for each region, with the server-side filters that all services have in common; and, where the
+//! configuration says so, one or a few more for what EC2 and Auto Scaling know beyond an instance's being started. A
+//! region that fails, or a call, or a page, fails the whole: what comes back is every instance or an error.
 
+mod auto_scaling;
+mod call;
 mod clients;
 mod config;
 mod credentials;
 mod error;
 pub mod events;
 mod filters;
-
-use std::collections::{BTreeMap, HashSet};
+mod instances;
+mod spot;
+mod status;
+mod verdicts;
+mod xml;
+mod zone;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
-use aws_sdk_ec2::types;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
+pub use self::call::Call;
+use self::call::Meter;
 use self::clients::Regional;
 pub use self::config::{Config, Raw};
 pub use self::error::Error;
 use self::events::{Events, Queue};
-use super::Provider;
-use crate::model::{Instance, InstanceState, Selector};
+use self::filters::Filter;
+use self::verdicts::Verdicts;
+pub use self::zone::{ZoneError, own_zone};
+use super::budget::Budget;
+use super::{Cost, Provider};
+use crate::model::{Instance, Selector};
 
 /// How many regions are asked at a time.
 const CONCURRENT_REGIONS: usize = 4;
@@ -32,7 +43,10 @@ const CONCURRENT_REGIONS: usize = 4;
 #[derive(Debug)]
 pub struct Ec2 {
     config: Config,
-    filters: Vec<types::Filter>,
+    /// The filters of each of a poll's calls for instances.
+    calls: Vec<Vec<Filter>>,
+    budget: Budget,
+    meter: Meter,
     credentials: Option<SharedCredentialsProvider>,
     /// Built when first asked, and again whenever identity, region or connection were in doubt.
     clients: Option<Vec<Regional>>,
@@ -57,12 +71,16 @@ impl Ec2 {
     }
 
     fn build(config: &Config, selectors: &[Selector], credentials: Option<SharedCredentialsProvider>) -> Self {
-        let filter = |filter: filters::Filter| {
-            types::Filter::builder().name(filter.name).set_values(Some(filter.values)).build()
-        };
-        let filters = filters::merged(selectors).into_iter().map(filter).collect();
         let events = queue(config, credentials.as_ref()).map(Events::new);
-        Self { config: config.clone(), filters, credentials, clients: None, events }
+        Self {
+            config: config.clone(),
+            calls: filters::calls(selectors),
+            budget: Budget::new(config.api_budget),
+            meter: Meter::default(),
+            credentials,
+            clients: None,
+            events,
+        }
     }
 
     /// Whether the queue of `events`, if one is configured, can be read and emptied. No message is taken out of it.
@@ -81,9 +99,9 @@ impl Provider for Ec2 {
         // Taken out, so that a poll that is given up on half-way starts with new clients, too.
         let clients = match self.clients.take() {
             Some(clients) => clients,
-            None => clients::build(&self.config, self.credentials.as_ref()).await?,
+            None => clients::build(&self.config, self.credentials.as_ref(), &self.budget, &self.meter).await?,
         };
-        let result = all(&clients, &self.filters, self.config.page_size).await;
+        let result = all(&self.config, &clients, &self.calls).await;
         if result.as_ref().err().is_none_or(Error::keeps_clients) {
             self.clients = Some(clients);
         }
@@ -99,6 +117,14 @@ impl Provider for Ec2 {
             None => std::future::pending().await,
         }
     }
+
+    fn cost(&mut self) -> Cost {
+        self.meter.take()
+    }
+
+    fn budget(&self) -> Budget {
+        self.budget.clone()
+    }
 }
 
 /// The queue that changes are told in, if one is configured.
@@ -107,69 +133,30 @@ fn queue(config: &Config, credentials: Option<&SharedCredentialsProvider>) -> Op
 }
 
 /// Every region's instances.
-async fn all(clients: &[Regional], filters: &[types::Filter], page_size: i32) -> Result<Vec<Instance>, Error> {
-    let regions: Vec<_> = clients.iter().map(|client| region(client, filters, page_size)).collect();
+async fn all(config: &Config, clients: &[Regional], calls: &[Vec<Filter>]) -> Result<Vec<Instance>, Error> {
+    let regions: Vec<_> = clients.iter().map(|at| region(config, at, calls)).collect();
     stream::iter(regions).buffered(CONCURRENT_REGIONS).try_concat().await
 }
 
-/// One region's instances, page by page.
-async fn region(client: &Regional, filters: &[types::Filter], page_size: i32) -> Result<Vec<Instance>, Error> {
-    let mut instances = Vec::new();
-    let mut seen = HashSet::new();
-    let mut token = None;
-    loop {
-        let call = client.ec2.describe_instances().max_results(page_size).set_filters(Some(filters.to_vec()));
-        let answer = call.set_next_token(token).send().await.map_err(|error| client.context.explain(&error))?;
-        let next = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
-        instances.extend(of_page(answer));
-        let Some(next) = next else { return Ok(instances) };
-        if !seen.insert(next.clone()) {
-            return Err(Error::RepeatedToken { region: client.context.region.clone(), page: seen.len() + 1 });
-        }
-        token = Some(next);
+/// One region's instances, and what else is said of them.
+async fn region(config: &Config, at: &Regional, calls: &[Vec<Filter>]) -> Result<Vec<Instance>, Error> {
+    let mut instances = instances::list(at, calls).await?;
+    if instances.is_empty() {
+        return Ok(instances);
     }
-}
-
-fn of_page(page: DescribeInstancesOutput) -> impl Iterator<Item = Instance> {
-    let reservations = page.reservations.unwrap_or_default().into_iter();
-    reservations.flat_map(|reservation| reservation.instances.unwrap_or_default()).filter_map(instance)
-}
-
-/// In elasticd's words. An instance without an id, which EC2 never lists, could not be told from another.
-fn instance(listed: types::Instance) -> Option<Instance> {
-    let mut instance = Instance::new(listed.instance_id.as_deref()?);
-    instance.private_ipv4 = parsed(listed.private_ip_address());
-    instance.public_ipv4 = parsed(listed.public_ip_address());
-    instance.ipv6 = parsed(listed.ipv6_address()).or_else(|| interface_ipv6(&listed));
-    instance.zone = listed.placement().and_then(|placement| placement.availability_zone()).map(str::to_owned);
-    instance.state = state(listed.state().and_then(|state| state.name()));
-    instance.launched = listed.launch_time().and_then(|at| Timestamp::from_second(at.secs()).ok());
-    instance.tags = tags(listed.tags.unwrap_or_default());
-    Some(instance)
-}
-
-fn parsed<T: std::str::FromStr>(address: Option<&str>) -> Option<T> {
-    address.and_then(|address| address.parse().ok())
-}
-
-fn interface_ipv6(listed: &types::Instance) -> Option<std::net::Ipv6Addr> {
-    let addresses = listed.network_interfaces().iter().flat_map(|interface| interface.ipv6_addresses());
-    addresses.filter_map(|address| parsed(address.ipv6_address())).next()
-}
-
-/// A state that this version does not know takes no traffic: it is something other than `running`.
-fn state(name: Option<&types::InstanceStateName>) -> InstanceState {
-    use types::InstanceStateName as Name;
-    match name {
-        Some(Name::Running) => InstanceState::Running,
-        Some(Name::Pending) => InstanceState::Pending,
-        Some(Name::ShuttingDown) => InstanceState::ShuttingDown,
-        Some(Name::Stopping) => InstanceState::Stopping,
-        Some(Name::Terminated) => InstanceState::Terminated,
-        _ => InstanceState::Stopped,
+    let mut verdicts = Verdicts::default();
+    if config.auto_scaling {
+        auto_scaling::judge(at, &instances, &mut verdicts).await?;
     }
-}
-
-fn tags(listed: Vec<types::Tag>) -> BTreeMap<String, String> {
-    listed.into_iter().filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
+    if config.status_checks {
+        status::checks(at, &mut verdicts).await?;
+    }
+    if config.scheduled_events {
+        status::events(at, Timestamp::now(), &mut verdicts).await?;
+    }
+    if config.spot {
+        spot::judge(at, &mut verdicts).await?;
+    }
+    verdicts.tell(&mut instances);
+    Ok(instances)
 }

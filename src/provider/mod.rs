@@ -6,6 +6,7 @@
 //! A new provider is one file here (its configuration, its type, its tests) and the lines in this file that the
 //! compiler then asks for.
 
+pub mod budget;
 #[cfg(feature = "ec2")]
 pub mod ec2;
 pub mod exec;
@@ -19,6 +20,7 @@ pub mod written;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
+use self::budget::Budget;
 use crate::model::{Instance, Name, Selector};
 
 /// Learns which instances exist.
@@ -33,6 +35,27 @@ pub trait Provider: Send {
     fn changed(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
+
+    /// What was asked of the source since this was last called, by polls that failed or were dropped, too.
+    fn cost(&mut self) -> Cost {
+        Cost::default()
+    }
+
+    /// What its calls are taken out of. The time they wait for it is not counted as a poll's.
+    fn budget(&self) -> Budget {
+        Budget::default()
+    }
+}
+
+/// What was asked of a source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Calls, repeated ones included.
+    pub calls: u64,
+    /// Pages that came back.
+    pub pages: u64,
+    /// Calls that were refused because there were too many, even if they succeeded when repeated.
+    pub throttles: u64,
 }
 
 /// A provider's own configuration, by type.
@@ -170,6 +193,28 @@ impl Provider for AnyProvider {
             Self::Ec2(provider) => provider.changed().await,
         }
     }
+
+    fn cost(&mut self) -> Cost {
+        match self {
+            Self::Fixed(provider) => provider.cost(),
+            Self::File(provider) => provider.cost(),
+            Self::Exec(provider) => provider.cost(),
+            Self::Http(provider) => provider.cost(),
+            #[cfg(feature = "ec2")]
+            Self::Ec2(provider) => provider.cost(),
+        }
+    }
+
+    fn budget(&self) -> Budget {
+        match self {
+            Self::Fixed(provider) => provider.budget(),
+            Self::File(provider) => provider.budget(),
+            Self::Exec(provider) => provider.budget(),
+            Self::Http(provider) => provider.budget(),
+            #[cfg(feature = "ec2")]
+            Self::Ec2(provider) => provider.budget(),
+        }
+    }
 }
 
 /// How much of its `timeout` a provider takes that can say more of what it waited for than that it was too long.
@@ -189,6 +234,22 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     words.join(": ")
 }
 
+/// The availability zone that this machine is in, as the metadata service of its cloud says.
+///
+/// # Errors
+///
+/// It does not say.
+#[cfg(feature = "ec2")]
+pub async fn own_zone() -> Result<String, ec2::ZoneError> {
+    ec2::own_zone().await
+}
+
+/// The same without a cloud that could be asked: never.
+#[cfg(not(feature = "ec2"))]
+pub async fn own_zone() -> Result<String, std::convert::Infallible> {
+    std::future::pending().await
+}
+
 /// What one poll of one provider brought.
 #[derive(Debug)]
 pub struct Observation {
@@ -198,6 +259,8 @@ pub struct Observation {
     pub at: SystemTime,
     /// How long the poll took.
     pub took: Duration,
+    /// What it asked of its source.
+    pub cost: Cost,
     /// The whole set, or why there is none.
     pub result: Result<Vec<Instance>, Error>,
 }

@@ -1,21 +1,29 @@
 //! The one polling loop: jittered, bounded in time, backed off, cancelled at once, never ending.
 
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Observation, Provider};
+use super::budget::Budget;
+use super::{Cost, Error, Observation, Provider};
 use crate::model::Name;
 
 /// How far an interval strays to either side, so that sidecars started together do not poll together.
 const JITTER: f64 = 0.1;
 
-/// How much a throttled source widens the interval at most.
+/// How much a throttled source widens the interval at most, in intervals.
 const MAX_WIDENING: u32 = 16;
 
-/// The first pause after a failed poll; it doubles up to the interval.
+/// How long a throttled source makes the pause at most, unless the interval is longer.
+const MAX_PAUSE: Duration = Duration::from_secs(900);
+
+/// The longest first pause after a failed poll; it doubles up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The shortest pause after a failed poll, unless the interval is shorter: chance must not make a hot loop.
+const LEAST_RETRY: Duration = Duration::from_millis(200);
 
 /// How long a burst of changes is let pass before it is read.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -25,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub struct Pace {
     /// Between the end of one poll and the start of the next.
     pub interval: Duration,
-    /// How long one poll may take.
+    /// How long one poll may take, not counting what it waits for its budget.
     pub timeout: Duration,
 }
 
@@ -37,36 +45,75 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// A pause, before chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// About so long.
+    Interval(Duration),
+    /// Up to so long.
+    Retry(Duration),
+}
+
 impl Backoff {
     /// At the configured pace.
     pub const fn new(pace: Pace) -> Self {
         Self { pace, widening: 1, failures: 0 }
     }
 
-    /// The pause after a poll with this result, before jitter.
+    /// The pause after a poll with this result.
     ///
-    /// Throttling doubles the interval, up to sixteen times; each success halves what it was widened by. Any other
-    /// failure is retried sooner than the interval: after 1 s, 2 s, 4 s and so on.
-    pub fn after<T>(&mut self, result: &Result<T, Error>) -> Duration {
+    /// Throttling doubles the interval, up to sixteen times and a quarter of an hour, and so it does in a poll that
+    /// succeeded in the end; each other success takes one interval off again (additive increase, multiplicative
+    /// decrease, as TCP finds its share of a line). Any other failure is retried sooner than the interval: within 1 s,
+    /// 2 s, 4 s and so on.
+    pub fn after<T>(&mut self, result: &Result<T, Error>, cost: Cost) -> Pause {
+        let throttled = cost.throttles > 0 || result.as_ref().is_err_and(Error::is_throttled);
         match result {
-            Ok(_) => {
-                self.failures = 0;
-                self.widening = (self.widening / 2).max(1);
-            }
-            Err(error) if error.is_throttled() => self.widening = (self.widening * 2).min(MAX_WIDENING),
+            Ok(_) => self.failures = 0,
+            Err(_) if throttled => {}
             Err(_) => {
                 let retry = FIRST_RETRY.saturating_mul(1 << self.failures.min(20));
                 self.failures += 1;
-                return retry.min(self.pace.interval * self.widening);
+                return Pause::Retry(retry.min(self.widened()));
             }
         }
-        self.pace.interval * self.widening
+        self.widening = if throttled { (self.widening * 2).min(MAX_WIDENING) } else { (self.widening - 1).max(1) };
+        Pause::Interval(self.widened())
+    }
+
+    fn widened(&self) -> Duration {
+        (self.pace.interval * self.widening).min(MAX_PAUSE.max(self.pace.interval))
     }
 }
 
-/// A pause strayed by up to a tenth to either side.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(fastrand::f64().mul_add(2.0 * JITTER, 1.0 - JITTER))
+impl Pause {
+    /// Left to chance: an interval by up to a tenth to either side; a retry in full, from next to nothing to all of it,
+    /// which spreads those that failed together the widest (Brooker, "Exponential Backoff And Jitter", AWS
+    /// Architecture Blog, 2015).
+    fn jittered(self) -> Duration {
+        match self {
+            Self::Interval(pause) => pause.mul_f64(fastrand::f64().mul_add(2.0 * JITTER, 1.0 - JITTER)),
+            Self::Retry(most) => {
+                let least = LEAST_RETRY.min(most);
+                least + (most - least).mul_f64(fastrand::f64())
+            }
+        }
+    }
+}
+
+/// The poll's result, unless it takes longer than the limit, not counting what it waits for its budget.
+async fn within<T>(limit: Duration, budget: &Budget, poll: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let mut poll = pin!(poll);
+    let (started, before) = (tokio::time::Instant::now(), budget.waited());
+    let deadline = || started + limit + budget.waited().saturating_sub(before);
+    loop {
+        let at = deadline();
+        match tokio::time::timeout_at(at, &mut poll).await {
+            Ok(result) => return result,
+            Err(_) if deadline() > at => {}
+            Err(_) => return Err(Error::Timeout(limit)),
+        }
+    }
 }
 
 /// Polls `provider` until cancelled, and sends what each poll brought. `refresh` changing asks for a poll at once.
@@ -85,13 +132,10 @@ pub async fn run<P: Provider<Error = Error>>(
         loop {
             refresh.mark_unchanged();
             let started = Instant::now();
-            let result = match tokio::time::timeout(pace.timeout, provider.discover()).await {
-                Ok(result) => result,
-                Err(_) => Err(Error::Timeout(pace.timeout)),
-            };
-            let pause = jittered(backoff.after(&result));
-            let observation =
-                Observation { provider: name.clone(), at: SystemTime::now(), took: started.elapsed(), result };
+            let result = within(pace.timeout, &provider.budget(), provider.discover()).await;
+            let (at, took, cost) = (SystemTime::now(), started.elapsed(), provider.cost());
+            let pause = backoff.after(&result, cost).jittered();
+            let observation = Observation { provider: name.clone(), at, took, cost, result };
             if observations.send(observation).await.is_err() {
                 return;
             }
@@ -139,30 +183,66 @@ mod tests {
     #[test]
     fn a_failure_is_retried_sooner_and_then_at_the_interval() {
         let mut backoff = Backoff::new(PACE);
-        let pauses: Vec<_> = (0..6).map(|_| backoff.after(&failure()).as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 15, 15]);
-        assert_eq!(backoff.after(&Ok(())), PACE.interval);
-        assert_eq!(backoff.after(&failure()).as_secs(), 1);
+        for seconds in [1, 2, 4, 8, 15, 15] {
+            assert_eq!(backoff.after(&failure(), Cost::default()), Pause::Retry(Duration::from_secs(seconds)));
+        }
+        assert_eq!(backoff.after(&Ok(()), Cost::default()), Pause::Interval(PACE.interval));
+        assert_eq!(backoff.after(&failure(), Cost::default()), Pause::Retry(FIRST_RETRY));
     }
 
     #[cfg(feature = "ec2")]
     #[test]
-    fn throttling_widens_the_interval_and_success_returns_it_slowly() {
+    fn throttling_doubles_the_interval_and_each_success_takes_one_off() {
         use crate::provider::ec2;
         let throttled = || Err::<(), _>(Error::Ec2(ec2::Error::throttled_for_tests()));
+        let intervals = |pause| match pause {
+            Pause::Interval(pause) => pause.as_secs() / 15,
+            Pause::Retry(_) => panic!("throttled polls are not retried sooner"),
+        };
         let mut backoff = Backoff::new(PACE);
-        let pauses: Vec<_> = (0..6).map(|_| backoff.after(&throttled()).as_secs() / 15).collect();
+        let pauses: Vec<_> = (0..6).map(|_| intervals(backoff.after(&throttled(), Cost::default()))).collect();
         assert_eq!(pauses, [2, 4, 8, 16, 16, 16]);
-        let pauses: Vec<_> = (0..5).map(|_| backoff.after(&Ok(())).as_secs() / 15).collect();
-        assert_eq!(pauses, [8, 4, 2, 1, 1]);
+        let pauses: Vec<_> = (0..16).map(|_| intervals(backoff.after(&Ok(()), Cost::default()))).collect();
+        assert_eq!(pauses, [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1]);
+        assert_eq!(intervals(backoff.after(&throttled(), Cost::default())), 2);
+        let repeated = Cost { throttles: 1, ..Cost::default() };
+        assert_eq!(intervals(backoff.after(&Ok(()), repeated)), 4, "it went well in the end, and yet");
+
+        // Widened it stays below a quarter of an hour; what is configured longer stays as it is.
+        for (minutes, widened) in [(5, 10), (10, 15), (20, 20)] {
+            let interval = Duration::from_secs(60 * minutes);
+            let pause = Backoff::new(Pace { interval, ..PACE }).after(&throttled(), Cost::default());
+            assert_eq!(pause, Pause::Interval(Duration::from_secs(60 * widened)));
+        }
     }
 
     #[test]
-    fn jitter_stays_within_a_tenth() {
-        for _ in 0..1000 {
-            let pause = jittered(Duration::from_secs(10));
-            assert!((9.0..=11.0).contains(&pause.as_secs_f64()), "{pause:?}");
-        }
+    fn intervals_stray_by_a_tenth_and_retries_over_all_their_length() {
+        let all = |pause: Pause| (0..1000).map(|_| pause.jittered().as_secs_f64()).collect::<Vec<_>>();
+        let intervals = all(Pause::Interval(Duration::from_secs(10)));
+        assert!(intervals.iter().all(|pause| (9.0..=11.0).contains(pause)), "{intervals:?}");
+        let retries = all(Pause::Retry(Duration::from_secs(10)));
+        assert!(retries.iter().all(|pause| (0.2..=10.0).contains(pause)), "{retries:?}");
+        let below = |bound| retries.iter().filter(|pause| **pause < bound).count();
+        assert!(below(1.0) > 20 && below(9.0) < 980, "from one end to the other: {retries:?}");
+        assert!(all(Pause::Retry(Duration::from_millis(50))).iter().all(|pause| *pause == 0.05));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_the_budget_is_not_counted() {
+        let budget = Budget::new("2/min".parse().ok());
+        let calls = async |pause: u64| {
+            for _ in 0..5 {
+                let _spent = budget.spend().await;
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+            }
+            Ok(())
+        };
+        let started = tokio::time::Instant::now();
+        within(Duration::from_secs(8), &budget, calls(1)).await.expect("five seconds of work");
+        assert!(started.elapsed() > Duration::from_secs(120), "and minutes of waiting");
+        let result = within(Duration::from_secs(8), &budget, calls(3)).await;
+        assert!(matches!(result, Err(Error::Timeout(limit)) if limit.as_secs() == 8), "{result:?}");
     }
 
     #[tokio::test(start_paused = true)]

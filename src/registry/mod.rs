@@ -23,7 +23,7 @@ pub use report::{Excluded, MAX_EXCLUSIONS, ProviderReport, Report, ServiceReport
 
 use crate::health::{self, Verdicts};
 use crate::model::{Backend, Created, Instance, Name, Pattern, Service, ServiceSet, Snapshot};
-use crate::provider::Observation;
+use crate::provider::{Error, Observation};
 use pool::{Kept, Pool, Served};
 use registration::Registered;
 use state::{Restored, State};
@@ -293,7 +293,7 @@ impl Registry {
     }
 
     fn observe(&mut self, observation: Observation) {
-        let Observation { provider, at, took, result } = observation;
+        let Observation { provider, at, took, cost, result } = observation;
         if !self.settings.providers.contains_key(&provider) {
             // It was under way when the provider was taken out of the configuration.
             return;
@@ -302,10 +302,13 @@ impl Registry {
         let account = report.providers.entry(provider.clone()).or_default();
         account.polls += 1;
         account.last_duration = took.as_secs_f64();
+        account.calls += cost.calls;
+        account.pages += cost.pages;
+        // A source that does not count may still say so.
+        account.throttles += cost.throttles.max(u64::from(result.as_ref().is_err_and(Error::is_throttled)));
         match result {
             Err(error) => {
                 account.failures += 1;
-                account.throttles += u64::from(error.is_throttled());
                 let message = error.to_string();
                 if account.error.as_ref() != Some(&message) {
                     tracing::warn!(%provider, error = message, "a poll failed; what is known stands");

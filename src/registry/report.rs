@@ -42,8 +42,12 @@ pub struct ProviderReport {
     pub polls: u64,
     /// Failed polls since start.
     pub failures: u64,
-    /// Polls refused because of too many calls, since start.
+    /// Calls refused because there were too many, since start.
     pub throttles: u64,
+    /// Calls to the source since start, repeated ones included.
+    pub calls: u64,
+    /// Pages it answered with since start.
+    pub pages: u64,
     /// The last poll's error; `None` once a poll succeeds.
     pub error: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! The main job, end to end: instances come and go in an EC2 that others wrote, and a real nginx's traffic follows.
 
-use crate::ec2_endpoint::{Endpoint, Fault, Machine, When};
+use crate::ec2_endpoint::{Endpoint, Fault, GROUP, Machine, When};
 use crate::harness::backend::Backend;
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load::Load;
@@ -144,4 +144,41 @@ fn missing_credentials_and_a_dead_endpoint_are_said_and_survived() {
         assert!(elasticd.is_running());
         assert_eq!(nginx.upstreams(), "", "nothing is rendered before the first complete pass");
     }
+}
+
+#[test]
+fn what_auto_scaling_puts_aside_gets_no_traffic_until_it_is_back() {
+    let backends = [Backend::start("a"), Backend::start("b"), Backend::start("c")];
+    let fleet = |states: [&str; 3]| {
+        let of = |((backend, state), n): ((&Backend, &str), u32)| {
+            let port = backend.address.port().to_string();
+            let mut machine = Machine::numbered(n, &[("Role", "web"), ("Port", &port), (GROUP, "web")]);
+            machine.private_ip = Some(backend.ip().to_string());
+            machine.lifecycle = Some((state.to_owned(), "Healthy".to_owned()));
+            machine
+        };
+        backends.iter().zip(states).zip(1..).map(of).collect::<Vec<_>>()
+    };
+    let endpoint = Endpoint::start(fleet(["InService"; 3]));
+    let nginx = Nginx::new().start();
+    let config = config(&endpoint.url(), &nginx, "{ max_drop = '100%' }");
+    let own = format!("auto_scaling = true\nauto_scaling_endpoint_url = '{}'\n[services.web]", endpoint.url());
+    let elasticd = elasticd(&config.replace("[services.web]", &own)).ready();
+    nginx.await_answers(&["a", "b", "c"]);
+
+    endpoint.set_instances(fleet(["InService", "Standby", "Terminating:Wait"]));
+    nginx.await_answers(&["a"]);
+    let status = elasticd.status();
+    assert_eq!(status["services"]["web"]["backends"], 2, "who terminates drains: {status:#}");
+    let (_, _, said) = elasticd.get("/v1/explain/i-00000000000000002");
+    assert!(said.contains("it is in the lifecycle state Standby"), "{said}");
+
+    // Without an answer from Auto Scaling, nobody is let back in or out.
+    endpoint.fault(When::Call("DescribeAutoScalingGroups"), Fault::Unauthorized);
+    endpoint.set_instances(fleet(["Standby", "InService", "InService"]));
+    let failures = |status: &serde_json::Value| status["providers"]["cloud"]["failures"].as_u64();
+    elasticd.await_status("failing", |status| failures(status) >= Some(2));
+    nginx.await_answers(&["a"]);
+    endpoint.heal();
+    nginx.await_answers(&["b", "c"]);
 }

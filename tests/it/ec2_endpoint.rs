@@ -1,15 +1,18 @@
-//! An EC2 endpoint of our own: `DescribeInstances` over plain HTTP on the loopback, from pages rendered beforehand,
-//! with faults on demand.
+//! An EC2 and Auto Scaling endpoint of our own: the calls that elasticd makes, over plain HTTP on the loopback, with
+//! faults on demand.
 //!
 //! It runs on a thread and a runtime of its own, so that tests of the library and of the program can use it alike:
-//! point `endpoint_url`, or `AWS_ENDPOINT_URL_EC2`, at [`Endpoint::url`]. Filters are recorded and not applied.
+//! point `endpoint_url`, or `AWS_ENDPOINT_URL_EC2`, at [`Endpoint::url`]. Filters by tag, status and event are applied,
+//! others are only recorded.
+
+#[path = "ec2_endpoint/xml.rs"]
+mod xml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -33,7 +36,23 @@ pub struct Machine {
     pub zone: String,
     pub state: String,
     pub tags: Vec<(String, String)>,
+    /// Tags that have a key and nothing else.
+    pub valueless: Vec<String>,
+    pub vpc: Option<String>,
+    pub subnet: Option<String>,
+    pub kind: Option<String>,
+    /// Its lifecycle state and its health in the Auto Scaling group that its tag names. None: the group does not list it.
+    pub lifecycle: Option<(String, String)>,
+    /// Which of its checks fails: `system` or `instance`.
+    pub impaired: Option<String>,
+    /// The event it is scheduled for: code, time and description.
+    pub event: Option<(String, String, String)>,
+    /// Its spot request's status code.
+    pub spot: Option<String>,
 }
+
+/// The tag in which Auto Scaling names an instance's group.
+pub const GROUP: &str = "aws:autoscaling:groupName";
 
 impl Machine {
     /// A running machine `i-NUMBER` with a private address made of the number, and these tags.
@@ -67,6 +86,12 @@ pub enum Fault {
     Html(u16),
     /// The connection ends in the middle of the body.
     CutOff,
+    /// The body is but half of the page, and says that it is whole.
+    Truncated,
+    /// The page with its tags' ends mixed up.
+    Garbled,
+    /// The page, a byte after the other, with so long between them.
+    Trickle(Duration),
     /// The whole answer, this much later.
     Slow(Duration),
     /// The page names the second page as the next, whichever it is.
@@ -86,6 +111,8 @@ pub enum When {
     Page(usize),
     /// Every one signed for this region.
     Region(&'static str),
+    /// Every one of this action.
+    Call(&'static str),
 }
 
 /// A request's form, decoded.
@@ -103,11 +130,12 @@ pub struct Endpoint {
 #[derive(Debug, Default)]
 struct Shared {
     machines: Vec<Machine>,
-    /// Rendered when first asked for, by page size.
-    pages: HashMap<usize, Arc<Vec<Bytes>>>,
+    /// Rendered when first asked for, by what was asked but for the token.
+    pages: HashMap<Form, Arc<Vec<Bytes>>>,
     page_size: Option<usize>,
     faults: Vec<(When, Fault)>,
     requests: Vec<Form>,
+    arrivals: Vec<Instant>,
     signers: Vec<Signer>,
 }
 
@@ -153,7 +181,9 @@ impl Endpoint {
 
     /// Cuts pages of this size, whatever `MaxResults` says; `None` returns to what it says.
     pub fn set_page_size(&self, size: Option<usize>) {
-        lock(&self.shared).page_size = size;
+        let mut shared = lock(&self.shared);
+        shared.page_size = size;
+        shared.pages.clear();
     }
 
     /// Adds a fault; of several that meet a request, the first added strikes.
@@ -169,6 +199,11 @@ impl Endpoint {
     /// The requests so far, in order, those met by a fault included.
     pub fn requests(&self) -> Vec<Form> {
         lock(&self.shared).requests.clone()
+    }
+
+    /// When they came.
+    pub fn arrivals(&self) -> Vec<Instant> {
+        lock(&self.shared).arrivals.clone()
     }
 
     /// Who signed them: `KEY REGION` of each.
@@ -214,9 +249,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<Mutex<Shared>>) -> Resul
     let signer = signer(&request);
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let form = decoded(&body);
-    let to_sts = form.get("Action").is_some_and(|action| action == "AssumeRole");
+    let action = form.get("Action").cloned().unwrap_or_default();
     let (page, pages, fault) = lock(&shared).take(form, signer);
-    if to_sts {
+    if action == "AssumeRole" {
         return Ok(no_such_role());
     }
     if let Some(Fault::Slow(pause)) = &fault {
@@ -226,17 +261,21 @@ async fn answer(request: Request<Incoming>, shared: Arc<Mutex<Shared>>) -> Resul
     Ok(match (fault, whole) {
         (None | Some(Fault::Slow(_)), Some(whole)) => respond(200, "text/xml", vec![Ok(whole)]),
         (Some(Fault::CutOff), Some(whole)) => cut_off(&whole),
-        (Some(Fault::RepeatedToken), Some(whole)) => respond(200, "text/xml", vec![Ok(repeating(&whole))]),
+        (Some(Fault::Truncated), Some(whole)) => respond(200, "text/xml", vec![Ok(whole.slice(..whole.len() / 2))]),
+        (Some(Fault::Garbled), Some(whole)) => respond(200, "text/xml", vec![Ok(xml::garbled(&whole))]),
+        (Some(Fault::Trickle(pause)), Some(whole)) => trickle(whole, pause),
+        (Some(Fault::RepeatedToken), Some(whole)) => respond(200, "text/xml", vec![Ok(xml::repeating(&whole))]),
         (Some(Fault::EmptyPage), Some(_)) => {
-            respond(200, "text/xml", vec![Ok(self::page(&[], (page + 1 < pages.len()).then_some(page + 1)))])
+            let next = (page + 1 < pages.len()).then_some(page + 1);
+            respond(200, "text/xml", vec![Ok(xml::page(&action, &[], next))])
         }
         (Some(Fault::Html(status)), _) => respond(
             status,
             "text/html",
             vec![Ok(Bytes::from_static(b"<!doctype html><title>oops</title><h1>Oops</h1>"))],
         ),
-        (Some(fault), _) => refuse(&fault),
-        (None, None) => error(400, "InvalidParameterValue", "NextToken is not one of ours"),
+        (Some(fault), _) => refuse(&fault, &action),
+        (None, None) => error(&action, 400, "InvalidParameterValue", "NextToken is not one of ours"),
     })
 }
 
@@ -251,22 +290,25 @@ fn signer(request: &Request<Incoming>) -> Signer {
 impl Shared {
     /// Records the request, and finds its page and its fault.
     fn take(&mut self, form: Form, signer: Signer) -> (usize, Arc<Vec<Bytes>>, Option<Fault>) {
-        let asked = form.get("MaxResults").and_then(|size| size.parse().ok()).unwrap_or(usize::MAX);
-        let size = self.page_size.unwrap_or(asked).max(1);
-        let page = form.get("NextToken").map_or(Some(0), |token| page_of(token)).unwrap_or(usize::MAX);
+        let page = form.get("NextToken").map_or(Some(0), |token| xml::page_of(token)).unwrap_or(usize::MAX);
+        let mut asked = form.clone();
+        asked.remove("NextToken");
+        let (machines, size) = (&self.machines, self.page_size);
+        let pages =
+            Arc::clone(self.pages.entry(asked).or_insert_with_key(|asked| Arc::new(xml::pages(machines, asked, size))));
+        let fault = self.strike(page, &signer.region, form.get("Action").map_or("", |action| action));
         self.requests.push(form);
-        let machines = &self.machines;
-        let pages = Arc::clone(self.pages.entry(size).or_insert_with(|| Arc::new(rendered(machines, size))));
-        let fault = self.strike(page, &signer.region);
+        self.arrivals.push(Instant::now());
         self.signers.push(signer);
         (page, pages, fault)
     }
 
-    fn strike(&mut self, page: usize, region: &str) -> Option<Fault> {
+    fn strike(&mut self, page: usize, region: &str, action: &str) -> Option<Fault> {
         let at = self.faults.iter().position(|(when, _)| match when {
             When::Always | When::Next(_) => true,
             When::Page(number) => page.checked_add(1) == Some(*number),
             When::Region(name) => *name == region,
+            When::Call(name) => *name == action,
         })?;
         let fault = self.faults[at].1.clone();
         if let When::Next(left) = &mut self.faults[at].0 {
@@ -279,9 +321,13 @@ impl Shared {
     }
 }
 
-fn refuse(fault: &Fault) -> Response<AnyBody> {
+fn refuse(fault: &Fault, action: &str) -> Response<AnyBody> {
+    let error = |status, code, message| error(action, status, code, message);
+    let auto_scaling = action == "DescribeAutoScalingGroups";
     match fault {
+        Fault::Throttled if auto_scaling => error(400, "Throttling", "Rate exceeded"),
         Fault::Throttled => error(503, "RequestLimitExceeded", "Request limit exceeded."),
+        Fault::Unauthorized if auto_scaling => error(403, "AccessDenied", "User: x is not authorized to perform this."),
         Fault::Unauthorized => error(403, "UnauthorizedOperation", "You are not authorized to perform this operation."),
         Fault::AuthFailure => error(401, "AuthFailure", "AWS was not able to validate the provided access credentials"),
         Fault::ExpiredToken => error(400, "ExpiredToken", "The security token included in the request is expired"),
@@ -290,12 +336,8 @@ fn refuse(fault: &Fault) -> Response<AnyBody> {
     }
 }
 
-fn error(status: u16, code: &str, message: &str) -> Response<AnyBody> {
-    let body = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}\
-         </Message></Error></Errors><RequestID>fake</RequestID></Response>"
-    );
-    respond(status, "text/xml", vec![Ok(body.into())])
+fn error(action: &str, status: u16, code: &str, message: &str) -> Response<AnyBody> {
+    respond(status, "text/xml", vec![Ok(xml::error(action, code, message))])
 }
 
 /// What STS says where a role may not be assumed: this endpoint knows none.
@@ -311,6 +353,19 @@ fn cut_off(whole: &Bytes) -> Response<AnyBody> {
     respond(200, "text/xml", vec![Ok(whole.slice(..whole.len() / 2)), Err(broken)])
 }
 
+fn trickle(whole: Bytes, pause: Duration) -> Response<AnyBody> {
+    let length = whole.len();
+    let bytes = stream::iter(0..length).then(move |at| {
+        let byte = whole.slice(at..=at);
+        async move {
+            tokio::time::sleep(pause).await;
+            Ok(Frame::data(byte))
+        }
+    });
+    let body: AnyBody = Box::pin(StreamBody::new(bytes));
+    Response::builder().header("content-type", "text/xml").body(body).expect("a response")
+}
+
 fn respond(status: u16, kind: &str, parts: Parts) -> Response<AnyBody> {
     let parts = stream::iter(parts).then(async |part| {
         if part.is_err() {
@@ -322,91 +377,6 @@ fn respond(status: u16, kind: &str, parts: Parts) -> Response<AnyBody> {
     let body: AnyBody = Box::pin(StreamBody::new(parts));
     let status = StatusCode::from_u16(status).expect("a status");
     Response::builder().status(status).header("content-type", kind).body(body).expect("a response")
-}
-
-/// The page, but with the first page's token for the next one.
-fn repeating(page: &Bytes) -> Bytes {
-    let text = String::from_utf8_lossy(page);
-    let (list, _) = text.split_once("<nextToken>").unwrap_or((text.trim_end_matches(END), ""));
-    format!("{list}<nextToken>{}</nextToken>{END}", token_of(1)).into()
-}
-
-const END: &str = "</DescribeInstancesResponse>";
-
-fn token_of(page: usize) -> String {
-    // Tokens are long, and hold what a form must encode.
-    format!("page+{page}/={}", "x".repeat(200))
-}
-
-fn page_of(token: &str) -> Option<usize> {
-    token.strip_prefix("page+")?.split_once('/')?.0.parse().ok()
-}
-
-fn rendered(machines: &[Machine], size: usize) -> Vec<Bytes> {
-    let chunks: Vec<&[Machine]> = if machines.is_empty() { vec![&[]] } else { machines.chunks(size).collect() };
-    let last = chunks.len();
-    chunks.iter().zip(1..).map(|(chunk, number)| page(chunk, (number < last).then_some(number))).collect()
-}
-
-fn page(machines: &[Machine], next: Option<usize>) -> Bytes {
-    let mut xml = String::from(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<DescribeInstancesResponse \
-         xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>fake</requestId><reservationSet>",
-    );
-    for machine in machines {
-        item(&mut xml, machine);
-    }
-    xml.push_str("</reservationSet>");
-    if let Some(next) = next {
-        element(&mut xml, "nextToken", &token_of(next));
-    }
-    xml.push_str(END);
-    xml.into()
-}
-
-fn item(xml: &mut String, machine: &Machine) {
-    xml.push_str("<item><reservationId>r-1</reservationId><instancesSet><item>");
-    element(xml, "instanceId", &machine.id);
-    let _ = write!(xml, "<instanceState><code>16</code><name>{}</name></instanceState>", machine.state);
-    let optional =
-        [("privateIpAddress", &machine.private_ip), ("ipAddress", &machine.public_ip), ("ipv6Address", &machine.ipv6)];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            element(xml, name, value);
-        }
-    }
-    let _ = write!(xml, "<placement><availabilityZone>{}</availabilityZone></placement>", machine.zone);
-    element(xml, "launchTime", "2026-01-02T03:04:05.000Z");
-    if let Some(address) = &machine.interface_ipv6 {
-        let _ = write!(
-            xml,
-            "<networkInterfaceSet><item><ipv6AddressesSet><item><ipv6Address>{address}</ipv6Address></item>\
-             </ipv6AddressesSet></item></networkInterfaceSet>"
-        );
-    }
-    xml.push_str("<tagSet>");
-    for (key, value) in &machine.tags {
-        xml.push_str("<item>");
-        element(xml, "key", key);
-        element(xml, "value", value);
-        xml.push_str("</item>");
-    }
-    xml.push_str("</tagSet></item></instancesSet></item>");
-}
-
-fn element(xml: &mut String, name: &str, text: &str) {
-    let _ = write!(xml, "<{name}>");
-    for c in text.chars() {
-        match c {
-            '<' => xml.push_str("&lt;"),
-            '&' => xml.push_str("&amp;"),
-            '\n' | '\r' | '\t' => {
-                let _ = write!(xml, "&#{};", u32::from(c));
-            }
-            c => xml.push(c),
-        }
-    }
-    let _ = write!(xml, "</{name}>");
 }
 
 fn decoded(body: &[u8]) -> Form {

@@ -42,6 +42,12 @@ mod prometheus;
 mod provider_ec2;
 #[cfg(feature = "ec2")]
 mod provider_ec2_chain;
+#[cfg(feature = "ec2")]
+mod provider_ec2_faults;
+#[cfg(feature = "ec2")]
+mod provider_ec2_gentle;
+#[cfg(feature = "ec2")]
+mod provider_ec2_traffic;
 mod provider_exec;
 mod provider_http;
 mod services;

@@ -32,7 +32,7 @@ impl Moto {
 
     /// Starts it on this loopback port, and waits until it answers.
     pub async fn start_on(port: u16) -> Self {
-        let mut moto = Self { port, child: spawn(port), client: client(port) };
+        let mut moto = Self { port, child: spawn(port), client: client(port, REGION) };
         moto.wait().await;
         moto
     }
@@ -52,13 +52,64 @@ impl Moto {
     /// Launches one running machine with a call of its own, since moto pages by reservation. `zone` is one of
     /// [`REGION`]'s. Returns its id.
     pub async fn launch(&self, tags: &[(&str, &str)], private_ip: &str, zone: Option<&str>) -> String {
+        Self::launch_at(&self.client, None, tags, private_ip, zone).await
+    }
+
+    /// The same, in another region or account.
+    pub async fn launch_elsewhere(
+        &self,
+        region: &'static str,
+        account: Option<&'static str>,
+        tags: &[(&str, &str)],
+        private_ip: &str,
+    ) -> String {
+        Self::launch_at(&client(self.port, region), account, tags, private_ip, None).await
+    }
+
+    async fn launch_at(
+        client: &Client,
+        account: Option<&'static str>,
+        tags: &[(&str, &str)],
+        private_ip: &str,
+        zone: Option<&str>,
+    ) -> String {
         let tags = tags.iter().map(|(key, value)| tag(key, value)).collect();
         let spec = TagSpecification::builder().resource_type(ResourceType::Instance).set_tags(Some(tags)).build();
         let placement = zone.map(|zone| Placement::builder().availability_zone(zone).build());
-        let call = self.client.run_instances().image_id("ami-12c6146b").min_count(1).max_count(1);
-        let call = call.private_ip_address(private_ip).tag_specifications(spec).set_placement(placement);
+        let call = client.run_instances().image_id("ami-12c6146b").min_count(1).max_count(1);
+        let call = call.private_ip_address(private_ip).tag_specifications(spec).set_placement(placement).customize();
+        let call = call.mutate_request(move |request| {
+            if let Some(account) = account {
+                request.headers_mut().insert("x-moto-account-id", account);
+            }
+        });
         let answer = call.send().await.expect("an instance is launched");
         answer.instances()[0].instance_id().expect("an id").to_owned()
+    }
+
+    /// Creates an Auto Scaling group of so many machines that carry these tags.
+    pub async fn create_group(&self, group: &str, size: i32, tags: &[(&str, &str)]) {
+        let scaling = self.auto_scaling();
+        let call = scaling.create_launch_configuration().launch_configuration_name(group).image_id("ami-12c6146b");
+        call.instance_type("t3.micro").send().await.expect("a launch configuration");
+        let mut call = scaling.create_auto_scaling_group().auto_scaling_group_name(group);
+        for (key, value) in tags {
+            let tag = aws_sdk_autoscaling::types::Tag::builder().key(*key).value(*value).propagate_at_launch(true);
+            call = call.tags(tag.build());
+        }
+        call = call.launch_configuration_name(group).min_size(0).max_size(100).desired_capacity(size);
+        call.availability_zones(format!("{REGION}a")).send().await.expect("a group");
+    }
+
+    /// A client of its Auto Scaling.
+    pub fn auto_scaling(&self) -> aws_sdk_autoscaling::Client {
+        let config = aws_sdk_autoscaling::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(Region::new(REGION))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .endpoint_url(self.url());
+        aws_sdk_autoscaling::Client::from_conf(config.build())
     }
 
     /// Stops a machine.
@@ -121,12 +172,12 @@ fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-fn client(port: u16) -> Client {
+fn client(port: u16, region: &'static str) -> Client {
     let http = aws_smithy_http_client::Builder::new().build_http();
     let config = aws_sdk_ec2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
-        .region(Region::new(REGION))
+        .region(Region::new(region))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(url(port));
     Client::from_conf(config.build())

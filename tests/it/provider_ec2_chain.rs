@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::ec2_endpoint::{Endpoint, Machine};
+use crate::ec2_endpoint::{Endpoint, Fault, GROUP, Machine, When};
 use crate::moto::Moto;
 
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
@@ -49,6 +49,20 @@ async fn endpoint_region_and_credentials_come_from_the_environment() {
 }
 
 #[tokio::test]
+async fn auto_scalings_endpoint_comes_from_the_environment_too() {
+    let (ec2, scaling) = (Endpoint::start(vec![Machine::numbered(1, &[(GROUP, "web")])]), Endpoint::start(Vec::new()));
+    let (ec2_url, scaling_url) = (ec2.url(), scaling.url());
+    let [id, secret] = KEYS;
+    let env = [id, secret, ("AWS_ENDPOINT_URL_EC2", &*ec2_url), ("AWS_ENDPOINT_URL_AUTO_SCALING", &*scaling_url)];
+    assert_eq!(poll("region = 'eu-west-3'\nauto_scaling = true", &env, "").await, "0 instances");
+    assert_eq!(scaling.requests()[0]["AutoScalingGroupNames.member.1"], "web");
+    assert_eq!(scaling.signers(), ["test eu-west-3"]);
+    scaling.fault(When::Always, Fault::Html(502));
+    let said = poll("region = 'eu-west-3'\nauto_scaling = true", &env, "").await;
+    assert!(said.contains(&scaling_url), "{said}");
+}
+
+#[tokio::test]
 async fn what_is_missing_is_said() {
     let said = poll("", &KEYS, "").await;
     assert!(said.starts_with("no AWS region: ") && said.contains("set the provider's `region`"), "{said}");
@@ -91,13 +105,19 @@ async fn a_role_that_may_not_be_assumed_is_named() {
 }
 
 #[tokio::test]
-async fn moto_assumes_a_role_for_ec2() {
+async fn moto_assumes_a_role_in_another_account() {
     let moto = Moto::start().await;
     moto.launch(&[("Role", "web")], "127.1.0.1", None).await;
+    for (region, ip) in [("us-east-1", "127.1.1.1"), ("us-east-1", "127.1.1.2"), ("eu-west-1", "127.1.1.3")] {
+        moto.launch_elsewhere(region, Some("111122223333"), &[("Role", "web")], ip).await;
+    }
     let url = moto.url();
     let [id, secret] = KEYS;
     let env = [id, secret, ("AWS_ENDPOINT_URL_STS", &url)];
-    let config =
-        format!("region = 'us-east-1'\nendpoint_url = '{url}'\nrole_arn = 'arn:aws:iam::123456789012:role/finder'");
-    assert_eq!(poll(&config, &env, "").await, "1 instances");
+    let own = format!("endpoint_url = '{url}'\nregion = 'us-east-1'\n");
+    assert_eq!(poll(&own, &env, "").await, "1 instances");
+    let role = "role_arn = 'arn:aws:iam::111122223333:role/finder'\n";
+    assert_eq!(poll(&format!("{own}{role}"), &env, "").await, "2 instances");
+    let regions = format!("{own}{role}regions = ['eu-west-1', 'eu-west-2']");
+    assert_eq!(poll(&regions, &env, "").await, "3 instances");
 }

@@ -61,7 +61,7 @@ fn look_at_pattern(pattern: &Pattern, provider: &Name, instances: &[Instance], f
     let Created { services, faults } = pattern.expand(instances);
     let subject = format!("services.{}", pattern.base.name);
     let level = if services.is_empty() || !faults.is_empty() { Level::Warn } else { Level::Ok };
-    let mut message = format!("tags create {} services", services.len());
+    let mut message = format!("services that tags create: {}", services.len());
     if let Some(fault) = faults.first() {
         message.push_str(&format!("; {} tags create none: correct them; the first: {fault}", faults.len()));
     }

@@ -12,24 +12,37 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider as Tls;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
+use super::call::Meter;
 use super::error::Context;
+use super::xml::Whole;
 use super::{Config, Error, credentials};
+use crate::provider::budget::Budget;
 
 /// How long a connection may take to come about: the SDK's own default, written here so that it stays.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
-/// How often a call is tried in all. More is up to the next poll.
+/// How often a call is tried in all. More is up to the next poll; and with a budget, all of it is, since what the SDK
+/// repeats by itself would not wait for it.
 const ATTEMPTS: u32 = 3;
 
-/// One region's client.
+/// One region's clients, and what their calls have in common.
 #[derive(Debug)]
 pub(super) struct Regional {
     pub ec2: Client,
+    pub auto_scaling: aws_sdk_autoscaling::Client,
+    pub page_size: i32,
+    pub budget: Budget,
+    pub meter: Meter,
     pub context: Context,
 }
 
 /// Asks AWS's own chain for what is not configured, and builds the clients.
-pub(super) async fn build(config: &Config, given: Option<&SharedCredentialsProvider>) -> Result<Vec<Regional>, Error> {
+pub(super) async fn build(
+    config: &Config,
+    given: Option<&SharedCredentialsProvider>,
+    budget: &Budget,
+    meter: &Meter,
+) -> Result<Vec<Regional>, Error> {
     let base = base(config, given).await;
     let regions = match (&*config.regions, base.region()) {
         ([], None) => return Err(Error::NoRegion),
@@ -37,7 +50,7 @@ pub(super) async fn build(config: &Config, given: Option<&SharedCredentialsProvi
         (regions, _) => regions.iter().cloned().map(Region::new).collect(),
     };
     let sdk = credentials::assume(config, base).await;
-    Ok(regions.into_iter().map(|region| regional(config, &sdk, region)).collect())
+    Ok(regions.into_iter().map(|region| regional(config, &sdk, region, budget, meter)).collect())
 }
 
 /// Credentials, the role's if there is one, retries and bounds, as clients of any AWS service share them.
@@ -50,7 +63,7 @@ async fn base(config: &Config, given: Option<&SharedCredentialsProvider>) -> Sdk
     let http = http();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http.clone())
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(if config.api_budget.is_some() { 1 } else { ATTEMPTS }))
         .timeout_config(bounds(config.call_timeout));
     let region = config.regions.first().cloned().map(Region::new);
     // With a region configured, the metadata service is not asked for one.
@@ -66,7 +79,7 @@ async fn base(config: &Config, given: Option<&SharedCredentialsProvider>) -> Sdk
     loader.load().await
 }
 
-fn http() -> SharedHttpClient {
+pub(super) fn http() -> SharedHttpClient {
     Builder::new().tls_provider(Tls::Rustls(CryptoMode::Ring)).build_https()
 }
 
@@ -78,27 +91,39 @@ fn bounds(call: Duration) -> TimeoutConfig {
         .build()
 }
 
-fn regional(config: &Config, sdk: &SdkConfig, region: Region) -> Regional {
+fn regional(config: &Config, sdk: &SdkConfig, region: Region, budget: &Budget, meter: &Meter) -> Regional {
+    let endpoint = |configured: &Option<String>, service: &str, host: &str| {
+        // For messages alone: the SDK finds it by itself, in this order.
+        configured
+            .clone()
+            .or_else(|| std::env::var(format!("AWS_ENDPOINT_URL_{service}")).ok())
+            .or_else(|| sdk.endpoint_url().map(str::to_owned))
+            .unwrap_or_else(|| format!("https://{host}.{region}.amazonaws.com"))
+    };
     let context = Context {
         region: region.to_string(),
-        endpoint: endpoint(config, sdk, &region),
+        ec2: endpoint(&config.endpoint_url, "EC2", "ec2"),
+        auto_scaling: endpoint(&config.auto_scaling_endpoint_url, "AUTO_SCALING", "autoscaling"),
         role: config.role_arn.clone(),
         profile: config.profile.clone(),
         limit: config.call_timeout,
     };
-    let mut builder = aws_sdk_ec2::config::Builder::from(sdk).region(region);
+    let mut ec2 =
+        aws_sdk_ec2::config::Builder::from(sdk).region(region.clone()).interceptor(meter.clone()).interceptor(Whole);
     if let Some(url) = &config.endpoint_url {
-        builder = builder.endpoint_url(url);
+        ec2 = ec2.endpoint_url(url);
     }
-    Regional { ec2: Client::from_conf(builder.build()), context }
-}
-
-/// The URL that will be asked, for messages alone: the SDK finds it by itself, in this order.
-fn endpoint(config: &Config, sdk: &SdkConfig, region: &Region) -> String {
-    config
-        .endpoint_url
-        .clone()
-        .or_else(|| std::env::var("AWS_ENDPOINT_URL_EC2").ok())
-        .or_else(|| sdk.endpoint_url().map(str::to_owned))
-        .unwrap_or_else(|| format!("https://ec2.{region}.amazonaws.com"))
+    let mut auto_scaling =
+        aws_sdk_autoscaling::config::Builder::from(sdk).region(region).interceptor(meter.clone()).interceptor(Whole);
+    if let Some(url) = &config.auto_scaling_endpoint_url {
+        auto_scaling = auto_scaling.endpoint_url(url);
+    }
+    Regional {
+        ec2: Client::from_conf(ec2.build()),
+        auto_scaling: aws_sdk_autoscaling::Client::from_conf(auto_scaling.build()),
+        page_size: config.page_size,
+        budget: budget.clone(),
+        meter: meter.clone(),
+        context,
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::events;
+use crate::provider::budget::Rate;
 
 /// How many instances a page may hold (EC2 API reference, `DescribeInstances`, `MaxResults`).
 const PAGE_SIZES: std::ops::RangeInclusive<i64> = 5..=1000;
@@ -35,6 +36,22 @@ pub struct Config {
     pub call_timeout: Duration,
     /// Where changes are told, so that they are polled for at once.
     pub events: Option<events::Config>,
+    /// Instances of Auto Scaling groups take traffic only where their lifecycle says so. Takes the IAM action
+    /// `autoscaling:DescribeAutoScalingGroups`.
+    pub auto_scaling: bool,
+    /// Where Auto Scaling is, if not where AWS and the region say.
+    pub auto_scaling_endpoint_url: Option<String>,
+    /// Instances that fail EC2's system or instance status check take no traffic. Takes
+    /// `ec2:DescribeInstanceStatus`.
+    pub status_checks: bool,
+    /// Instances leave a quarter of an hour before EC2 is to stop, retire, reboot or maintain them. Takes
+    /// `ec2:DescribeInstanceStatus`.
+    pub scheduled_events: bool,
+    /// Spot instances leave when EC2 is about to take them back. Takes `ec2:DescribeSpotInstanceRequests`.
+    pub spot: bool,
+    /// How many API calls are made at most, in all regions together. A call that fails is not repeated then but with
+    /// the next poll.
+    pub api_budget: Option<Rate>,
 }
 
 impl Default for Config {
@@ -48,6 +65,12 @@ impl Default for Config {
             page_size: 1000,
             call_timeout: CALL_TIMEOUT,
             events: None,
+            auto_scaling: false,
+            auto_scaling_endpoint_url: None,
+            status_checks: false,
+            scheduled_events: false,
+            spot: false,
+            api_budget: None,
         }
     }
 }
@@ -75,6 +98,18 @@ pub struct Raw {
     pub call_timeout: Option<Duration>,
     /// See [`Config::events`].
     pub events: Option<events::Raw>,
+    /// See [`Config::auto_scaling`].
+    pub auto_scaling: bool,
+    /// See [`Config::auto_scaling_endpoint_url`].
+    pub auto_scaling_endpoint_url: Option<String>,
+    /// See [`Config::status_checks`].
+    pub status_checks: bool,
+    /// See [`Config::scheduled_events`].
+    pub scheduled_events: bool,
+    /// See [`Config::spot`].
+    pub spot: bool,
+    /// See [`Config::api_budget`]; written `"60/min"`.
+    pub api_budget: Option<String>,
 }
 
 impl Raw {
@@ -83,7 +118,8 @@ impl Raw {
         let mut faults = Vec::new();
         let page_size = self.page_size(&mut faults);
         let call_timeout = self.call_timeout(&mut faults);
-        self.check_endpoint(&mut faults);
+        let api_budget = self.api_budget(&mut faults);
+        self.check_endpoints(&mut faults);
         self.check_identity(&mut faults);
         let regions = regions(self.region, self.regions, &mut faults);
         let events = self.events.map(|raw| raw.resolve(regions.first())).transpose();
@@ -103,6 +139,12 @@ impl Raw {
             page_size,
             call_timeout,
             events,
+            auto_scaling: self.auto_scaling,
+            auto_scaling_endpoint_url: self.auto_scaling_endpoint_url,
+            status_checks: self.status_checks,
+            scheduled_events: self.scheduled_events,
+            spot: self.spot,
+            api_budget,
         })
     }
 
@@ -122,15 +164,27 @@ impl Raw {
         timeout
     }
 
-    fn check_endpoint(&self, faults: &mut Vec<String>) {
-        let Some(url) = &self.endpoint_url else { return };
-        let valid = url.parse::<hyper::Uri>().is_ok_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
-        });
-        if !valid {
-            faults.push(format!(
-                "endpoint_url: {url:?} is not a URL such as \"https://vpce-0a1b.ec2.eu-west-1.vpce.amazonaws.com\""
-            ));
+    fn api_budget(&self, faults: &mut Vec<String>) -> Option<Rate> {
+        let rate = self.api_budget.as_ref()?.parse();
+        rate.map_err(|fault| faults.push(format!("api_budget: {fault}"))).ok()
+    }
+
+    fn check_endpoints(&self, faults: &mut Vec<String>) {
+        let urls = [
+            ("endpoint_url", "ec2", &self.endpoint_url),
+            ("auto_scaling_endpoint_url", "autoscaling", &self.auto_scaling_endpoint_url),
+        ];
+        for (key, host, url) in urls {
+            if let Some(url) = url.as_ref().filter(|url| !is_url(url)) {
+                faults.push(format!(
+                    "{key}: {url:?} is not a URL such as \"https://vpce-0a1b.{host}.eu-west-1.vpce.amazonaws.com\""
+                ));
+            }
+        }
+        if self.auto_scaling_endpoint_url.is_some() && !self.auto_scaling {
+            faults.push(
+                "auto_scaling_endpoint_url: it is for `auto_scaling = true`; set that, or leave it out".to_owned(),
+            );
         }
     }
 
@@ -155,6 +209,12 @@ impl Raw {
             _ => {}
         }
     }
+}
+
+fn is_url(text: &str) -> bool {
+    text.parse::<hyper::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    })
 }
 
 fn regions(one: Option<String>, more: Vec<String>, faults: &mut Vec<String>) -> Vec<String> {
@@ -194,6 +254,20 @@ mod tests {
         assert_eq!(config.regions, ["eu-west-1", "us-east-1"]);
         assert_eq!(config.call_timeout, Duration::from_secs(90));
         assert_eq!(config.page_size, 5);
+    }
+
+    #[test]
+    fn what_else_is_asked_is_off_unless_set() {
+        let config =
+            raw(r#"{"auto_scaling": true, "auto_scaling_endpoint_url": "http://127.0.0.1:1", "status_checks": true,
+                "scheduled_events": true, "spot": true, "api_budget": "60/min"}"#);
+        let config = config.resolve().expect("valid");
+        assert!(config.auto_scaling && config.status_checks && config.scheduled_events && config.spot);
+        assert_eq!(config.auto_scaling_endpoint_url.as_deref(), Some("http://127.0.0.1:1"));
+        assert_eq!(config.api_budget, Some(Rate { calls: 60, per: Duration::from_secs(60) }));
+        let faults = raw(r#"{"auto_scaling_endpoint_url": "x", "api_budget": "many"}"#).resolve().expect_err("faulty");
+        let keys: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
+        assert_eq!(keys, ["api_budget", "auto_scaling_endpoint_url", "auto_scaling_endpoint_url"], "{faults:#?}");
     }
 
     #[test]

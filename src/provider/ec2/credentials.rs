@@ -11,8 +11,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::config::{Region, SharedHttpClient};
 use aws_sdk_ec2::error::ErrorMetadata;
 
-use super::Config;
 use super::error::{Context, Error, causes, chain};
+use super::{Call, Config};
 
 /// How the role's sessions are named, in CloudTrail for one.
 const SESSION_NAME: &str = "elasticd";
@@ -42,11 +42,11 @@ pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Crede
 }
 
 /// The error in operators' words.
-pub(super) fn explain(context: &Context, error: &CredentialsError) -> Error {
+pub(super) fn explain(context: &Context, call: Call, error: &CredentialsError) -> Error {
     let refusal = causes(error).filter_map(|cause| cause.downcast_ref::<ErrorMetadata>()).last();
     if let Some(code) = refusal.and_then(ErrorMetadata::code) {
         let message = refusal.and_then(ErrorMetadata::message).unwrap_or_default();
-        return match (context.refused(code, message), &context.role) {
+        return match (context.refused(call, code, message), &context.role) {
             (Error::AccessDenied { detail, .. }, Some(role)) => Error::RoleDenied { role: role.clone(), detail },
             (error, _) => error,
         };

@@ -1,37 +1,43 @@
-//! Why EC2 could not be asked, in operators' words.
+//! Why AWS could not be asked, in operators' words.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 
-use super::credentials;
+use super::{Call, credentials};
 
-/// Why EC2 gave no complete answer: what was tried, on what, and the remedy.
+/// Why AWS gave no complete answer: what was tried, on what, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// EC2 asks for fewer calls.
+    /// AWS asks for fewer calls.
     #[error(
-        "EC2 in {region} throttled DescribeInstances ({code}): polls are spaced out by themselves; if it lasts, raise \
-         the provider's `interval`, or poll from fewer sidecars of this account"
+        "{} in {region} throttled {call} ({code}): polls are spaced out by themselves; if it lasts, raise the provider's \
+         `interval`, or poll from fewer sidecars of this account",
+        call.api()
     )]
     Throttled {
+        /// The call.
+        call: Call,
         /// The region asked.
         region: String,
-        /// EC2's word for it.
+        /// AWS's word for it.
         code: String,
     },
-    /// The identity may not list instances.
+    /// The identity may not ask for this.
     #[error(
-        "EC2 in {region} refused DescribeInstances: allow the action `ec2:DescribeInstances` on resource `*` to the \
-         identity that elasticd uses ({detail})"
+        "{} in {region} refused {call}: allow the action `{}` on resource `*` to the identity that elasticd uses \
+         ({detail})",
+        call.api(),
+        call.action()
     )]
     AccessDenied {
+        /// The call.
+        call: Call,
         /// The region asked.
         region: String,
-        /// EC2's own words.
+        /// AWS's own words.
         detail: String,
     },
     /// The identity may not take on `role_arn`.
@@ -99,11 +105,14 @@ pub enum Error {
     NoRegion,
     /// No connection came about, or it broke.
     #[error(
-        "the connection to the EC2 endpoint {endpoint} ({region}) failed: {detail}; check the region's name, DNS, routes, the \
-         firewall, any VPC endpoint, the provider's `endpoint_url`, and, if its certificate is not trusted, that the CA \
-         certificates (package ca-certificates) are installed"
+        "the connection to the {} endpoint {endpoint} ({region}) failed: {detail}; check the region's name, DNS, routes, the \
+         firewall, any VPC endpoint (each API has its own) and the provider's `{}`",
+        call.api(),
+        call.endpoint_key()
     )]
     Unreachable {
+        /// The call.
+        call: Call,
         /// The region asked.
         region: String,
         /// The URL asked.
@@ -111,12 +120,33 @@ pub enum Error {
         /// What the connection said.
         detail: String,
     },
+    /// A connection came about, but no agreement on how to keep it secret.
+    #[error(
+        "the {} endpoint {endpoint} ({region}) was reached, but TLS failed: {detail}; check that the CA certificates (package \
+         ca-certificates) are installed and current, and this machine's clock; that no proxy in between shows a \
+         certificate of its own (add its CA to the system's); and the provider's `{}`",
+        call.api(),
+        call.endpoint_key()
+    )]
+    Tls {
+        /// The call.
+        call: Call,
+        /// The region asked.
+        region: String,
+        /// The URL asked.
+        endpoint: String,
+        /// What TLS said.
+        detail: String,
+    },
     /// A call took longer than `call_timeout`.
     #[error(
-        "the EC2 endpoint {endpoint} ({region}) did not answer DescribeInstances within {limit:?}: raise the provider's \
-         `call_timeout`, or lower its `page_size`"
+        "the {} endpoint {endpoint} ({region}) did not answer {call} within {limit:?}: raise the provider's \
+         `call_timeout`, or lower its `page_size`",
+        call.api()
     )]
     Timeout {
+        /// The call.
+        call: Call,
         /// The region asked.
         region: String,
         /// The URL asked.
@@ -126,10 +156,14 @@ pub enum Error {
     },
     /// What answered does not speak EC2, or fails before it does.
     #[error(
-        "the EC2 endpoint {endpoint} ({region}) answered with status {status} and something that is not EC2's XML: if it \
-         lasts, look for a proxy in between or a wrong `endpoint_url` ({detail})"
+        "the {} endpoint {endpoint} ({region}) answered with status {status} and something that is not its XML: if it \
+         lasts, look for a proxy in between or a wrong `{}` ({detail})",
+        call.api(),
+        call.endpoint_key()
     )]
     Unreadable {
+        /// The call.
+        call: Call,
         /// The region asked.
         region: String,
         /// The URL asked.
@@ -152,27 +186,33 @@ pub enum Error {
     },
     /// Following the pages would never end.
     #[error(
-        "EC2 in {region} gave the same NextToken twice, after page {page}: the pages would never end; if it lasts, \
-         something between elasticd and EC2 caches answers: check the provider's `endpoint_url` and any proxy"
+        "{} in {region} gave {call} the same NextToken twice, after page {page}: the pages would never end; if it lasts, \
+         something in between caches answers: check the provider's `{}` and any proxy",
+        call.api(),
+        call.endpoint_key()
     )]
     RepeatedToken {
+        /// The call.
+        call: Call,
         /// The region asked.
         region: String,
         /// The page that repeated it, counted from 1.
         page: usize,
     },
     /// Anything else.
-    #[error("EC2 in {region} failed DescribeInstances: {detail}; the poll is repeated, look the code up if it lasts")]
+    #[error("{} in {region} failed {call}: {detail}; the poll is repeated, look the code up if it lasts", call.api())]
     Other {
+        /// The call.
+        call: Call,
         /// The region asked.
         region: String,
-        /// EC2's own words.
+        /// AWS's own words.
         detail: String,
     },
 }
 
 impl Error {
-    /// Whether EC2 asked for fewer calls.
+    /// Whether AWS asked for fewer calls.
     pub const fn is_throttled(&self) -> bool {
         matches!(self, Self::Throttled { .. })
     }
@@ -188,7 +228,11 @@ impl Error {
 
     #[cfg(test)]
     pub(crate) fn throttled_for_tests() -> Self {
-        Self::Throttled { region: "eu-west-1".to_owned(), code: "RequestLimitExceeded".to_owned() }
+        Self::Throttled {
+            call: Call::DescribeInstances,
+            region: "eu-west-1".to_owned(),
+            code: "RequestLimitExceeded".to_owned(),
+        }
     }
 }
 
@@ -196,7 +240,9 @@ impl Error {
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub region: String,
-    pub endpoint: String,
+    /// The endpoints' URLs, as far as they are known.
+    pub ec2: String,
+    pub auto_scaling: String,
     pub role: Option<String>,
     pub profile: Option<String>,
     pub limit: Duration,
@@ -204,37 +250,33 @@ pub(super) struct Context {
 
 impl Context {
     /// The error in operators' words.
-    pub fn explain(&self, error: &SdkError<DescribeInstancesError, HttpResponse>) -> Error {
+    pub fn explain<E>(&self, call: Call, error: &SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
         if let Some(cause) = credentials::cause(error) {
-            return credentials::explain(self, cause);
+            return credentials::explain(self, call, cause);
         }
         match error {
-            SdkError::TimeoutError(_) => self.timeout(),
-            SdkError::DispatchFailure(_) => self.unreachable(error),
-            SdkError::ResponseError(answer) => self.unreadable(answer.raw(), error),
+            SdkError::TimeoutError(_) => self.timeout(call),
+            SdkError::DispatchFailure(_) => self.unreachable(call, error),
+            SdkError::ResponseError(answer) => self.unreadable(call, answer.raw(), error),
             SdkError::ServiceError(answer) => match answer.err().code() {
-                Some(code) => self.refused(code, answer.err().message().unwrap_or_default()),
-                None => self.unreadable(answer.raw(), error),
+                Some(code) => self.refused(call, code, answer.err().message().unwrap_or_default()),
+                None => self.unreadable(call, answer.raw(), error),
             },
-            _ => Error::Other { region: self.region.clone(), detail: chain(error) },
+            _ => Error::Other { call, region: self.region.clone(), detail: chain(error) },
         }
     }
 
-    /// EC2 or STS answered with an error of its own.
-    pub fn refused(&self, code: &str, message: &str) -> Error {
+    /// AWS answered with an error of its own.
+    pub fn refused(&self, call: Call, code: &str, message: &str) -> Error {
         let region = self.region.clone();
         let detail = format!("{code}: {message}");
         match code {
-            "RequestLimitExceeded"
-            | "Throttling"
-            | "ThrottlingException"
-            | "ThrottledException"
-            | "TooManyRequestsException"
-            | "SlowDown"
-            | "BandwidthLimitExceeded"
-            | "PriorRequestNotComplete" => Error::Throttled { region, code: code.to_owned() },
+            code if is_throttle(code) => Error::Throttled { call, region, code: code.to_owned() },
             "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "Blocked" => {
-                Error::AccessDenied { region, detail }
+                Error::AccessDenied { call, region, detail }
             }
             // EC2 has said `RequestExpired` of an old session token, too.
             "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Error::Expired { region, detail },
@@ -253,25 +295,58 @@ impl Context {
             | "PendingVerification"
             | "MissingAuthenticationToken"
             | "InvalidAccessKeyId" => Error::BadCredentials { region, detail },
-            _ => Error::Other { region, detail },
+            _ => Error::Other { call, region, detail },
         }
     }
 
-    fn timeout(&self) -> Error {
-        Error::Timeout { region: self.region.clone(), endpoint: self.endpoint.clone(), limit: self.limit }
+    fn endpoint(&self, call: Call) -> String {
+        match call {
+            Call::DescribeAutoScalingGroups => self.auto_scaling.clone(),
+            _ => self.ec2.clone(),
+        }
     }
 
-    fn unreachable(&self, error: &(dyn StdError + 'static)) -> Error {
-        Error::Unreachable { region: self.region.clone(), endpoint: self.endpoint.clone(), detail: chain(error) }
+    fn timeout(&self, call: Call) -> Error {
+        Error::Timeout { call, region: self.region.clone(), endpoint: self.endpoint(call), limit: self.limit }
     }
 
-    fn unreadable(&self, answer: &HttpResponse, error: &(dyn StdError + 'static)) -> Error {
-        let status = answer.status().as_u16();
+    fn unreachable(&self, call: Call, error: &(dyn StdError + 'static)) -> Error {
+        let (region, endpoint, detail) = (self.region.clone(), self.endpoint(call), chain(error));
+        if is_tls(&detail) {
+            return Error::Tls { call, region, endpoint, detail };
+        }
+        Error::Unreachable { call, region, endpoint, detail }
+    }
+
+    fn unreadable(&self, call: Call, answer: &HttpResponse, error: &(dyn StdError + 'static)) -> Error {
+        let (region, endpoint, status) = (self.region.clone(), self.endpoint(call), answer.status().as_u16());
         if status == 429 {
-            return Error::Throttled { region: self.region.clone(), code: "429 Too Many Requests".to_owned() };
+            return Error::Throttled { call, region, code: "429 Too Many Requests".to_owned() };
         }
-        Error::Unreadable { region: self.region.clone(), endpoint: self.endpoint.clone(), status, detail: chain(error) }
+        Error::Unreadable { call, region, endpoint, status, detail: chain(error) }
     }
+}
+
+/// Whether the code asks for fewer calls.
+pub(super) fn is_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "RequestLimitExceeded"
+            | "Throttling"
+            | "ThrottlingException"
+            | "ThrottledException"
+            | "TooManyRequestsException"
+            | "SlowDown"
+            | "BandwidthLimitExceeded"
+            | "PriorRequestNotComplete"
+    )
+}
+
+/// Whether these are TLS's words. Its errors have types of a crate that only the SDK's HTTP client knows.
+fn is_tls(detail: &str) -> bool {
+    ["certificate", "received fatal alert", "received corrupt message", "tls handshake", "peer is incompatible"]
+        .iter()
+        .any(|words| detail.contains(words))
 }
 
 /// The error and everything beneath it, on one line: the SDK keeps the reason at the bottom.

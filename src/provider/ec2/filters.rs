@@ -1,89 +1,87 @@
-//! From the services' selectors to the filters of one call.
+//! From the services' selectors to the filters of as few calls as will do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Condition, Selector};
+use crate::model::{Attribute, Condition, Selector};
 
-/// How many filter values EC2 takes in one call (EC2 API reference, `DescribeInstances`, `Filter.N`: at most 200).
+/// How many filter values EC2 takes in one call (EC2 API reference, error `FilterLimitExceeded`: at most 200).
 pub const MAX_VALUES: usize = 200;
+
+/// How many filters EC2 takes in one call (EC2 user guide, "Find your Amazon EC2 resources": at most 50).
+pub const MAX_FILTERS: usize = 50;
+
+/// Into how many calls one may be split: what that saves are pages, of which there may be none.
+pub const MAX_CALLS: usize = 4;
+
+/// The tag in which Auto Scaling names the group of each of its instances.
+pub const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// One server-side filter: the instance must match one of the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     /// The filter's name, such as `tag:Role`.
     pub name: String,
-    /// The values, any of which will do, with EC2's wildcards escaped.
+    /// The values, any of which will do, in EC2's patterns.
     pub values: Vec<String>,
 }
 
-impl Filter {
-    /// Escapes the values: a tag value that holds a wildcard means itself.
-    fn literal<'a>(name: String, values: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { name, values: values.into_iter().map(escaped).collect() }
-    }
+/// What one selector, or several, ask for: EC2's patterns by the filter's name, or any value at all.
+type Wanted = BTreeMap<String, Option<BTreeSet<String>>>;
+
+/// The filters of each call, of which there is one or a few. What all calls bring together lacks no running instance
+/// that one of the selectors admits, and may well hold others: each service selects again.
+///
+/// One call asks for what the selectors have in common, by value, or at least for the tags by which they go. Where it
+/// takes more values than EC2 does, it is split in up to [`MAX_CALLS`]; and so it is where the selectors have so little
+/// in common that one call would have to ask for everything.
+pub fn calls(selectors: &[Selector]) -> Vec<Vec<Filter>> {
+    let wanted: Vec<Wanted> = selectors.iter().map(wanted).collect();
+    let all: Vec<&Wanted> = wanted.iter().collect();
+    together(&all).or_else(|| apart(&all)).unwrap_or_else(|| vec![vec![running()]])
 }
 
-/// The filters of the one call that serves all services: running instances, narrowed by what the selectors have in
-/// common.
-///
-/// They never exclude a running instance that one of the selectors admits, and may well let others through: each
-/// service selects again from what comes back.
-pub fn merged(selectors: &[Selector]) -> Vec<Filter> {
-    let mut filters = vec![Filter::literal("instance-state-name".to_owned(), ["running"])];
-    let mut room = MAX_VALUES - 1;
-    for filter in by_value(selectors) {
-        if filter.values.len() <= room {
-            room -= filter.values.len();
-            filters.push(filter);
+fn running() -> Filter {
+    Filter { name: "instance-state-name".to_owned(), values: vec!["running".to_owned()] }
+}
+
+/// What EC2 can tell of a selector. Of a tag or an attribute that must not be there, it cannot.
+fn wanted(selector: &Selector) -> Wanted {
+    let mut wanted = Wanted::new();
+    for (key, condition) in &selector.tags {
+        wanted.extend(patterns(condition).map(|patterns| (format!("tag:{key}"), patterns)));
+    }
+    for (attribute, condition) in &selector.attributes {
+        let name = match attribute {
+            Attribute::Vpc => "vpc-id".to_owned(),
+            Attribute::Subnet => "subnet-id".to_owned(),
+            Attribute::Zone => "availability-zone".to_owned(),
+            Attribute::Type => "instance-type".to_owned(),
+            Attribute::Group => format!("tag:{GROUP_TAG}"),
+        };
+        let Some(patterns) = patterns(condition) else { continue };
+        // Only a tag can be asked for whatever its value.
+        if patterns.is_some() || name.starts_with("tag:") {
+            wanted.entry(name).or_insert(patterns);
         }
     }
-    if filters.len() == 1
-        && let Some(filter) = by_key(selectors).filter(|filter| filter.values.len() <= room)
-    {
-        filters.push(filter);
-    }
-    filters
+    wanted
 }
 
-/// A filter for each tag that every selector names, the one of the fewest values first.
-fn by_value(selectors: &[Selector]) -> Vec<Filter> {
-    let Some((first, rest)) = selectors.split_first() else { return Vec::new() };
-    let mut common: BTreeMap<&str, BTreeSet<&str>> =
-        first.tags.iter().filter_map(|(key, condition)| Some((key.as_str(), texts(condition)?))).collect();
-    for selector in rest {
-        common.retain(|key, union| match selector.tags.get(*key).and_then(texts) {
-            Some(values) => {
-                union.extend(values);
-                true
-            }
-            None => false,
-        });
-    }
-    // EC2 does not document what an empty filter value matches, and refuses a filter without any.
-    common.retain(|_, union| !union.is_empty() && !union.contains(""));
-    let mut filters: Vec<_> =
-        common.into_iter().map(|(key, union)| Filter::literal(format!("tag:{key}"), union)).collect();
-    filters.sort_by_key(|filter| filter.values.len());
-    filters
+/// EC2's patterns; within, none for any value. EC2 does not document what an empty filter value matches, so that it is
+/// never asked for, nor is what may match one.
+fn patterns(condition: &Condition) -> Option<Option<BTreeSet<String>>> {
+    let patterns: BTreeSet<_> = match condition {
+        Condition::Absent => return None,
+        Condition::Present => return Some(None),
+        Condition::OneOf(values) => values.iter().map(|value| literal(value)).collect(),
+        Condition::Like(globs) => globs.iter().map(|glob| glob.replace('\\', r"\\")).collect(),
+    };
+    let may_be_empty = patterns.iter().any(|pattern| pattern.bytes().all(|byte| byte == b'*'));
+    Some((!may_be_empty).then_some(patterns))
 }
 
-/// Where no tag is common to all: a filter that asks for one tag of each selector, whatever its value.
-fn by_key(selectors: &[Selector]) -> Option<Filter> {
-    let wanted = |(key, condition): (&'_ String, &Condition)| (*condition != Condition::Absent).then(|| key.clone());
-    let keys = selectors.iter().map(|selector| selector.tags.iter().find_map(wanted));
-    let keys = keys.collect::<Option<BTreeSet<_>>>()?;
-    (!keys.is_empty()).then(|| Filter::literal("tag-key".to_owned(), keys.iter().map(String::as_str)))
-}
-
-fn texts(condition: &Condition) -> Option<BTreeSet<&str>> {
-    match condition {
-        Condition::OneOf(values) => Some(values.iter().map(String::as_str).collect()),
-        Condition::Like(_) | Condition::Present | Condition::Absent => None,
-    }
-}
-
-/// EC2 reads `*` and `?` as wildcards unless a backslash precedes them.
-fn escaped(value: &str) -> String {
+/// EC2 reads `*` and `?` as wildcards unless a backslash precedes them (EC2 API reference, `Filter`).
+fn literal(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     for c in value.chars() {
         if matches!(c, '*' | '?' | '\\') {
@@ -94,124 +92,99 @@ fn escaped(value: &str) -> String {
     escaped
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::collection::{btree_map, btree_set, vec};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    type Tags = BTreeMap<String, String>;
-
-    fn selector(tags: &[(&str, &[&str])]) -> Selector {
-        Selector::of_tags(tags.iter().map(|(key, of)| (*key, of.iter().copied())))
-    }
-
-    /// The filters beyond the state's, as `name=value,value`.
-    fn narrowed(selectors: &[Selector]) -> Vec<String> {
-        let mut filters = merged(selectors);
-        assert_eq!(filters.remove(0), Filter { name: "instance-state-name".into(), values: vec!["running".into()] });
-        filters.iter().map(|f| format!("{}={}", f.name, f.values.join(","))).collect()
-    }
-
-    #[test]
-    fn a_tag_common_to_all_asks_for_the_union_of_values() {
-        let web = selector(&[("Role", &["web"]), ("Env", &["prod", "canary"])]);
-        let db = selector(&[("Role", &["db", "web"]), ("Zone", &["a"])]);
-        assert_eq!(narrowed(std::slice::from_ref(&web)), ["tag:Role=web", "tag:Env=canary,prod"]);
-        assert_eq!(narrowed(&[web, db]), ["tag:Role=db,web"]);
-    }
-
-    #[test]
-    fn without_a_common_tag_one_key_of_each_is_asked_for() {
-        let selectors = [selector(&[("Role", &["web"])]), selector(&[("Pool", &["a"]), ("Team", &["b"])])];
-        assert_eq!(narrowed(&selectors), ["tag-key=Pool,Role"]);
-    }
-
-    #[test]
-    fn an_empty_selector_or_none_asks_for_everything_that_runs() {
-        let none: [String; 0] = [];
-        assert_eq!(narrowed(&[]), none);
-        assert_eq!(narrowed(&[selector(&[("Role", &["web"])]), Selector::default()]), none);
-    }
-
-    #[test]
-    fn wildcards_mean_themselves() {
-        assert_eq!(narrowed(&[selector(&[("Role", &[r"a*b?c\d"])])]), [r"tag:Role=a\*b\?c\\d"]);
-        let keys = [selector(&[("a*", &["x"])]), selector(&[("b", &["x"])])];
-        assert_eq!(narrowed(&keys), [r"tag-key=a\*,b"]);
-    }
-
-    #[test]
-    fn an_empty_value_is_asked_for_by_key() {
-        assert_eq!(narrowed(&[selector(&[("Role", &["", "web"])])]), ["tag-key=Role"]);
-    }
-
-    #[test]
-    fn what_exceeds_the_limit_is_left_to_the_local_selection() {
-        let many: Vec<String> = (0..199).map(|n| format!("v{n}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(merged(&[selector(&[("A", &many)])])[1].values.len(), 199);
-        assert_eq!(narrowed(&[selector(&[("A", &many), ("B", &["x"])])]), ["tag:B=x"]);
-        let mut more = many;
-        more.push("one more");
-        assert_eq!(narrowed(&[selector(&[("A", &more)])]), ["tag-key=A"]);
-    }
-
-    /// EC2's reading of a filter value.
-    fn matches(pattern: &[char], text: &[char]) -> bool {
-        match (pattern, text) {
-            ([], text) => text.is_empty(),
-            (['\\', c, pattern @ ..], text) => {
-                text.split_first().is_some_and(|(t, rest)| t == c && matches(pattern, rest))
+/// What all of them ask for, each with the values of all.
+fn common(all: &[&Wanted]) -> Wanted {
+    let Some((first, rest)) = all.split_first() else { return Wanted::new() };
+    let mut common = Wanted::clone(first);
+    for other in rest {
+        common.retain(|name, union| match (other.get(name), union) {
+            (None, _) => false,
+            (Some(Some(values)), Some(union)) => {
+                union.extend(values.iter().cloned());
+                true
             }
-            (['*', rest @ ..], text) => (0..=text.len()).any(|n| matches(rest, &text[n..])),
-            (['?', pattern @ ..], [_, text @ ..]) => matches(pattern, text),
-            ([c, pattern @ ..], [t, text @ ..]) => c == t && matches(pattern, text),
-            (_, []) => false,
-        }
-    }
-
-    fn lets_through(filter: &Filter, tags: &Tags) -> bool {
-        let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        let any = |text: &str| filter.values.iter().any(|value| matches(&chars(value), &chars(text)));
-        match filter.name.strip_prefix("tag:") {
-            Some(key) => tags.get(key).is_some_and(|value| any(value)),
-            None if filter.name == "tag-key" => tags.keys().any(|key| any(key)),
-            None => any("running"),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_that_a_selector_admits_is_filtered_out(
-            selectors in vec(btree_map("[ab*]{1,2}", btree_set(r"[ab*?\\]{0,2}", 0..4), 0..3), 0..4),
-            instances in vec(btree_map("[ab*]{1,2}", r"[ab*?\\]{0,2}", 0..4), 1..20),
-        ) {
-            let selectors: Vec<_> = selectors.into_iter().map(Selector::of_tags).collect();
-            let filters = merged(&selectors);
-            prop_assert!(filters.iter().map(|f| f.values.len()).sum::<usize>() <= MAX_VALUES);
-            prop_assert!(filters.iter().all(|f| !f.values.is_empty()));
-            for tags in &instances {
-                let mut instance = crate::model::Instance::new("i");
-                instance.tags.clone_from(tags);
-                if selectors.iter().any(|s| s.admits(&instance).is_ok()) {
-                    prop_assert!(filters.iter().all(|f| lets_through(f, tags)), "{tags:?} {filters:?}");
-                }
+            (Some(_), union) => {
+                *union = None;
+                name.starts_with("tag:")
             }
-        }
-
-        #[test]
-        fn an_admitted_instance_is_found_among_many_values(
-            counts in vec(1usize..150, 1..4),
-            pick in any::<prop::sample::Index>(),
-        ) {
-            let of = |n: usize| (0..n).map(|i| format!("v{i}")).collect::<BTreeSet<_>>();
-            let tags: BTreeMap<_, _> = counts.iter().enumerate().map(|(k, n)| (format!("k{k}"), of(*n))).collect();
-            let carried = tags.iter().map(|(k, v)| (k.clone(), v.iter().nth(pick.index(v.len())).cloned().unwrap())).collect();
-            let filters = merged(&[Selector::of_tags(tags)]);
-            prop_assert!(filters.iter().map(|f| f.values.len()).sum::<usize>() <= MAX_VALUES);
-            prop_assert!(filters.iter().all(|f| lets_through(f, &carried)));
-        }
+        });
     }
+    // EC2 refuses a filter without values.
+    common.retain(|_, union| union.as_ref().is_none_or(|union| !union.is_empty()));
+    common
 }
+
+/// One call, or one split, with the filters that all selectors have in common. None if there are none.
+fn together(all: &[&Wanted]) -> Option<Vec<Vec<Filter>>> {
+    let common = common(all);
+    let mut filters = vec![running()];
+    let mut room = MAX_VALUES - 1;
+    let any_value = common.iter().find(|(_, values)| values.is_none());
+    if let Some(key) = any_value.and_then(|(name, _)| name.strip_prefix("tag:")) {
+        filters.push(Filter { name: "tag-key".to_owned(), values: vec![literal(key)] });
+        room -= 1;
+    }
+    let mut by_value: Vec<_> = common.into_iter().filter_map(|(name, values)| Some((name, values?))).collect();
+    by_value.sort_by_key(|(_, values)| values.len());
+    for (name, values) in by_value {
+        let values: Vec<_> = values.into_iter().collect();
+        if filters.len() < MAX_FILTERS && values.len() <= room {
+            room -= values.len();
+            filters.push(Filter { name, values });
+        } else if filters.len() < MAX_FILTERS && values.len() <= room * MAX_CALLS {
+            return Some(split(&filters, &name, &values, room));
+        }
+    }
+    if filters.len() == 1 {
+        filters.push(by_key(all, room)?);
+    }
+    Some(vec![filters])
+}
+
+/// A call for every so many of the values.
+fn split(filters: &[Filter], name: &str, values: &[String], room: usize) -> Vec<Vec<Filter>> {
+    let with = |values: &[String]| {
+        let filter = Filter { name: name.to_owned(), values: values.to_vec() };
+        filters.iter().cloned().chain([filter]).collect()
+    };
+    values.chunks(room).map(with).collect()
+}
+
+/// A filter that asks for one tag of each selector, whatever its value: the one that most of them have.
+fn by_key(all: &[&Wanted], room: usize) -> Option<Filter> {
+    let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
+    for key in all.iter().copied().flat_map(keys) {
+        *uses.entry(key).or_default() += 1;
+    }
+    let most_used = all.iter().copied().map(|wanted| keys(wanted).max_by_key(|key| uses[key]));
+    let keys = most_used.collect::<Option<BTreeSet<_>>>()?;
+    let filter = Filter { name: "tag-key".to_owned(), values: keys.iter().map(|key| literal(key)).collect() };
+    (1..=room).contains(&filter.values.len()).then_some(filter)
+}
+
+fn keys(wanted: &Wanted) -> impl Iterator<Item = &str> {
+    wanted.keys().filter_map(|name| name.strip_prefix("tag:"))
+}
+
+/// A call, or a few, for each lot of selectors that have something in common.
+fn apart(all: &[&Wanted]) -> Option<Vec<Vec<Filter>>> {
+    let mut lots: Vec<Vec<&Wanted>> = Vec::new();
+    for &wanted in all {
+        let joins = |lot: &&mut Vec<&Wanted>| {
+            let joined: Vec<_> = lot.iter().copied().chain([wanted]).collect();
+            together(&joined).is_some()
+        };
+        match lots.iter_mut().find(joins) {
+            Some(lot) => lot.push(wanted),
+            None => lots.push(vec![wanted]),
+        }
+    }
+    let mut calls = Vec::new();
+    for lot in lots {
+        calls.extend(together(&lot)?);
+    }
+    (1..=MAX_CALLS).contains(&calls.len()).then_some(calls)
+}
+
+#[cfg(test)]
+mod tests;

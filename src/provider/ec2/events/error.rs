@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
+use super::super::call::Call;
 use super::super::credentials;
 use super::super::error::{Context, Error as Ec2Error, chain};
 
@@ -89,6 +90,8 @@ pub struct About<'a> {
     pub queue: &'a str,
     /// The operation, as SQS names it.
     pub operation: &'static str,
+    /// The URL asked.
+    pub endpoint: String,
     /// Whom and where.
     pub context: Context,
 }
@@ -100,9 +103,9 @@ impl About<'_> {
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
         if let Some(cause) = credentials::cause(error) {
-            return Error::Identity(Box::new(credentials::explain(&self.context, cause)));
+            return Error::Identity(Box::new(credentials::explain(&self.context, Call::ReceiveMessage, cause)));
         }
-        let endpoint = || self.context.endpoint.clone();
+        let endpoint = || self.endpoint.clone();
         match error {
             SdkError::TimeoutError(_) => {
                 Error::Late { endpoint: endpoint(), operation: self.operation, limit: self.context.limit }
@@ -129,7 +132,7 @@ impl About<'_> {
             "RequestThrottled" | "OverLimit" | "KmsThrottled" | "KMS.ThrottlingException" => {
                 Error::Throttled { queue, operation, code: code.to_owned() }
             }
-            _ => match self.context.refused(code, message) {
+            _ => match self.context.refused(Call::ReceiveMessage, code, message) {
                 Ec2Error::AccessDenied { .. } => Error::Denied { queue, operation, detail },
                 Ec2Error::Throttled { code, .. } => Error::Throttled { queue, operation, code },
                 identity @ (Ec2Error::Expired { .. }

@@ -155,12 +155,14 @@ impl Queue {
         let Config { queue_url, region, endpoint_url } = &self.config;
         let context = Context {
             region: region.clone(),
-            endpoint: endpoint_url.clone().unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com")),
+            ec2: String::new(),
+            auto_scaling: String::new(),
             role: self.provider.role_arn.clone(),
             profile: self.provider.profile.clone(),
             limit: LIMIT,
         };
-        About { queue: queue_url, operation, context }
+        let endpoint = endpoint_url.clone().unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
+        About { queue: queue_url, operation, endpoint, context }
     }
 
     fn count_foreign(&mut self) {

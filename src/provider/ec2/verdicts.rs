@@ -1,0 +1,69 @@
+//! What AWS says of instances beyond their being started, from wherever it says it.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Availability, Instance};
+
+/// By instance. Of several, the strictest holds: out before leaving; among equals, the first.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts(BTreeMap<String, Availability>);
+
+impl Verdicts {
+    pub fn add(&mut self, id: impl Into<String>, verdict: Availability) {
+        let known = self.0.entry(id.into()).or_default();
+        if strictness(&verdict) > strictness(known) {
+            *known = verdict;
+        }
+    }
+
+    /// Says it of the instances.
+    pub fn tell(mut self, instances: &mut [Instance]) {
+        for instance in instances {
+            if let Some(verdict) = self.0.remove(&instance.id) {
+                instance.availability = verdict;
+            }
+        }
+    }
+}
+
+const fn strictness(availability: &Availability) -> u8 {
+    match availability {
+        Availability::Ready => 0,
+        Availability::Leaving { .. } => 1,
+        Availability::Out { .. } => 2,
+    }
+}
+
+pub(super) fn leaving(why: impl Into<String>) -> Availability {
+    Availability::Leaving { why: why.into() }
+}
+
+pub(super) fn out(why: impl Into<String>) -> Availability {
+    Availability::Out { why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strictest_holds_and_of_equals_the_first() {
+        let mut verdicts = Verdicts::default();
+        for (id, verdict) in [
+            ("a", leaving("1")),
+            ("a", out("2")),
+            ("a", out("3")),
+            ("a", leaving("4")),
+            ("b", Availability::Ready),
+            ("c", leaving("5")),
+            ("c", Availability::Ready),
+            ("unknown", out("6")),
+        ] {
+            verdicts.add(id, verdict);
+        }
+        let mut instances = ["a", "b", "c", "d"].map(Instance::new);
+        verdicts.tell(&mut instances);
+        let told = instances.map(|instance| instance.availability);
+        assert_eq!(told, [out("2"), Availability::Ready, leaving("5"), Availability::Ready]);
+    }
+}
