@@ -96,6 +96,7 @@ pub struct App {
     api: Api,
     ready: watch::Sender<bool>,
     frontends: watch::Sender<Frontends>,
+    fleet: watch::Sender<Arc<api::Fleet>>,
     signals: Signals,
     ordered: mpsc::Receiver<Order>,
     lock: DirectoryLock,
@@ -125,17 +126,19 @@ impl App {
             .collect::<Result<_, _>>()?;
         let ready = watch::Sender::new(false);
         let frontends = watch::Sender::new(Frontends::default());
+        let fleet = watch::Sender::new(Arc::default());
         let (orders, ordered) = mpsc::channel(QUEUE);
         let sources = api::Sources {
             snapshot: registry.snapshots(),
             registry: registry.report(),
             frontends: frontends.subscribe(),
             ready: ready.subscribe(),
+            fleet: fleet.subscribe(),
             started: SystemTime::now(),
             orders,
         };
         let api = Api::bind(&config.api, sources)?;
-        Ok(Self { file, config, registry, workers, api, ready, frontends, signals, ordered, lock })
+        Ok(Self { file, config, registry, workers, api, ready, frontends, fleet, signals, ordered, lock })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -146,7 +149,8 @@ impl App {
     ///
     /// A part of elasticd ended by itself.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, registry, workers, api, ready, frontends, mut signals, mut ordered, lock } = self;
+        let Self { file, config, registry, workers, api, ready, frontends, fleet, mut signals, mut ordered, lock } =
+            self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), "started");
         let (events, inbox) = mpsc::channel(QUEUE);
@@ -163,12 +167,17 @@ impl App {
             pollers: BTreeMap::new(),
             workers: BTreeMap::new(),
             is_locating: false,
+            fleet,
+            #[cfg(feature = "nats")]
+            publisher: None,
         };
         house.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
         house.start_checks(registry.to_check());
         house.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
         house.start_pollers();
         house.start_locating();
+        #[cfg(feature = "nats")]
+        house.start_publisher();
         for worker in workers {
             house.start_worker(worker);
         }
@@ -196,6 +205,16 @@ struct House {
     pollers: BTreeMap<Name, (Poller, CancellationToken)>,
     workers: BTreeMap<Name, RunningWorker>,
     is_locating: bool,
+    fleet: watch::Sender<Arc<api::Fleet>>,
+    #[cfg(feature = "nats")]
+    publisher: Option<RunningPublisher>,
+}
+
+#[cfg(feature = "nats")]
+struct RunningPublisher {
+    config: crate::fleet::Config,
+    stop: CancellationToken,
+    ended: CancellationToken,
 }
 
 /// All that a poller depends on: if none of it changes, a reload of the configuration leaves it alone.
@@ -305,6 +324,8 @@ impl House {
         self.publish_frontends();
         self.start_pollers();
         self.start_locating();
+        #[cfg(feature = "nats")]
+        self.start_publisher();
         // What changed in a service shows at once, and not only at its provider's next poll.
         self.refresh.send_modify(|asked| *asked += 1);
         Ok(())
@@ -316,7 +337,9 @@ impl House {
         for (name, provider) in self.config.providers.clone() {
             let selectors = self.config.selectors(&name);
             if selectors.is_empty() {
-                tracing::warn!(provider = %name, "no service uses this provider; it is not polled");
+                if !self.config.is_used_otherwise(&name) {
+                    tracing::warn!(provider = %name, "no service uses this provider; it is not polled");
+                }
                 continue;
             }
             let poller = Poller { provider, selectors };
@@ -333,13 +356,47 @@ impl House {
                 }
             }
         }
-        for (_, stop) in running.into_values() {
+        for (name, (_, stop)) in running {
+            self.fleet.send_modify(|fleet| drop(Arc::make_mut(fleet).readers.remove(&name)));
             stop.cancel();
         }
     }
 
+    /// Starts the publisher that the configuration asks for, once the one it replaces has given the lead away.
+    #[cfg(feature = "nats")]
+    fn start_publisher(&mut self) {
+        if self.publisher.as_ref().map(|running| &running.config) == self.config.publish.as_ref() {
+            return;
+        }
+        let before = self.publisher.take().map(|running| {
+            running.stop.cancel();
+            running.ended
+        });
+        let Some(config) = self.config.publish.clone() else {
+            self.fleet.send_modify(|fleet| Arc::make_mut(fleet).publisher = None);
+            return;
+        };
+        let publisher = crate::fleet::Publisher::new(config.clone(), self.refresh.subscribe());
+        self.fleet.send_modify(|fleet| Arc::make_mut(fleet).publisher = Some(publisher.report()));
+        let ended = CancellationToken::new();
+        let done = ended.clone().drop_guard();
+        let stop = self.supervisor.spawn("the publisher".to_owned(), |stop| async move {
+            let _done = done;
+            if let Some(before) = before {
+                before.cancelled().await;
+            }
+            publisher.run(stop).await;
+        });
+        self.publisher = Some(RunningPublisher { config, stop, ended });
+    }
+
     fn start_poller(&mut self, name: &Name, poller: &Poller) -> CancellationToken {
         let built = poller.provider.config.build(&poller.selectors);
+        #[cfg(feature = "nats")]
+        if let crate::provider::AnyProvider::Nats(reader) = &built {
+            let reading = reader.reading();
+            self.fleet.send_modify(|fleet| drop(Arc::make_mut(fleet).readers.insert(name.clone(), reading)));
+        }
         let (sender, mut observations) = mpsc::channel::<Observation>(1);
         let events = self.events.clone();
         let forward = async move {

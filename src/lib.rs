@@ -16,6 +16,7 @@
 //! | [`model`] | the words as types, and selection: pure |
 //! | [`config`] | figment layers, raw, then valid; all faults at once |
 //! | [`provider`] | where instances are learnt from, and the one polling loop |
+//! | `fleet` | publishing what providers observe, and who of several publishers leads |
 //! | [`registry`] | the one writer of snapshots, its guard and its state on disk |
 //! | [`frontend`] | the reconciling worker of each frontend, its templates and presets |
 //! | [`api`] | the query socket |
@@ -27,6 +28,8 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "nats")]
+pub mod fleet;
 pub mod frontend;
 pub mod health;
 pub mod model;

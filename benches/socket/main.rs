@@ -107,6 +107,7 @@ async fn serve(socket: PathBuf, snapshots: watch::Receiver<Option<Arc<Snapshot>>
         registry: watch::channel(Arc::new(report)).1,
         frontends: watch::channel(Arc::default()).1,
         ready: watch::channel(true).1,
+        fleet: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
         orders: mpsc::channel(1).0,
     };

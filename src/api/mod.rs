@@ -8,6 +8,7 @@ mod documents;
 mod error;
 mod events;
 mod explain;
+pub mod fleet;
 mod health;
 mod metrics;
 mod pick;
@@ -29,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::fleet::{Publishing, Reading};
 use crate::model::{Name, Snapshot};
 use crate::sys::unix_socket;
 use crate::{frontend, registry};
@@ -64,6 +66,15 @@ impl Config {
     pub const MAX_CONNECTIONS: usize = 1024;
 }
 
+/// Where those who publish to a fleet, and those who read of one, say how they stand.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    /// The publisher, if there is one.
+    pub publisher: Option<watch::Receiver<Arc<Publishing>>>,
+    /// By provider.
+    pub readers: BTreeMap<Name, watch::Receiver<Arc<Reading>>>,
+}
+
 /// What the API answers from.
 #[derive(Debug, Clone)]
 pub struct Sources {
@@ -75,6 +86,8 @@ pub struct Sources {
     pub frontends: watch::Receiver<Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>>,
     /// Whether elasticd is ready.
     pub ready: watch::Receiver<bool>,
+    /// What is published to a fleet, and read of one.
+    pub fleet: watch::Receiver<Arc<Fleet>>,
     /// When elasticd started.
     pub started: SystemTime,
     /// Where orders from the admin listener go.

@@ -387,6 +387,7 @@ mod tests {
             registry: watch::channel(Arc::default()).1,
             frontends: watch::channel(Arc::default()).1,
             ready: watch::channel(false).1,
+            fleet: watch::channel(Arc::default()).1,
             started: SystemTime::now(),
             orders: mpsc::channel(1).0,
         };

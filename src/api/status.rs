@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
+use super::fleet::Fleet;
 use super::route::{Body, JSON, respond_as};
 use super::{Sources, age_seconds};
 use crate::model::{self, Name};
@@ -35,6 +36,9 @@ pub struct Status {
     pub zone: Option<String>,
     /// Why the last known good could not be written, while it cannot.
     pub state_error: Option<String>,
+    /// What is published to a fleet, and read of one; none where there is neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Fleet>,
 }
 
 /// One provider's standing.
@@ -201,6 +205,7 @@ impl Status {
             frontends: frontends.iter().map(|(name, report)| (name.clone(), (&**report.borrow()).into())).collect(),
             zone: report.zone.clone(),
             state_error: report.state_error.clone(),
+            fleet: Fleet::of(&sources.fleet.borrow()),
         }
     }
 }

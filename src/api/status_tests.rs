@@ -87,6 +87,7 @@ pub(in crate::api) fn feeds() -> (Feeds, Sources) {
         registry: reports,
         frontends,
         ready: readiness,
+        fleet: watch::channel(Arc::default()).1,
         started: now - Duration::from_secs(100),
         orders: tokio::sync::mpsc::channel(1).0,
     };

@@ -44,6 +44,8 @@ pub fn start(args: &Args) {
     };
     // What the libraries say is rarely about anything an operator could mend.
     let filter = Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("elasticd", level);
+    // It reports each attempt as an error; what is wrong is said here once, with the remedy.
+    let filter = filter.with_target("async_nats", LevelFilter::OFF);
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let layer = match args.log_format {
         Format::Json => layer.json().flatten_event(true).boxed(),

@@ -7,6 +7,7 @@ mod demo;
 pub mod diff;
 mod doctor;
 mod explain;
+pub mod fleet;
 mod generate;
 pub mod get;
 mod log;
@@ -88,6 +89,8 @@ enum Command {
     Deregister(admin::DeregisterArgs),
     /// Show how everything stands
     Status(status::Args),
+    /// Show who leads the fleet, and what is read of it
+    Fleet(fleet::Args),
     /// List the frontends known by name, or show the defaults of one
     Frontends(presets::FrontendsArgs),
     /// Print a configuration to start from
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
             }))
             .into()
         }
+        Command::Fleet(args) => asked(block_on(fleet::run(&args, &socket_path(socket, &config)))).into(),
         Command::Frontends(args) => presets::frontends(&args).into(),
         Command::Init(args) => presets::init(&args).into(),
         Command::Completions(args) => generate::completions(&args, Cli::command()).into(),

@@ -144,12 +144,13 @@ fn frontend(name: &str, frontend: &Frontend) -> Entry {
     (row, frontend.error.iter().map(|error| format!("{name}: {error}")).collect())
 }
 
-fn ago(seconds: Option<u64>) -> String {
+/// How long ago something was.
+pub(super) fn ago(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", span(seconds)))
 }
 
 /// A span in its two largest units.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match () {
         () if days > 0 => format!("{days}d{}h", hours % 24),

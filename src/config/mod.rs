@@ -1,6 +1,8 @@
 //! The configuration: figment layers, read raw, then valid. All faults at once, each with its file and key.
 
 mod fault;
+#[cfg(feature = "nats")]
+mod fleet;
 mod health;
 mod layers;
 mod service;
@@ -56,6 +58,9 @@ pub struct Config {
     pub patterns: Vec<Pattern>,
     /// Ordered by name.
     pub frontends: Vec<frontend::Config>,
+    /// What is published to a fleet.
+    #[cfg(feature = "nats")]
+    pub publish: Option<crate::fleet::Config>,
 }
 
 /// A provider, and how often it is asked.
@@ -104,7 +109,8 @@ impl Config {
     pub fn load(file: &Path) -> Result<Self, Faults> {
         let mut layers = Layers::read(file).map_err(Faults)?;
         let base = file.parent().unwrap_or(Path::new(""));
-        let providers = providers(&mut layers);
+        #[cfg_attr(not(feature = "nats"), expect(unused_mut, reason = "only `nats` has more to bind"))]
+        let mut providers = providers(&mut layers);
         let (services, patterns) = service::services(&mut layers);
         let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
         let mut frontends = frontends(&mut layers, &names, base);
@@ -112,8 +118,21 @@ impl Config {
             frontend.is_told_all &= !patterns.is_empty();
         }
         let top = top(&mut layers);
-        let config =
-            top.map(|(state_dir, zone, api)| Self { state_dir, zone, api, providers, services, patterns, frontends });
+        #[cfg(feature = "nats")]
+        fleet::bind(&mut layers, &mut providers, top.as_ref().map(|(state_dir, ..)| state_dir.as_path()));
+        #[cfg(feature = "nats")]
+        let publish = fleet::publish(&mut layers, &providers);
+        let config = top.map(|(state_dir, zone, api)| Self {
+            state_dir,
+            zone,
+            api,
+            providers,
+            services,
+            patterns,
+            frontends,
+            #[cfg(feature = "nats")]
+            publish,
+        });
         if let Some(config) = &config {
             config.cross_check(&mut layers);
         }
@@ -135,6 +154,24 @@ impl Config {
             patterns: self.patterns.clone(),
             providers: self.providers.iter().map(|(name, p)| (name.clone(), p.config.type_name())).collect(),
             zone: self.zone.clone(),
+        }
+    }
+
+    /// Whether a provider serves something beside services: a fleet, or as a fallback.
+    pub fn is_used_otherwise(&self, provider: &Name) -> bool {
+        #[cfg(feature = "nats")]
+        {
+            let is_fallback = |other: &Provider| match &other.config {
+                provider::Config::Nats(nats) => nats.fallback.as_ref().is_some_and(|f| f.name == *provider),
+                _ => false,
+            };
+            self.publish.as_ref().is_some_and(|publish| publish.providers.contains_key(provider))
+                || self.providers.values().any(is_fallback)
+        }
+        #[cfg(not(feature = "nats"))]
+        {
+            let _ = provider;
+            false
         }
     }
 
@@ -191,7 +228,12 @@ impl Config {
                            metadata service would be asked";
             layers.fault("zone", message);
         }
-        if services.is_empty() {
+        let publishes = layers.values.contains_key("publish");
+        if publishes && cfg!(not(feature = "nats")) {
+            layers.fault("publish", "this elasticd was built without the feature `nats`: it cannot publish");
+        }
+        // A publisher may have no services of its own.
+        if services.is_empty() && !publishes {
             layers.fault("services", "there is none: nothing would be discovered; write [services.NAME]");
         }
     }
@@ -206,7 +248,7 @@ fn known(what: &str, names: &BTreeSet<String>) -> String {
 
 fn top(layers: &mut Layers) -> Option<(PathBuf, Option<String>, api::Config)> {
     let mut values = layers.values.clone();
-    for section in ["providers", "services", "frontends"] {
+    for section in ["providers", "services", "frontends", "publish"] {
         values.remove(section);
     }
     let RawTop { state_dir, zone, api } = layers.extract("", &mut Value::from(values))?;
@@ -283,7 +325,7 @@ fn providers(layers: &mut Layers) -> BTreeMap<Name, Provider> {
         let pace = pace(layers, &key, &mut entry);
         let config = type_name.and_then(|type_name| {
             let timeout = pace.map_or(TIMEOUT, |pace| pace.timeout);
-            provider_config(layers, &key, &type_name, &mut entry, timeout)
+            provider_config(layers, &key, name.as_ref(), &type_name, &mut entry, timeout)
         });
         if let (Some(name), Some(config), Some(pace)) = (name, config, pace) {
             providers.insert(name, Provider { config, pace });
@@ -295,10 +337,13 @@ fn providers(layers: &mut Layers) -> BTreeMap<Name, Provider> {
 fn provider_config(
     layers: &mut Layers,
     key: &str,
+    name: Option<&Name>,
     type_name: &str,
     entry: &mut Value,
     timeout: Duration,
 ) -> Option<provider::Config> {
+    #[cfg(not(feature = "nats"))]
+    let _ = name;
     use provider::{exec, file, fixed, http};
     match type_name {
         "fixed" => resolved(layers, key, entry, fixed::Raw::resolve).map(provider::Config::Fixed),
@@ -308,6 +353,8 @@ fn provider_config(
             .map(provider::Config::Http),
         #[cfg(feature = "ec2")]
         "ec2" => resolved(layers, key, entry, provider::ec2::Raw::resolve).map(provider::Config::Ec2),
+        #[cfg(feature = "nats")]
+        "nats" => fleet::provider(layers, key, name?, entry).map(provider::Config::Nats),
         _ => None,
     }
 }
@@ -319,25 +366,28 @@ fn resolved<R: DeserializeOwned, C>(
     resolve: impl FnOnce(R) -> Result<C, Vec<String>>,
 ) -> Option<C> {
     let raw = layers.extract(key, entry)?;
-    match resolve(raw) {
-        Ok(config) => Some(config),
-        Err(messages) => {
-            // A provider's own message begins with its own key.
-            for message in messages {
-                match message.split_once(": ") {
-                    Some((field, message)) => layers.fault(&format!("{key}.{field}"), message),
-                    None => layers.fault(key, message),
-                }
-            }
-            None
+    resolve(raw).map_err(|messages| report(layers, key, messages)).ok()
+}
+
+/// Notes faults of the entry at `key`, each of which begins with its own key.
+fn report(layers: &mut Layers, key: &str, messages: Vec<String>) {
+    for message in messages {
+        match message.split_once(": ") {
+            Some((field, message)) => layers.fault(&format!("{key}.{field}"), message),
+            None => layers.fault(key, message),
         }
     }
 }
 
-fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<Pace> {
+/// Takes some fields out of an entry, and reads them as a `T`.
+fn part<T: DeserializeOwned>(layers: &mut Layers, key: &str, entry: &mut Value, fields: &[&str]) -> Option<T> {
     let Value::Dict(tag, dict) = entry else { return None };
-    let own = ["interval", "timeout"].into_iter().filter_map(|field| dict.remove_entry(field)).collect();
-    let raw: RawPace = layers.extract(key, &mut Value::Dict(*tag, own))?;
+    let own = fields.iter().filter_map(|field| dict.remove_entry(*field)).collect();
+    layers.extract(key, &mut Value::Dict(*tag, own))
+}
+
+fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<Pace> {
+    let raw: RawPace = part(layers, key, entry, &["interval", "timeout"])?;
     let interval = raw.interval.unwrap_or(Duration::from_secs(15));
     let timeout = raw.timeout.unwrap_or(TIMEOUT);
     if !(INTERVALS.0..=INTERVALS.1).contains(&interval) {

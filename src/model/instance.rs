@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// One machine as its provider describes it, before any service has judged it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// Unique within its provider, and stable for the life of the machine.
     pub id: String,
@@ -32,12 +32,15 @@ pub struct Instance {
     /// The kind of machine, such as `m7g.large`.
     pub instance_type: Option<String>,
     /// The lifecycle state.
+    #[serde(default)]
     pub state: InstanceState,
     /// Whether it is meant to take traffic.
+    #[serde(default)]
     pub availability: Availability,
     /// When the machine was last started.
     pub launched: Option<Timestamp>,
     /// The cloud's tags.
+    #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
 
@@ -98,7 +101,8 @@ impl InstanceState {
 }
 
 /// Whether whoever runs a machine means it to take traffic, beyond its being started.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Availability {
     /// It may take traffic.
     #[default]

@@ -3,6 +3,7 @@
 //! Nothing here does input or output, knows a clock, or depends on any other room.
 
 mod backend;
+pub mod fleet;
 mod health;
 mod instance;
 mod name;

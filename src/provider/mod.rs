@@ -14,6 +14,8 @@ pub mod file;
 pub mod fixed;
 pub mod format;
 pub mod http;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod poll;
 pub mod written;
 
@@ -34,6 +36,11 @@ pub trait Provider: Send {
     /// Returns when there is reason to believe that the set has changed. Without a way to tell, never.
     fn changed(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
+    }
+
+    /// When the set that was last discovered was observed: now, unless somebody else observed it.
+    fn observed_at(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     /// What was asked of the source since this was last called, by polls that failed or were dropped, too.
@@ -72,6 +79,9 @@ pub enum Config {
     /// AWS EC2.
     #[cfg(feature = "ec2")]
     Ec2(ec2::Config),
+    /// What publishers of a fleet put into NATS.
+    #[cfg(feature = "nats")]
+    Nats(nats::Config),
 }
 
 impl Config {
@@ -83,6 +93,8 @@ impl Config {
         "http",
         #[cfg(feature = "ec2")]
         "ec2",
+        #[cfg(feature = "nats")]
+        "nats",
     ];
 
     /// The type, as the configuration writes it.
@@ -94,13 +106,15 @@ impl Config {
             Self::Http(_) => "http",
             #[cfg(feature = "ec2")]
             Self::Ec2(_) => "ec2",
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => "nats",
         }
     }
 
     /// Builds the provider. `selectors` are those of all its services: a provider whose cloud can filter asks only
     /// for what one of them may want.
     pub fn build(&self, selectors: &[Selector]) -> AnyProvider {
-        #[cfg(not(feature = "ec2"))]
+        #[cfg(not(any(feature = "ec2", feature = "nats")))]
         let _ = selectors;
         match self {
             Self::Fixed(config) => AnyProvider::Fixed(fixed::Fixed::new(config)),
@@ -109,6 +123,8 @@ impl Config {
             Self::Http(config) => AnyProvider::Http(Box::new(http::Http::new(config))),
             #[cfg(feature = "ec2")]
             Self::Ec2(config) => AnyProvider::Ec2(Box::new(ec2::Ec2::new(config, selectors))),
+            #[cfg(feature = "nats")]
+            Self::Nats(config) => AnyProvider::Nats(Box::new(nats::Nats::new(config, selectors))),
         }
     }
 }
@@ -123,6 +139,8 @@ pub enum AnyProvider {
     Http(Box<http::Http>),
     #[cfg(feature = "ec2")]
     Ec2(Box<ec2::Ec2>),
+    #[cfg(feature = "nats")]
+    Nats(Box<nats::Nats>),
 }
 
 impl AnyProvider {
@@ -132,6 +150,8 @@ impl AnyProvider {
             Self::Fixed(_) | Self::File(_) | Self::Exec(_) | Self::Http(_) => None,
             #[cfg(feature = "ec2")]
             Self::Ec2(provider) => Some(provider.examine_events().await?.map_err(Into::into)),
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => None,
         }
     }
 }
@@ -149,6 +169,9 @@ pub enum Error {
     #[cfg(feature = "ec2")]
     #[error(transparent)]
     Ec2(#[from] ec2::Error),
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] nats::Error),
     /// The poll took longer than the provider's `timeout`.
     #[error("no complete answer within {0:?}; raise the provider's `timeout` if its source is merely slow")]
     Timeout(Duration),
@@ -161,6 +184,8 @@ impl Error {
             #[cfg(feature = "ec2")]
             Self::Ec2(error) => error.is_throttled(),
             Self::Http(error) => error.is_throttled(),
+            #[cfg(feature = "nats")]
+            Self::Nats(error) => error.is_throttled(),
             Self::File(_) | Self::Exec(_) | Self::Timeout(_) => false,
         }
     }
@@ -180,6 +205,8 @@ impl Provider for AnyProvider {
             Self::Http(provider) => provider.discover().await?,
             #[cfg(feature = "ec2")]
             Self::Ec2(provider) => provider.discover().await?,
+            #[cfg(feature = "nats")]
+            Self::Nats(provider) => provider.discover().await?,
         })
     }
 
@@ -191,6 +218,16 @@ impl Provider for AnyProvider {
             Self::Http(provider) => provider.changed().await,
             #[cfg(feature = "ec2")]
             Self::Ec2(provider) => provider.changed().await,
+            #[cfg(feature = "nats")]
+            Self::Nats(provider) => provider.changed().await,
+        }
+    }
+
+    fn observed_at(&self) -> SystemTime {
+        match self {
+            #[cfg(feature = "nats")]
+            Self::Nats(provider) => provider.observed_at(),
+            _ => SystemTime::now(),
         }
     }
 
@@ -202,6 +239,8 @@ impl Provider for AnyProvider {
             Self::Http(provider) => provider.cost(),
             #[cfg(feature = "ec2")]
             Self::Ec2(provider) => provider.cost(),
+            #[cfg(feature = "nats")]
+            Self::Nats(provider) => provider.cost(),
         }
     }
 
@@ -213,6 +252,8 @@ impl Provider for AnyProvider {
             Self::Http(provider) => provider.budget(),
             #[cfg(feature = "ec2")]
             Self::Ec2(provider) => provider.budget(),
+            #[cfg(feature = "nats")]
+            Self::Nats(provider) => provider.budget(),
         }
     }
 }
@@ -255,7 +296,7 @@ pub async fn own_zone() -> Result<String, std::convert::Infallible> {
 pub struct Observation {
     /// The provider polled.
     pub provider: Name,
-    /// When the answer was complete.
+    /// When the set was observed, which is when the answer was complete, unless somebody else observed it.
     pub at: SystemTime,
     /// How long the poll took.
     pub took: Duration,

@@ -1,7 +1,7 @@
 //! The one polling loop: jittered, bounded in time, backed off, cancelled at once, never ending.
 
 use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,7 @@ pub async fn run<P: Provider<Error = Error>>(
             refresh.mark_unchanged();
             let started = Instant::now();
             let result = within(pace.timeout, &provider.budget(), provider.discover()).await;
-            let (at, took, cost) = (SystemTime::now(), started.elapsed(), provider.cost());
+            let (at, took, cost) = (provider.observed_at(), started.elapsed(), provider.cost());
             let pause = backoff.after(&result, cost).jittered();
             let observation = Observation { provider: name.clone(), at, took, cost, result };
             if observations.send(observation).await.is_err() {

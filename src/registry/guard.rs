@@ -38,6 +38,13 @@ pub enum Hold {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Suspicion(u32);
 
+impl Suspicion {
+    /// Forgets the last observation that was judged: the same one is going to be judged again.
+    pub const fn again(&mut self) {
+        self.0 = self.0.saturating_sub(1);
+    }
+}
+
 /// Judges a set of `observed` backends against the `current` ones (`None`: nothing is served yet).
 ///
 /// `suspicion` is this service's memory between observations. An empty set that is held forgets the drops seen

@@ -166,6 +166,10 @@ impl Pool {
         let taking = |members: &[Member]| members.iter().filter(|m| m.backend.state == BackendState::Up).count();
         let current = self.kept.sources.get(provider).map(|source| taking(&source.members));
         let suspicion = self.suspicions.entry(provider.clone()).or_default();
+        // What others observed may be told again: seen twice, it is still one observation.
+        if self.held.get(provider).is_some_and(|held| held.source.observed >= at) {
+            suspicion.again();
+        }
         let verdict = guard::judge(&self.service.guard, current, taking(&members), suspicion);
         let source = Source { observed: at, members };
         match verdict {

@@ -180,3 +180,17 @@ fn the_reasons_of_all_providers_are_counted() {
     pool.observe(&name("far"), &[stopped], at(0));
     assert_eq!(pool.report(None).excluded.count, 3);
 }
+
+#[test]
+fn one_observation_told_twice_confirms_nothing() {
+    let mut pool = pool(service(Sources::Union, None));
+    let near = name("near");
+    pool.observe(&near, &instances(&["a", "b", "c", "d"]), at(0));
+    for _ in 0..10 {
+        pool.observe(&near, &instances(&["a"]), at(1));
+    }
+    assert!(pool.held.contains_key(&near), "three polls are to confirm it, and there was one");
+    pool.observe(&near, &instances(&["a"]), at(2));
+    pool.observe(&near, &instances(&["a"]), at(3));
+    assert!(!pool.held.contains_key(&near));
+}

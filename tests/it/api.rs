@@ -122,6 +122,7 @@ pub fn start(max_connections: usize, limits: Limits) -> Running {
         registry: reports,
         frontends,
         ready: readiness,
+        fleet: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
         orders: tokio::sync::mpsc::channel(1).0,
     };
@@ -430,6 +431,7 @@ async fn a_second_api_on_the_same_socket_is_refused() {
         registry: watch::channel(Arc::default()).1,
         frontends: watch::channel(Arc::default()).1,
         ready: watch::channel(false).1,
+        fleet: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
         orders: tokio::sync::mpsc::channel(1).0,
     };

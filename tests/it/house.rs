@@ -8,11 +8,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("model", &[]),
     ("provider", &["model", "sys"]),
+    ("fleet", &["model", "provider", "sys"]),
     ("health", &["model", "sys"]),
     ("registry", &["health", "model", "provider", "sys"]),
     ("frontend", &["model", "sys"]),
     ("api", &["frontend", "model", "registry", "sys"]),
-    ("config", &["api", "frontend", "model", "provider", "registry", "sys"]),
+    ("config", &["api", "fleet", "frontend", "model", "provider", "registry", "sys"]),
     ("readiness.rs", &["frontend", "model", "registry", "sys"]),
     ("supervisor.rs", &[]),
 ];
@@ -25,6 +26,8 @@ const PURE: &[&str] = &[
     "registry/shape.rs",
     "frontend/plan.rs",
     "provider/ec2/filters.rs",
+    "provider/nats/format.rs",
+    "provider/nats/shelf.rs",
 ];
 
 fn source() -> PathBuf {

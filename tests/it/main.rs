@@ -22,6 +22,10 @@ mod ec2_endpoint;
 mod ec2_events;
 mod envoy;
 mod envoy_asks;
+#[cfg(feature = "nats")]
+mod fleet;
+#[cfg(feature = "nats")]
+mod fleet_access;
 mod haproxy;
 mod haproxy_syntax;
 mod harness;

@@ -1,0 +1,272 @@
+//! The task that watches a fleet's bucket, for as long as the provider lives.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::kv::Store;
+use futures_util::{StreamExt, stream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::connection::{self, Error, REQUEST, Session, Written};
+use super::format::{self, Beat, Manifest, Position};
+use super::shelf::{Offer, Shelf};
+use crate::model::fleet::Reading;
+use crate::model::{Instance, Name};
+use crate::sys::atomic_file::{self, Ownership};
+
+/// Chunks asked for at once.
+const AT_ONCE: usize = 16;
+
+/// Before a set that was not whole is asked for again: a replica may be behind.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// So many beats may be missing, and this much more, before the fleet counts as silent.
+const BEATS: u32 = 3;
+
+/// The least time after which the fleet counts as silent: a new leader's takeover takes up to ten seconds.
+const LEAST_SILENCE: Duration = Duration::from_secs(20);
+
+/// What the provider answers from.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The whole set.
+    pub set: Option<Arc<Vec<Instance>>>,
+    /// When something new was last heard, or when the reader was started.
+    pub heard: Instant,
+    /// How long the fleet may be silent.
+    pub patience: Duration,
+    /// Why there is nothing newer, as far as NATS is to blame.
+    pub trouble: Option<String>,
+    /// Why there is nothing newer, as far as the publisher says.
+    pub failing: Option<String>,
+    /// The account of it.
+    pub reading: Arc<Reading>,
+}
+
+/// What is watched, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub connection: connection::Config,
+    pub provider: Name,
+    /// Where the highest position seen is kept.
+    pub state: Option<PathBuf>,
+    pub shelf: Shelf,
+    pub view: watch::Sender<View>,
+}
+
+impl Reader {
+    /// Never returns.
+    pub async fn run(mut self) {
+        if let Some(path) = &self.state {
+            self.shelf = Shelf::new(kept(path).await);
+        }
+        let mut failures = 0;
+        loop {
+            let Err(error) = self.session(&mut failures).await;
+            let was_lost = matches!(error, Error::Lost { .. });
+            self.tell(|view| {
+                Arc::make_mut(&mut view.reading).connected = false;
+                // A connection that comes back at once is not worth a word.
+                if !was_lost || failures > 0 {
+                    view.trouble = Some(error.to_string());
+                }
+            });
+            let readers = self.view.borrow().reading.readers;
+            tokio::time::sleep(connection::pause(failures, readers)).await;
+            failures += 1;
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut View)) {
+        self.view.send_modify(|view| {
+            change(view);
+            let error = view.trouble.clone().or_else(|| view.failing.clone());
+            Arc::make_mut(&mut view.reading).error = error;
+        });
+    }
+
+    /// Watches until the connection, or what it brings, is of no more use.
+    async fn session(&mut self, failures: &mut u32) -> Result<std::convert::Infallible, Error> {
+        let session = Session::open(&self.connection, "elasticd sidecar").await?;
+        let store = session.bucket().await?;
+        let keys = format::watch_key(&self.provider);
+        let mut watch = session.watch(&store, &keys).await?;
+        *failures = 0;
+        self.tell(|view| {
+            Arc::make_mut(&mut view.reading).connected = true;
+            view.trouble = view.set.is_none().then(|| self.nothing());
+        });
+        // A manifest whose chunks were not all to be had.
+        let mut pending: Option<Manifest> = None;
+        let mut opened = Instant::now();
+        loop {
+            let silent = {
+                let view = self.view.borrow();
+                view.heard.max(opened) + view.patience
+            };
+            tokio::select! {
+                written = watch.next() => self.enter(&session, &store, written?, &mut pending).await,
+                () = tokio::time::sleep(AGAIN), if pending.is_some() => {
+                    if let Some(manifest) = pending.take() {
+                        self.fetch(&session, &store, manifest, &mut pending).await;
+                    }
+                }
+                // The watch may have lost its stream without a word: it is begun anew, from what is there.
+                () = tokio::time::sleep_until(silent) => {
+                    opened = Instant::now();
+                    session.bucket().await?;
+                    watch = session.watch(&store, &keys).await?;
+                }
+                error = session.lost() => return Err(error),
+            }
+        }
+    }
+
+    fn nothing(&self) -> String {
+        format!(
+            "nothing of the provider {} was published in NATS' bucket {} yet: start a publisher that has it",
+            self.provider, self.connection.bucket
+        )
+    }
+
+    async fn enter(&mut self, session: &Session, store: &Store, written: Written, pending: &mut Option<Manifest>) {
+        let (fleet, key) = (&self.connection.fleet, &written.key);
+        let Some(value) = written.value else {
+            let why = format!("somebody deleted the key {key} in NATS: what is known stands until a leader writes it");
+            return self.refuse(why);
+        };
+        if *key == format::set_key(&self.provider) {
+            match format::decode::<Manifest>(key, &value, fleet) {
+                Ok(manifest) => self.fetch(session, store, manifest, pending).await,
+                Err(error) => self.refuse(session.content(error).to_string()),
+            }
+        } else if *key == format::beat_key(&self.provider) {
+            match format::decode::<Beat>(key, &value, fleet) {
+                Ok(beat) => self.hear(beat),
+                Err(error) => self.refuse(session.content(error).to_string()),
+            }
+        }
+    }
+
+    fn refuse(&self, message: String) {
+        self.tell(|view| view.trouble = Some(message));
+    }
+
+    fn hear(&mut self, beat: Beat) {
+        if !self.shelf.hear(beat) {
+            return;
+        }
+        let Some(beat) = self.shelf.beat().cloned() else { return };
+        let is_complete = beat.position == self.shelf.floor();
+        self.tell(|view| {
+            view.heard = Instant::now();
+            view.patience = (Duration::from_millis(beat.every_ms) * BEATS).max(LEAST_SILENCE);
+            view.failing = beat.error.map(|error| format!("the publisher on {} fails to poll: {error}", beat.host));
+            if is_complete {
+                view.trouble = None;
+            }
+            let reading = Arc::make_mut(&mut view.reading);
+            reading.leader = Some(beat.host);
+            reading.since = Some(format::system_time(beat.since));
+            reading.readers = beat.readers.or(reading.readers);
+        });
+        self.show();
+    }
+
+    async fn fetch(&mut self, session: &Session, store: &Store, manifest: Manifest, pending: &mut Option<Manifest>) {
+        *pending = None;
+        let missing = match self.shelf.offer(&manifest) {
+            Offer::Same => return,
+            Offer::Nothing => return self.refuse_if_empty(),
+            Offer::Older => {
+                return self.refuse(format!(
+                    "NATS' bucket {} holds the set {}, which is older than the set {} that was seen here: it is not \
+                     applied; was the store restored? A new leader mends it; to take the older one, stop this elasticd \
+                     and remove {} in its state_dir",
+                    self.connection.bucket,
+                    manifest.position,
+                    self.shelf.floor(),
+                    self.state
+                        .as_ref()
+                        .and_then(|path| path.file_name())
+                        .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+                ));
+            }
+            Offer::Missing(missing) => missing,
+        };
+        let get = async |hash: String| {
+            let key = format::chunk_key(&self.provider, &hash);
+            let bytes = session.ask("hand out a chunk", store.get(key)).await?;
+            Ok::<_, Error>(bytes.map(|bytes| (hash, bytes.to_vec())))
+        };
+        let fetched: Vec<_> = stream::iter(missing).map(get).buffer_unordered(AT_ONCE).collect().await;
+        let fetched: Result<Vec<_>, Error> = fetched.into_iter().collect();
+        let taken = match fetched {
+            Ok(fetched) => {
+                let fetched: Vec<_> = fetched.into_iter().flatten().collect();
+                self.shelf.take(&manifest, &fetched).map_err(|error| session.content(error))
+            }
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(()) => {
+                self.keep().await;
+                self.tell(|view| {
+                    view.set = self.shelf.set().cloned();
+                    view.heard = Instant::now();
+                    view.trouble = None;
+                });
+                self.show();
+            }
+            // A chunk that is gone belonged to a set that has been replaced: its successor is on the way.
+            Err(error) => {
+                self.refuse(error.to_string());
+                *pending = Some(manifest);
+            }
+        }
+    }
+
+    fn refuse_if_empty(&self) {
+        if self.shelf.set().is_none() {
+            self.refuse(self.nothing());
+        }
+    }
+
+    fn show(&self) {
+        let Position { term, number } = self.shelf.floor();
+        self.tell(|view| {
+            let reading = Arc::make_mut(&mut view.reading);
+            reading.instances = self.shelf.set().map_or(0, |set| set.len());
+            reading.position = self.shelf.set().is_some().then_some((term, number));
+            reading.observed = self.shelf.observed().map(format::system_time);
+        });
+    }
+
+    /// Remembers the position beyond this life.
+    async fn keep(&self) {
+        let Some(path) = self.state.clone() else { return };
+        let bytes = format::encode(&self.shelf.floor());
+        let write = move || atomic_file::write(&path, &bytes, Ownership { mode: 0o600, uid: None, gid: None });
+        match tokio::task::spawn_blocking(write).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the position in the fleet's sets is not kept"),
+            Err(_) => tracing::warn!("the position in the fleet's sets is not kept"),
+        }
+    }
+}
+
+/// What was remembered. Nothing, if it cannot be read: a set that is newer than none is then taken.
+async fn kept(path: &std::path::Path) -> Position {
+    let bytes = tokio::fs::read(path).await.unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// The shortest patience there is.
+pub(super) const fn least_patience() -> Duration {
+    LEAST_SILENCE
+}
+
+/// How long the first answer is waited for.
+pub(super) const FIRST: Duration = REQUEST.saturating_mul(2);
