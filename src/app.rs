@@ -337,7 +337,7 @@ impl House {
         for (name, provider) in self.config.providers.clone() {
             let selectors = self.config.selectors(&name);
             if selectors.is_empty() {
-                if !self.config.is_used_otherwise(&name) {
+                if self.config.selectors_otherwise(&name).is_empty() {
                     tracing::warn!(provider = %name, "no service uses this provider; it is not polled");
                 }
                 continue;
@@ -376,6 +376,9 @@ impl House {
             self.fleet.send_modify(|fleet| Arc::make_mut(fleet).publisher = None);
             return;
         };
+        for name in self.config.polled_twice() {
+            tracing::warn!(provider = %name, "it is polled for the fleet and for our own services: let these use a provider of type nats");
+        }
         let publisher = crate::fleet::Publisher::new(config.clone(), self.refresh.subscribe());
         self.fleet.send_modify(|fleet| Arc::make_mut(fleet).publisher = Some(publisher.report()));
         let ended = CancellationToken::new();

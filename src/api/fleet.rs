@@ -48,6 +48,12 @@ pub struct Published {
     pub polls: u64,
     /// Failed ones among them.
     pub failures: u64,
+    /// Calls to the source since start, repeated ones included.
+    pub calls: u64,
+    /// Pages the source answered with since start.
+    pub pages: u64,
+    /// Calls since start that were refused because there were too many.
+    pub throttles: u64,
     /// Different sets published since start.
     pub sets: u64,
     /// Bytes published since start.
@@ -125,6 +131,9 @@ impl From<&model::fleet::Published> for Published {
         Self {
             polls: report.polls,
             failures: report.failures,
+            calls: report.calls,
+            pages: report.pages,
+            throttles: report.throttles,
             sets: report.sets,
             bytes: report.bytes,
             instances: report.instances,

@@ -15,6 +15,7 @@ use super::Sources;
 use super::error::Problem;
 use super::route::{Body, respond_as};
 use crate::model::Name;
+use crate::model::fleet::{Publishing, Reading};
 use crate::{frontend, registry};
 
 /// The media type of OpenMetrics text (OpenMetrics 1.0, "Protocol Negotiation").
@@ -52,6 +53,14 @@ impl Collector for Reports {
         providers(&mut families, &report)?;
         services(&mut families, &report)?;
         of_frontends(&mut families, &frontends)?;
+        let fleet = Arc::clone(&self.0.fleet.borrow());
+        if let Some(publisher) = &fleet.publisher {
+            publishing(&mut families, &publisher.borrow().clone())?;
+        }
+        if !fleet.readers.is_empty() {
+            let readers: Vec<_> = fleet.readers.iter().map(|(name, report)| (name, report.borrow().clone())).collect();
+            reading(&mut families, &readers)?;
+        }
         process(&mut families, self.0.started)
     }
 }
@@ -79,7 +88,6 @@ fn providers(families: &mut Families<'_>, report: &registry::Report) -> fmt::Res
     all.counters("elasticd_provider_throttles", "Calls refused because there were too many.", |p| p.throttles)?;
     all.counters("elasticd_provider_calls", "Calls to the source, repeated ones included.", |p| p.calls)?;
     all.counters("elasticd_provider_pages", "Pages the source answered with.", |p| p.pages)?;
-    all.counters("elasticd_provider_throttles", "Polls refused because of too many calls.", |p| p.throttles)?;
     all.gauges("elasticd_provider_instances", "Instances in the last complete answer.", |p| Some(p.instances.len()))?;
     all.gauges(
         "elasticd_provider_last_success_timestamp_seconds",
@@ -124,6 +132,42 @@ fn of_frontends(families: &mut Families<'_>, frontends: &[(&Name, Arc<frontend::
     all.gauges("elasticd_frontend_in_sync", "Whether the newest snapshot is proven to run: 0 or 1.", |f| {
         Some(u64::from(f.phase == frontend::Phase::Proven))
     })
+}
+
+/// What only publishers have.
+fn publishing(families: &mut Families<'_>, report: &Publishing) -> fmt::Result {
+    families.gauge("elasticd_fleet_leads", "Whether this publisher leads: 0 or 1.", u64::from(report.leads))?;
+    families.counter("elasticd_fleet_takeovers", "How often this publisher took the lead.", report.takeovers)?;
+    if let Some(readers) = report.readers {
+        families.gauge("elasticd_fleet_readers", "Sidecars that watch the bucket.", readers)?;
+    }
+    let mut all = families.labelled("provider", || report.providers.iter());
+    all.counters("elasticd_publish_polls", "Polls as the leader, failed ones included.", |p| p.polls)?;
+    all.counters("elasticd_publish_failures", "Failed polls.", |p| p.failures)?;
+    all.counters("elasticd_publish_calls", "Calls to the source, repeated ones included.", |p| p.calls)?;
+    all.counters("elasticd_publish_pages", "Pages the source answered with.", |p| p.pages)?;
+    all.counters("elasticd_publish_throttles", "Calls refused because there were too many.", |p| p.throttles)?;
+    all.counters("elasticd_publish_sets", "Different sets published.", |p| p.sets)?;
+    all.counters("elasticd_publish_bytes", "Bytes of sets published.", |p| p.bytes)?;
+    all.gauges("elasticd_publish_instances", "Instances in the last complete answer.", |p| Some(p.instances))?;
+    all.gauges("elasticd_publish_age_seconds", "How old it is; absent before the first.", |p| {
+        p.observed.map(|at| at.elapsed().unwrap_or_default().as_secs_f64())
+    })
+}
+
+/// What only readers have. How old their sets are is told as of any other provider.
+fn reading(families: &mut Families<'_>, readers: &[(&Name, Arc<Reading>)]) -> fmt::Result {
+    let mut all = families.labelled("provider", || readers.iter().map(|(name, report)| (*name, &**report)));
+    all.gauges("elasticd_fleet_connected", "Whether the bucket is watched: 0 or 1.", |r| Some(u64::from(r.connected)))?;
+    all.gauges(
+        "elasticd_fleet_term",
+        "The term of the leader that published the set; absent before the first.",
+        |r| r.position.map(|(term, _)| term),
+    )?;
+    all.gauges("elasticd_fleet_falls_back", "Whether the fallback is polled, as the fleet is silent: 0 or 1.", |r| {
+        Some(u64::from(r.fallback.is_some()))
+    })?;
+    all.counters("elasticd_fleet_fallback_polls", "Polls of the fallback.", |r| r.fallback_polls)
 }
 
 /// What `/proc/self` tells, under the names Prometheus's own clients use.
@@ -201,9 +245,11 @@ impl<'r, R: 'r, I: Iterator<Item = (&'r Name, &'r R)>, F: Fn() -> I> Labelled<'_
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::api::status::tests::feeds;
+    use crate::model::fleet::Published;
 
     #[tokio::test]
     async fn encodes_the_reports() {
@@ -243,5 +289,44 @@ mod tests {
         assert!(!text.contains("elasticd_service_backends{service=\"db\"}"), "nothing is known of it");
         assert!(text.contains("\nprocess_start_time_seconds 1"), "{text}");
         assert!(text.ends_with("# EOF\n"));
+        assert!(!text.contains("elasticd_fleet_"), "it has no part in a fleet");
+    }
+
+    #[tokio::test]
+    async fn no_family_is_told_twice_and_fleets_have_theirs() {
+        let (_feeds, mut sources) = feeds();
+        let publishing = Publishing {
+            leads: true,
+            takeovers: 2,
+            readers: Some(300),
+            providers: [("prod".parse().expect("a name"), Published { sets: 4, ..Published::default() })].into(),
+            ..Publishing::default()
+        };
+        let reading = Reading { connected: true, position: Some((7, 1)), fallback_polls: 3, ..Reading::default() };
+        let fleet = super::super::Fleet {
+            publisher: Some(watch::channel(Arc::new(publishing)).1),
+            readers: [("prod".parse().expect("a name"), watch::channel(Arc::new(reading)).1)].into(),
+        };
+        sources.fleet = watch::channel(Arc::new(fleet)).1;
+        let response = Metrics::new(sources).answer().expect("an answer");
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8(body.to_vec()).expect("UTF-8");
+        let mut families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let told = families.len();
+        families.sort_unstable();
+        families.dedup();
+        assert_eq!(families.len(), told, "{text}");
+        for line in [
+            "elasticd_fleet_leads 1",
+            "elasticd_fleet_takeovers_total 2",
+            "elasticd_fleet_readers 300",
+            "elasticd_publish_sets_total{provider=\"prod\"} 4",
+            "elasticd_fleet_connected{provider=\"prod\"} 1",
+            "elasticd_fleet_term{provider=\"prod\"} 7",
+            "elasticd_fleet_falls_back{provider=\"prod\"} 0",
+            "elasticd_fleet_fallback_polls_total{provider=\"prod\"} 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");
+        }
     }
 }

@@ -51,9 +51,10 @@ fn human(fleet: &Fleet) -> String {
             text.push_str(&format!("  {name}: not connected to NATS at this time\n"));
         }
         if let Some(fallback) = &reader.fallback {
-            let polls = reader.fallback_polls;
+            let polls = &reader.fallback_polls;
             text.push_str(&format!(
-                "  {name}: the fleet is silent: {fallback} is polled directly, {polls} times so far\n"
+                "  {name}: the fleet is silent: {fallback} is polled directly, {polls} time{} so far\n",
+                if *polls == 1 { "" } else { "s" }
             ));
         }
         if let Some(error) = &reader.error {
@@ -99,9 +100,9 @@ fn publisher(publisher: &Publisher) -> String {
     if let Some(error) = &publisher.error {
         text.push_str(&client::plain(&format!("  {error}\n")));
     }
-    let header = ["PUBLISHES", "POLLS", "FAILED", "SETS", "BYTES", "INSTANCES", "OBSERVED"];
+    let header = ["PUBLISHES", "POLLS", "FAILED", "CALLS", "SETS", "BYTES", "INSTANCES", "OBSERVED"];
     let rows = publisher.providers.iter().map(|(name, p)| {
-        let counts = [p.polls, p.failures, p.sets, p.bytes, p.instances as u64].map(|n| n.to_string());
+        let counts = [p.polls, p.failures, p.calls, p.sets, p.bytes, p.instances as u64].map(|n| n.to_string());
         [name.to_string()].into_iter().chain(counts).chain([ago(p.age_seconds)]).collect()
     });
     text.push_str(&table(&std::iter::once(header.map(str::to_owned).to_vec()).chain(rows).collect::<Vec<_>>()));
@@ -120,7 +121,7 @@ mod tests {
         let json = r#"{
             "publisher": {"fleet": "shop", "bucket": "elasticd", "leads": false, "leader": "p1", "leads_for_seconds": 61,
                 "term": 7, "takeovers": 0, "readers": 3, "error": null, "providers": {"prod": {"polls": 0, "failures": 0,
-                "sets": 0, "bytes": 0, "instances": 0, "age_seconds": null, "error": null}}},
+                "calls": 0, "pages": 0, "throttles": 0, "sets": 0, "bytes": 0, "instances": 0, "age_seconds": null, "error": null}}},
             "readers": {"prod": {"fleet": "shop", "bucket": "elasticd", "provider": "prod", "connected": false,
                 "leader": "p1", "leads_for_seconds": 61, "term": 7, "number": 2, "age_seconds": 5, "instances": 4,
                 "readers": 3, "fallback": "direct", "fallback_polls": 1, "error": "no NATS"}}}"#;
@@ -128,13 +129,13 @@ mod tests {
         assert_eq!(
             human(&fleet),
             "fleet shop, bucket elasticd: p1 leads for 1m1s, this publisher stands by, term 7, 3 readers
-PUBLISHES  POLLS  FAILED  SETS  BYTES  INSTANCES  OBSERVED
-prod       0      0       0     0      0          never
+PUBLISHES  POLLS  FAILED  CALLS  SETS  BYTES  INSTANCES  OBSERVED
+prod       0      0       0      0     0      0          never
 
 READS  FLEET  BUCKET    LEADER  LEADS     TERM  SET  OBSERVED  INSTANCES  READERS
 prod   shop   elasticd  p1      for 1m1s  7     2    5s ago    4          3
   prod: not connected to NATS at this time
-  prod: the fleet is silent: direct is polled directly, 1 times so far
+  prod: the fleet is silent: direct is polled directly, 1 time so far
   prod: no NATS
 "
         );

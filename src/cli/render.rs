@@ -97,11 +97,12 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
         }
         let started = Instant::now();
         let limit = provider.pace.timeout;
-        let instances = match tokio::time::timeout(limit, provider.config.build(&selectors).discover()).await {
-            Ok(Ok(instances)) => instances,
-            Ok(Err(error)) => return Err(format!("providers.{name}: {error}")),
-            Err(_) => return Err(format!("providers.{name}: no complete answer within {limit:?}")),
-        };
+        let instances =
+            match tokio::time::timeout(limit, provider.config.build(&selectors).leaving_no_trace().discover()).await {
+                Ok(Ok(instances)) => instances,
+                Ok(Err(error)) => return Err(format!("providers.{name}: {error}")),
+                Err(_) => return Err(format!("providers.{name}: no complete answer within {limit:?}")),
+            };
         registry.take(registry::Event::Observed(Observation {
             provider: name.clone(),
             at: SystemTime::now(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use figment::value::Value;
 
 use super::layers::Layers;
+use super::service::RawSelector;
 use super::{Provider, part, report, resolved, type_of};
 use crate::fleet;
 use crate::model::Name;
@@ -47,9 +48,11 @@ pub(super) fn publish(layers: &mut Layers, providers: &BTreeMap<Name, Provider>)
     }
     type_of(layers, "publish", &mut entry, &["nats"]);
     let connection = connection(layers, "publish", &mut entry);
+    let select: Option<RawSelector> = part(layers, "publish", &mut entry, RawSelector::KEYS);
+    let select = select.map(|raw| raw.resolve(layers, "publish")).unwrap_or_default();
     let all = providers.iter().map(|(name, found)| (name.clone(), (found.config.clone(), found.pace))).collect();
     let resolve = |raw: fleet::Raw| match connection {
-        Some(connection) => raw.resolve(connection, &all).map(Some),
+        Some(connection) => raw.resolve(connection, select, &all).map(Some),
         None => Ok(None),
     };
     resolved(layers, "publish", &mut entry, resolve).flatten()

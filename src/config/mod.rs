@@ -157,22 +157,32 @@ impl Config {
         }
     }
 
-    /// Whether a provider serves something beside services: a fleet, or as a fallback.
-    pub fn is_used_otherwise(&self, provider: &Name) -> bool {
-        #[cfg(feature = "nats")]
-        {
-            let is_fallback = |other: &Provider| match &other.config {
-                provider::Config::Nats(nats) => nats.fallback.as_ref().is_some_and(|f| f.name == *provider),
-                _ => false,
-            };
-            self.publish.as_ref().is_some_and(|publish| publish.providers.contains_key(provider))
-                || self.providers.values().any(is_fallback)
-        }
-        #[cfg(not(feature = "nats"))]
-        {
-            let _ = provider;
-            false
-        }
+    /// What a provider's instances are selected by for other purposes than services: a fleet's, or as a fallback.
+    #[cfg(feature = "nats")]
+    pub fn selectors_otherwise(&self, provider: &Name) -> Vec<Selector> {
+        let falls_back = |other: &Provider| match &other.config {
+            provider::Config::Nats(nats) => nats.fallback.as_ref().is_some_and(|f| f.name == *provider),
+            _ => false,
+        };
+        let fallback_of = self.providers.iter().filter(|(_, other)| falls_back(other));
+        let publish = self.publish.iter().filter(|publish| publish.providers.contains_key(provider));
+        fallback_of
+            .flat_map(|(other, _)| self.selectors(other))
+            .chain(publish.map(|publish| publish.select.clone()))
+            .collect()
+    }
+
+    /// The same without fleets: never.
+    #[cfg(not(feature = "nats"))]
+    pub fn selectors_otherwise(&self, _: &Name) -> Vec<Selector> {
+        Vec::new()
+    }
+
+    /// Providers that are published, and that our own services ask as well.
+    #[cfg(feature = "nats")]
+    pub fn polled_twice(&self) -> impl Iterator<Item = &Name> {
+        let published = self.publish.iter().flat_map(|publish| publish.providers.keys());
+        published.filter(|name| !self.selectors(name).is_empty())
     }
 
     /// What a provider's instances are selected by.

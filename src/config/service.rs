@@ -203,16 +203,46 @@ pub fn services(layers: &mut Layers) -> (Vec<Service>, Vec<Pattern>) {
     (services, patterns)
 }
 
-fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Service {
+/// A selector that stands by itself.
+#[cfg(feature = "nats")]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSelector {
+    #[serde(default)]
+    select: BTreeMap<String, RawCondition>,
+    #[serde(default, rename = "where")]
+    attributes: BTreeMap<Attribute, RawCondition>,
+}
+
+#[cfg(feature = "nats")]
+impl RawSelector {
+    pub const KEYS: &[&str] = &["select", "where"];
+
+    pub fn resolve(self, layers: &mut Layers, key: &str) -> Selector {
+        selector(layers, key, self.select, self.attributes)
+    }
+}
+
+fn selector(
+    layers: &mut Layers,
+    key: &str,
+    select: BTreeMap<String, RawCondition>,
+    attributes: BTreeMap<Attribute, RawCondition>,
+) -> Selector {
     let of = |(tag, raw): (String, _)| {
         let condition = condition(layers, &format!("{key}.select.{tag}"), raw);
         (tag, condition)
     };
-    let tags = raw.select.into_iter().map(of).collect();
+    let tags = select.into_iter().map(of).collect();
     let of = |(attribute, raw): (Attribute, _)| {
         (attribute, condition(layers, &format!("{key}.where.{}", attribute.as_str()), raw))
     };
-    let attributes = raw.attributes.into_iter().map(of).collect();
+    let attributes = attributes.into_iter().map(of).collect();
+    Selector { tags, attributes }
+}
+
+fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Service {
+    let select = selector(layers, key, raw.select, raw.attributes);
     let providers = match raw.provider {
         OneOrMore::One(provider) => vec![provider],
         OneOrMore::More(providers) => providers,
@@ -223,7 +253,7 @@ fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Servi
         providers,
         sources: raw.sources,
         expire: raw.expire,
-        select: Selector { tags, attributes },
+        select,
         address: raw.address,
         port: port(layers, key, raw.port),
         weight: weight(layers, key, raw.weight),

@@ -29,4 +29,4 @@ mod book;
 pub mod leader;
 pub mod publisher;
 
-pub use publisher::{Config, Publisher, Raw};
+pub use publisher::{Config, Publisher, Raw, examine};

@@ -36,6 +36,8 @@ pub struct Config {
     pub rules: Rules,
     /// How many servers keep the bucket, if we create it.
     pub replicas: usize,
+    /// What is published of the instances that there are.
+    pub select: Selector,
     /// The providers, by name.
     pub providers: BTreeMap<Name, (provider::Config, Pace)>,
 }
@@ -62,6 +64,7 @@ impl Raw {
     pub fn resolve(
         self,
         connection: connection::Config,
+        select: Selector,
         all: &BTreeMap<Name, (provider::Config, Pace)>,
     ) -> Result<Config, Vec<String>> {
         let mut faults = Vec::new();
@@ -100,11 +103,30 @@ impl Raw {
             faults.push(format!("replicas: {replicas} is not between 1 and 5"));
         }
         if faults.is_empty() {
-            Ok(Config { connection, rules: Rules { bound }, replicas, providers })
+            Ok(Config { connection, rules: Rules { bound }, replicas, select, providers })
         } else {
             Err(faults)
         }
     }
+}
+
+/// Who leads, or that the bucket will be created; nothing is written. What may be written is not found out by that.
+///
+/// # Errors
+///
+/// The bucket cannot be read.
+pub async fn examine(config: &Config) -> Result<String, Error> {
+    let session = Session::open(&config.connection, "elasticd doctor").await?;
+    let bucket = &config.connection.bucket;
+    let store = match session.bucket().await {
+        Err(Error::NoBucket { .. }) => return Ok(format!("the first publisher will create the bucket {bucket}")),
+        other => other?,
+    };
+    let (_, leader) = book::read::<Leader>(&session, &store, format::LEADER, &config.connection.fleet).await?;
+    Ok(match leader.filter(|leader| !leader.released) {
+        Some(leader) => format!("the bucket {bucket} can be read; {} was the last to lead", leader.host),
+        None => format!("the bucket {bucket} can be read; nobody leads"),
+    })
 }
 
 /// Publishes, or stands by to.
@@ -294,14 +316,15 @@ impl Publisher {
         // Dropped, and with them every poll under way, when the lead ends in whatever way.
         let mut pollers = JoinSet::new();
         for (name, (config, pace)) in &self.config.providers {
-            let built = config.build(&[Selector::default()]);
+            let built = config.build(std::slice::from_ref(&self.config.select));
             let (refresh, sender) = (self.refresh.clone(), sender.clone());
             pollers.spawn(poll::run(name.clone(), built, *pace, refresh, sender, stop.child_token()));
         }
         drop(sender);
         let (confirmed, confirmations) = watch::channel(lead.confirmed);
         let hold = self.config.rules.hold();
-        let desk = Desk { session, store, books, observations, confirmations, hold, report: &self.report };
+        let (select, report) = (&self.config.select, &self.report);
+        let desk = Desk { session, store, select, books, observations, confirmations, hold, report };
         tokio::select! {
             ended = renew(session, store, lead, self.config.rules, &confirmed) => ended,
             ended = desk.run() => ended,
@@ -358,6 +381,7 @@ async fn renew(
 struct Desk<'a> {
     session: &'a Session,
     store: &'a Store,
+    select: &'a Selector,
     books: BTreeMap<Name, Book>,
     observations: mpsc::Receiver<Observation>,
     confirmations: watch::Receiver<Instant>,
@@ -438,14 +462,21 @@ impl Desk<'_> {
 
     /// Publishes what a poll brought. What readers are to be told is wrong, and how publishing went.
     async fn take(&mut self, observation: Observation) -> (Option<String>, Result<(), Stop>) {
-        let Observation { provider: name, at, result, .. } = observation;
-        let instances = match result {
-            Ok(instances) => instances,
+        let Observation { provider: name, at, cost, result, .. } = observation;
+        let throttles = cost.throttles.max(u64::from(result.as_ref().is_err_and(provider::Error::is_throttled)));
+        self.note(&name, |account| {
+            account.polls += 1;
+            account.failures += u64::from(result.is_err());
+            account.calls += cost.calls;
+            account.pages += cost.pages;
+            account.throttles += throttles;
+        });
+        let instances: Vec<_> = match result {
+            // A provider may bring more than it was asked for.
+            Ok(instances) => instances.into_iter().filter(|instance| self.select.admits(instance).is_ok()).collect(),
             Err(error) => {
                 let message = error.to_string();
                 self.note(&name, |account| {
-                    account.polls += 1;
-                    account.failures += 1;
                     if account.error.as_ref() != Some(&message) {
                         tracing::warn!(provider = %name, error = message, "a poll failed; what is published stands");
                     }
@@ -454,7 +485,6 @@ impl Desk<'_> {
                 return (Some(message.clone()), self.beat(&name, Some(message)).await);
             }
         };
-        self.note(&name, |account| account.polls += 1);
         if let Err(stop) = self.check() {
             return (None, Err(stop));
         }

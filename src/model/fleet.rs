@@ -37,6 +37,12 @@ pub struct Published {
     pub polls: u64,
     /// Failed ones among them.
     pub failures: u64,
+    /// Calls to the source since start, repeated ones included.
+    pub calls: u64,
+    /// Pages the source answered with since start.
+    pub pages: u64,
+    /// Calls since start that were refused because there were too many.
+    pub throttles: u64,
     /// Different sets published since start.
     pub sets: u64,
     /// Bytes of chunks and manifests published since start.

@@ -144,6 +144,16 @@ pub enum AnyProvider {
 }
 
 impl AnyProvider {
+    /// The same for who only looks: what it discovers is remembered nowhere.
+    #[must_use]
+    pub fn leaving_no_trace(self) -> Self {
+        match self {
+            #[cfg(feature = "nats")]
+            Self::Nats(provider) => Self::Nats(Box::new(provider.leaving_no_trace())),
+            other => other,
+        }
+    }
+
     /// Whether what tells of changes, where something is configured for that, can be used. Nothing is taken from it.
     pub async fn examine_events(&self) -> Option<Result<(), Box<dyn std::error::Error + Send + Sync>>> {
         match self {

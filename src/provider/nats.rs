@@ -241,6 +241,7 @@ impl Nats {
                 connection: config.connection.clone(),
                 provider: config.provider.clone(),
                 state: config.state.clone(),
+                keeps: true,
                 shelf: Shelf::default(),
                 view,
             }),
@@ -253,6 +254,14 @@ impl Nats {
     /// How reading stands. Changes with every poll.
     pub fn reading(&self) -> watch::Receiver<Arc<Reading>> {
         self.reading.subscribe()
+    }
+
+    /// Keeps no position.
+    pub(super) fn leaving_no_trace(mut self) -> Self {
+        if let Some(reader) = &mut self.idle {
+            reader.keeps = false;
+        }
+        self
     }
 
     fn start(&mut self) {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::doctor::Found;
 use crate::harness::elasticd::Elasticd;
 use crate::harness::fleet::{
     await_backends, await_error, await_fleet, await_lead, backends, fleet, observe, publisher, publisher_with, reader,
@@ -328,4 +329,60 @@ fn a_failing_poll_is_told_to_all_and_what_was_published_stands() {
     await_fleet(&reader, "it grows old", |fleet| age(fleet).is_some_and(|age| age >= 3));
     first.signal(Signal::SIGCONT);
     await_fleet(&reader, "it is young again", |fleet| age(fleet).is_some_and(|age| age < 3));
+}
+
+#[test]
+fn doctor_looks_at_both_ends_and_leaves_no_trace() {
+    let mut nats = Nats::start();
+    let first = publisher(&nats.url(), &["a", "bb"]);
+    await_lead(&first);
+    let prod = &["2 instances in"];
+    Found::of(&first).says("ok", "providers.prod", prod).says(
+        "ok",
+        "publish",
+        &["can be read", "was the last to lead"],
+    );
+    let ours = Elasticd::new(&crate::harness::fleet::reading(&nats.url(), ""));
+    std::fs::create_dir(ours.path("state")).expect("created");
+    Found::of(&ours).says("ok", "providers.prod", prod).says("ok", "services.web", &["2 of 2"]);
+    let (code, rendered, errors) = ours.run(&["render"]);
+    assert!(code == 0 && rendered.contains("bb"), "{rendered}{errors}");
+    assert_eq!(std::fs::read_dir(ours.path("state")).expect("listed").count(), 0);
+    nats.kill();
+    Found::of(&first).says("fail", "publish", &["no NATS server answers", "`url`"]);
+    Found::of(&ours).says("fail", "providers.prod", &["no NATS server answers", "`url`"]);
+}
+
+#[test]
+fn only_what_is_selected_is_published() {
+    let nats = Nats::start();
+    let first = publisher_with(&nats.url(), "select = { Role = ['web', 'api'] }", &["a", "bb"]);
+    await_lead(&first);
+    let reader = reader(&nats.url());
+    await_backends(&reader, &["a", "bb"]);
+    first.write(
+        "backends.yaml",
+        "- {id: ccc, address: 10.0.0.3, tags: {Role: api}}\n- {id: dddd, address: 10.0.0.4, tags: {Role: db}}\n",
+    );
+    await_backends(&reader, &["ccc"]);
+}
+
+#[test]
+fn what_is_polled_twice_is_said() {
+    let nats = Nats::start();
+    let both = crate::harness::fleet::publishing(&nats.url(), "[services.web]\nprovider = 'prod'\nport = 80");
+    let both = Elasticd::new(&both);
+    observe(&both, &["a"]);
+    let both = both.ready();
+    await_lead(&both);
+    assert_eq!(both.logged("let these use a provider of type nats"), 1, "{}", both.log());
+    Found::of(&both).says("warn", "publish.providers", &["prod is polled", "type nats"]);
+    // The advised way: its own services live on what it publishes, too.
+    let own = "[providers.fleet]\ntype = 'nats'\nURL\nfleet = 'shop'\nprovider = 'prod'\n\
+               [services.web]\nprovider = 'fleet'\nport = 80";
+    let own = own.replace("URL", &format!("url = '{}'", nats.url()));
+    both.configure(&crate::harness::fleet::publishing(&nats.url(), &own));
+    both.signal(Signal::SIGHUP);
+    both.await_status("its services are served", |status| status["services"]["web"]["backends"] == 1);
+    await_fleet(&both, "it reads what it publishes", |fleet| fleet["readers"]["fleet"]["number"] == 1);
 }

@@ -17,12 +17,23 @@ const REASONS: usize = 3;
 pub async fn look(config: &Config, findings: &mut Findings) {
     let each = config.providers.iter().map(|(name, provider)| look_at(config, name, provider));
     findings.0.extend(join_all(each).await.into_iter().flat_map(|found| found.0));
+    #[cfg(feature = "nats")]
+    if let Some(publish) = &config.publish {
+        findings.judge("publish", crate::fleet::examine(publish).await);
+        for name in config.polled_twice() {
+            let message = format!("{name} is polled for our own services, too: let them use a provider of type nats");
+            findings.add(Level::Warn, "publish.providers", message);
+        }
+    }
 }
 
 async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings {
     let mut findings = Findings::default();
     let subject = format!("providers.{name}");
-    let selectors = config.selectors(name);
+    let mut selectors = config.selectors(name);
+    if selectors.is_empty() {
+        selectors = config.selectors_otherwise(name);
+    }
     if selectors.is_empty() {
         findings.add(
             Level::Warn,
@@ -31,7 +42,7 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
         );
         return findings;
     }
-    let mut built = provider.config.build(&selectors);
+    let mut built = provider.config.build(&selectors).leaving_no_trace();
     let (limit, started) = (provider.pace.timeout, Instant::now());
     let asked = tokio::time::timeout(limit, built.discover()).await;
     match asked.unwrap_or(Err(provider::Error::Timeout(limit))) {

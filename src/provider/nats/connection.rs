@@ -388,8 +388,9 @@ impl Session {
             ..push::OrderedConfig::default()
         };
         let consumer = self.ask("watch the bucket", store.stream.create_consumer(config)).await?;
+        let is_empty = consumer.cached_info().num_pending == 0;
         let messages = self.ask("watch the bucket", consumer.messages()).await?;
-        Ok(Watch { messages, prefix: store.prefix.clone() })
+        Ok(Watch { is_empty, messages, prefix: store.prefix.clone() })
     }
 
     /// Removes the values that `subject` of the bucket had up to a revision, and leaves no trace of them.
@@ -407,6 +408,8 @@ impl Session {
 /// What is written to some keys.
 #[expect(missing_debug_implementations, reason = "the stream of messages has none")]
 pub struct Watch {
+    /// Whether there was no value when it began.
+    pub is_empty: bool,
     messages: push::Ordered,
     prefix: String,
 }

@@ -52,6 +52,8 @@ pub(super) struct Reader {
     pub provider: Name,
     /// Where the highest position seen is kept.
     pub state: Option<PathBuf>,
+    /// Whether it is kept there, or only looked up.
+    pub keeps: bool,
     pub shelf: Shelf,
     pub view: watch::Sender<View>,
 }
@@ -96,7 +98,8 @@ impl Reader {
         *failures = 0;
         self.tell(|view| {
             Arc::make_mut(&mut view.reading).connected = true;
-            view.trouble = view.set.is_none().then(|| self.nothing());
+            // What is there arrives in a moment; until then there is nothing to complain of.
+            view.trouble = (view.set.is_none() && watch.is_empty).then(|| self.nothing());
         });
         // A manifest whose chunks were not all to be had.
         let mut pending: Option<Manifest> = None;
@@ -246,7 +249,7 @@ impl Reader {
 
     /// Remembers the position beyond this life.
     async fn keep(&self) {
-        let Some(path) = self.state.clone() else { return };
+        let Some(path) = self.state.clone().filter(|_| self.keeps) else { return };
         let bytes = format::encode(&self.shelf.floor());
         let write = move || atomic_file::write(&path, &bytes, Ownership { mode: 0o600, uid: None, gid: None });
         match tokio::task::spawn_blocking(write).await {
