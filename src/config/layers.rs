@@ -30,6 +30,8 @@ pub struct Layers {
     pub values: Dict,
     /// The faults found so far.
     pub faults: Vec<Fault>,
+    /// Keys that were taken out of an entry, by where that is: they are known there, too.
+    taken: Vec<(String, &'static str)>,
 }
 
 impl Layers {
@@ -76,7 +78,7 @@ impl Layers {
                 return Err(error.into_iter().map(fault).collect());
             }
         };
-        Ok(Self { figment, values, faults })
+        Ok(Self { figment, values, faults, taken: Vec::new() })
     }
 
     /// Reads `value`, found at `key`, as a `T`. Whatever is wrong with a part of it is noted, and that part left out,
@@ -94,11 +96,26 @@ impl Layers {
                 path.push(name.clone());
             }
             let found = find(value, &path).map(Value::tag).unwrap_or_else(|| value.tag());
-            self.fault_at(found, join(key, &path), explain(&error.kind));
+            let more = self.taken.iter().filter(|(at, _)| path.len() == 1 && at == key).map(|(_, field)| *field);
+            let message = explain(&error.kind, &more.collect::<Vec<_>>());
+            self.fault_at(found, join(key, &path), message);
             if !remove(value, &path) {
                 return None;
             }
         }
+    }
+
+    /// Takes the fields that a `T` has out of the entry at `key`, and reads them.
+    pub fn part<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        entry: &mut Value,
+        fields: &'static [&'static str],
+    ) -> Option<T> {
+        let Value::Dict(tag, dict) = entry else { return None };
+        let own = fields.iter().filter_map(|field| dict.remove_entry(*field)).collect();
+        self.taken.extend(fields.iter().map(|field| (key.to_owned(), *field)));
+        self.extract(key, &mut Value::Dict(*tag, own))
     }
 
     /// Notes a fault in what `tag` marks.
@@ -170,10 +187,14 @@ fn join(key: &str, path: &[String]) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-fn explain(kind: &Kind) -> String {
+fn explain(kind: &Kind, more: &[&str]) -> String {
     match kind {
-        Kind::UnknownField(_, []) => "unknown key; none is expected here".to_owned(),
-        Kind::UnknownField(_, expected) => format!("unknown key; the keys here are {}", expected.join(", ")),
+        Kind::UnknownField(_, expected) if expected.is_empty() && more.is_empty() => {
+            "unknown key; none is expected here".to_owned()
+        }
+        Kind::UnknownField(_, expected) => {
+            format!("unknown key; the keys here are {}", [expected, more].concat().join(", "))
+        }
         Kind::MissingField(name) => format!("the key {name} is missing"),
         other => other.to_string(),
     }

@@ -389,15 +389,8 @@ fn report(layers: &mut Layers, key: &str, messages: Vec<String>) {
     }
 }
 
-/// Takes some fields out of an entry, and reads them as a `T`.
-fn part<T: DeserializeOwned>(layers: &mut Layers, key: &str, entry: &mut Value, fields: &[&str]) -> Option<T> {
-    let Value::Dict(tag, dict) = entry else { return None };
-    let own = fields.iter().filter_map(|field| dict.remove_entry(*field)).collect();
-    layers.extract(key, &mut Value::Dict(*tag, own))
-}
-
 fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<Pace> {
-    let raw: RawPace = part(layers, key, entry, &["interval", "timeout"])?;
+    let raw: RawPace = layers.part(key, entry, &["interval", "timeout"])?;
     let interval = raw.interval.unwrap_or(Duration::from_secs(15));
     let timeout = raw.timeout.unwrap_or(TIMEOUT);
     if !(INTERVALS.0..=INTERVALS.1).contains(&interval) {

@@ -194,3 +194,47 @@ fn a_socket_path_that_does_not_fit_is_refused() {
     let etc = Etc::new(&format!("api.socket = '/{}'\n{GOOD}", "x".repeat(107)));
     assert!(etc.faults()[0].contains("the path has 108 bytes"), "{:?}", etc.faults());
 }
+
+#[cfg(feature = "nats")]
+#[test]
+fn the_faults_of_a_fleet_are_all_told_at_once() {
+    let etc = Etc::new(
+        r#"
+        [publish]
+        type = "nats"
+        url = "http://x"
+        bucket = "a.b"
+        leader_ttl = "1s"
+        replicas = 7
+        providers = ["nope", "p"]
+        selct = {}
+        select = { Role = [] }
+        [providers.p]
+        type = "nats"
+        url = "nats://u:secret@h:1"
+        fallback = "p"
+        fleet_size = 0
+        intervall = "15s"
+        "#,
+    );
+    let faults = etc.faults();
+    for expected in [
+        "elasticd.toml: publish.url: \"http://x\" is not nats://HOST:PORT or tls://HOST:PORT",
+        "elasticd.toml: publish.bucket: \"a.b\"",
+        "elasticd.toml: publish.fleet: missing",
+        "elasticd.toml: publish.leader_ttl: 1s is not between 2s and 1h",
+        "elasticd.toml: publish.replicas: 7 is not between 1 and 5",
+        "elasticd.toml: publish.providers: there is no provider \"nope\"",
+        "elasticd.toml: publish.selct: unknown key; the keys here are leader_ttl, replicas, providers, url, urls, tls,",
+        "elasticd.toml: publish.select.Role: is an empty list",
+        "elasticd.toml: providers.p.url: holds a name or password",
+        "elasticd.toml: providers.p.fleet: missing",
+        "elasticd.toml: providers.p.fallback: is this provider itself",
+        "elasticd.toml: providers.p.fleet_size: must be more than 0",
+        "elasticd.toml: providers.p.intervall: unknown key; the keys here are provider, fallback, fallback_after, \
+         fallback_spacing, fleet_size, interval, timeout, url,",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected:?} is not among {faults:#?}");
+    }
+    assert!(!faults.concat().contains("secret"), "{faults:?}");
+}

@@ -56,41 +56,32 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Judges what is written; `all` are the configuration's providers.
+    /// Judges what is written; `all` are the configuration's providers, without what is known of those that have faults
+    /// themselves. `None`: there is no `connection` to go with it.
     ///
     /// # Errors
     ///
     /// All faults at once, each beginning with its key.
     pub fn resolve(
         self,
-        connection: connection::Config,
+        connection: Option<connection::Config>,
         select: Selector,
-        all: &BTreeMap<Name, (provider::Config, Pace)>,
-    ) -> Result<Config, Vec<String>> {
+        all: &BTreeMap<Name, Option<(provider::Config, Pace)>>,
+    ) -> Result<Option<Config>, Vec<String>> {
         let mut faults = Vec::new();
-        let is_direct = |config: &provider::Config| !matches!(config, provider::Config::Nats(_));
-        let providers: BTreeMap<_, _> = match self.providers {
-            None => {
-                all.iter().filter(|(_, (config, _))| is_direct(config)).map(|(n, p)| (n.clone(), p.clone())).collect()
+        let named = self.providers.is_some();
+        let mut providers = BTreeMap::new();
+        for name in self.providers.unwrap_or_else(|| all.keys().cloned().collect()) {
+            match all.get(&name) {
+                Some(Some((provider::Config::Nats(_), _))) if named => faults.push(format!(
+                    "providers: {name} is of type nats itself: what was published is not published again"
+                )),
+                Some(Some((provider::Config::Nats(_), _)) | None) => {}
+                Some(Some(found)) => drop(providers.insert(name, found.clone())),
+                None => faults.push(format!("providers: there is no provider {name:?}")),
             }
-            Some(names) => names
-                .into_iter()
-                .filter_map(|name| match all.get(&name) {
-                    Some(found) if is_direct(&found.0) => Some((name, found.clone())),
-                    Some(_) => {
-                        faults.push(format!(
-                            "providers: {name} is of type nats itself: what was published is not published again"
-                        ));
-                        None
-                    }
-                    None => {
-                        faults.push(format!("providers: there is no provider {name:?}"));
-                        None
-                    }
-                })
-                .collect(),
-        };
-        if providers.is_empty() && faults.is_empty() {
+        }
+        if providers.is_empty() && faults.is_empty() && all.values().all(Option::is_some) {
             faults.push("providers: there is none to publish: write [providers.NAME]".to_owned());
         }
         let bound = self.leader_ttl.unwrap_or(Duration::from_secs(10));
@@ -103,7 +94,8 @@ impl Raw {
             faults.push(format!("replicas: {replicas} is not between 1 and 5"));
         }
         if faults.is_empty() {
-            Ok(Config { connection, rules: Rules { bound }, replicas, select, providers })
+            let rules = Rules { bound };
+            Ok(connection.map(|connection| Config { connection, rules, replicas, select, providers }))
         } else {
             Err(faults)
         }

@@ -8,6 +8,7 @@ pub mod format;
 mod reader;
 pub mod shelf;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -79,12 +80,12 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Judges what is written; `own` is the section's name.
+    /// Judges what is written; `own` is the section's name. `None`: there is no `connection` to go with it.
     ///
     /// # Errors
     ///
     /// All faults at once, each beginning with its key.
-    pub fn resolve(self, connection: connection::Config, own: &Name) -> Result<Config, Vec<String>> {
+    pub fn resolve(self, connection: Option<connection::Config>, own: &Name) -> Result<Option<Config>, Vec<String>> {
         let mut faults = Vec::new();
         if self.fallback.is_none() {
             let of_no_use = [
@@ -120,25 +121,28 @@ impl Raw {
             spacing: self.fallback_spacing.unwrap_or(Duration::from_secs(1)),
             fleet_size: self.fleet_size,
         });
-        Ok(Config { connection, provider: self.provider.unwrap_or_else(|| own.clone()), fallback, state: None })
+        let provider = self.provider.unwrap_or_else(|| own.clone());
+        Ok(connection.map(|connection| Config { connection, provider, fallback, state: None }))
     }
 }
 
 impl Config {
-    /// Tells the fallback what the rest of the configuration says of it.
+    /// Tells the fallback what the rest of the configuration, `all` its providers, says of it.
     ///
     /// # Errors
     ///
     /// It cannot be one.
-    pub fn bind(&mut self, find: impl FnOnce(&Name) -> Option<(super::Config, Pace)>) -> Result<(), String> {
+    pub fn bind(&mut self, all: &BTreeMap<Name, Option<(super::Config, Pace)>>) -> Result<(), String> {
         let Some(fallback) = &mut self.fallback else { return Ok(()) };
-        match find(&fallback.name) {
+        match all.get(&fallback.name) {
             None => Err(format!("there is no provider {:?}", fallback.name)),
-            Some((super::Config::Nats(_), _)) => {
+            // It has faults of its own.
+            Some(None) => Ok(()),
+            Some(Some((super::Config::Nats(_), _))) => {
                 Err("is of type nats as well: name one that is polled directly".to_owned())
             }
-            Some((config, pace)) => {
-                fallback.config = Some(Box::new(config));
+            Some(Some((config, pace))) => {
+                fallback.config = Some(Box::new(config.clone()));
                 fallback.interval = pace.interval;
                 Ok(())
             }
@@ -385,7 +389,10 @@ mod tests {
     fn resolve(json: &str) -> Result<Config, Vec<String>> {
         let connection = serde_json::from_str::<connection::Raw>(r#"{"url": "nats://a:1", "fleet": "shop"}"#).unwrap();
         let own = "prod".parse().unwrap();
-        serde_json::from_str::<Raw>(json).unwrap().resolve(connection.resolve().unwrap(), &own)
+        serde_json::from_str::<Raw>(json)
+            .unwrap()
+            .resolve(Some(connection.resolve().unwrap()), &own)
+            .map(Option::unwrap)
     }
 
     #[test]
@@ -414,12 +421,13 @@ mod tests {
     #[test]
     fn what_it_falls_back_to_is_polled_directly() {
         let mut config = resolve(r#"{"fallback": "direct"}"#).unwrap();
-        assert!(config.bind(|_| None).unwrap_err().contains("\"direct\""));
+        let all = |found| [("direct".parse().unwrap(), found)].into();
+        assert!(config.bind(&BTreeMap::new()).unwrap_err().contains("\"direct\""));
         let pace = Pace { interval: Duration::from_secs(9), timeout: Duration::from_secs(1) };
         let other = crate::provider::Config::Nats(resolve("{}").unwrap());
-        assert!(config.bind(|_| Some((other, pace))).unwrap_err().contains("directly"));
+        assert!(config.bind(&all(Some((other, pace)))).unwrap_err().contains("directly"));
         let fixed = crate::provider::Config::Fixed(crate::provider::fixed::Config { instances: Vec::new() });
-        config.bind(|_| Some((fixed, pace))).unwrap();
+        config.bind(&all(Some((fixed, pace)))).unwrap();
         assert_eq!(config.fallback.unwrap().interval.as_secs(), 9);
     }
 }

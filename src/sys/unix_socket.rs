@@ -32,7 +32,7 @@ const STAGING_LEN: usize = STAGING_RANDOM + 4;
 #[non_exhaustive]
 pub enum Error {
     /// The path does not fit into a socket address.
-    #[error("cannot listen on {}: the path is {len} bytes too long for a Unix socket; set api.socket to a shorter one", path.display())]
+    #[error("cannot listen on {}: the path is {len} bytes too long for a Unix socket; set api.socket or api.admin_socket to a shorter one", path.display())]
     TooLong {
         /// The path asked for.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum Error {
         len: usize,
     },
     /// The path ends in no file name.
-    #[error("cannot listen on {}: it names no file; set api.socket to a path that does", path.display())]
+    #[error("cannot listen on {}: it names no file; set api.socket or api.admin_socket to a path that does", path.display())]
     NoFileName {
         /// The path asked for.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum Error {
         mode: u32,
     },
     /// The directory is not there.
-    #[error("cannot listen on {}: there is no directory {}; create it, or set api.socket", path.display(), parent.display())]
+    #[error("cannot listen on {}: there is no directory {}; create it, or set api.socket or api.admin_socket", path.display(), parent.display())]
     NoDirectory {
         /// The path asked for.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum Error {
     /// The directory is there, and takes no new entry from us.
     #[error(
         "cannot listen on {}: cannot write to the directory {}: {cause}; make it writable for the user elasticd runs \
-         as, or set api.socket", path.display(), parent.display()
+         as, or set api.socket or api.admin_socket", path.display(), parent.display()
     )]
     Directory {
         /// The path asked for.
@@ -76,7 +76,7 @@ pub enum Error {
     },
     /// Another process holds the lock.
     #[error(
-        "cannot listen on {}: another process holds the lock {}; stop it or set api.socket", path.display(), lock.display()
+        "cannot listen on {}: another process holds the lock {}; stop it or set api.socket or api.admin_socket", path.display(), lock.display()
     )]
     Locked {
         /// The path asked for.
@@ -86,7 +86,7 @@ pub enum Error {
     },
     /// The lock file cannot be opened or locked.
     #[error(
-        "cannot listen on {}: cannot lock {}: {cause}; remove that file if nothing else uses it, or set api.socket",
+        "cannot listen on {}: cannot lock {}: {cause}; remove that file if nothing else uses it, or set api.socket or api.admin_socket",
         path.display(), lock.display()
     )]
     Lock {
@@ -98,7 +98,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// Another process listens there.
-    #[error("cannot listen on {}: another process answers on it; stop it or set api.socket", path.display())]
+    #[error("cannot listen on {}: another process answers on it; stop it or set api.socket or api.admin_socket", path.display())]
     Live {
         /// The path asked for.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum Error {
     /// A socket lies there of which nobody can say whether it is in use.
     #[error(
         "cannot listen on {}: a socket is there and connecting to it fails: {cause}; remove it if nothing uses it, or \
-         set api.socket", path.display()
+         set api.socket or api.admin_socket", path.display()
     )]
     Unclear {
         /// The path asked for.
@@ -115,7 +115,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// Something else lies there, and it is not ours to remove.
-    #[error("cannot listen on {}: {kind} is there; remove it yourself or set api.socket", path.display())]
+    #[error("cannot listen on {}: {kind} is there; remove it yourself or set api.socket or api.admin_socket", path.display())]
     Occupied {
         /// The path asked for.
         path: PathBuf,
@@ -136,7 +136,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// Any other step.
-    #[error("cannot listen on {}: cannot {step}: {cause}; set api.socket to a path on another file system", path.display())]
+    #[error("cannot listen on {}: cannot {step}: {cause}; set api.socket or api.admin_socket to a path on another file system", path.display())]
     Step {
         /// The path asked for.
         path: PathBuf,
