@@ -55,19 +55,21 @@ pub enum Step {
 #[derive(Debug, Clone)]
 pub struct Follower {
     rules: Rules,
+    own: String,
     seen: Option<(u64, Instant)>,
 }
 
 impl Follower {
-    /// Who has not looked yet.
-    pub const fn new(rules: Rules) -> Self {
-        Self { rules, seen: None }
+    /// Who has not looked yet, and leads under the id `own` when it does.
+    pub const fn new(rules: Rules, own: String) -> Self {
+        Self { rules, own, seen: None }
     }
 
     /// Judges what the key holds at `now`.
     pub fn look(&mut self, found: &Found, now: Instant) -> Step {
         let take = Step::Take { expected: found.revision };
-        if found.leader.as_ref().is_none_or(|leader| leader.released) {
+        // Our own lead, which the connection was lost for, need not be waited out.
+        if found.leader.as_ref().is_none_or(|leader| leader.released || leader.id == self.own) {
             return take;
         }
         match self.seen {
@@ -114,11 +116,13 @@ mod tests {
 
     #[test]
     fn takes_what_is_free_at_once_and_what_is_silent_after_its_time() {
-        let mut follower = Follower::new(RULES);
+        let mut follower = Follower::new(RULES, "b".to_owned());
         let start = Instant::now();
         let at = |tenths: u64| start + Duration::from_millis(tenths * 100);
         assert_eq!(follower.look(&Found { revision: 0, leader: None }, start), Step::Take { expected: 0 });
         assert_eq!(follower.look(&found(7, true), start), Step::Take { expected: 7 });
+        let mut own = Follower::new(RULES, "a".to_owned());
+        assert_eq!(own.look(&found(8, false), start), Step::Take { expected: 8 });
         assert_eq!(follower.look(&found(8, false), at(0)), Step::Wait);
         assert_eq!(follower.look(&found(8, false), at(59)), Step::Wait);
         assert_eq!(follower.look(&found(9, false), at(60)), Step::Wait);

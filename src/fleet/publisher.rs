@@ -231,7 +231,7 @@ impl Publisher {
     /// Waits until the lead is ours.
     async fn follow(&mut self, session: &Session, store: &Store, failures: &mut u32) -> Result<Lead, Error> {
         let rules = self.config.rules;
-        let mut follower = Follower::new(rules);
+        let mut follower = Follower::new(rules, self.id.clone());
         loop {
             let fleet = &self.config.connection.fleet;
             let (revision, leader) = book::read::<Leader>(session, store, format::LEADER, fleet).await?;

@@ -32,20 +32,9 @@ const STRANGER: (&str, &str) = (
 
 /// The permissions that the README lists.
 fn authorization() -> String {
-    format!(
-        r#"authorization {{ users: [
-  {{ nkey: {}, permissions: {{
-      publish: ["$KV.elasticd.>", "$JS.API.STREAM.INFO.KV_elasticd", "$JS.API.STREAM.CREATE.KV_elasticd",
-                "$JS.API.STREAM.PURGE.KV_elasticd", "$JS.API.DIRECT.GET.KV_elasticd.>"],
-      subscribe: ["_INBOX.>"] }} }},
-  {{ nkey: {}, permissions: {{
-      publish: ["$JS.API.STREAM.INFO.KV_elasticd", "$JS.API.CONSUMER.CREATE.KV_elasticd.*.$KV.elasticd.p.prod.>",
-                "$JS.API.DIRECT.GET.KV_elasticd.$KV.elasticd.p.prod.>", "$JS.FC.KV_elasticd.>"],
-      subscribe: ["_INBOX.>"] }} }}
-] }}
-"#,
-        PUBLISHER.1, READER.1
-    )
+    let readme = include_str!("../../README.md");
+    let block = readme.split("```").find(|block| block.trim_start().starts_with("authorization {")).expect("a block");
+    block.replace("PUBLISHER", PUBLISHER.1).replace("SIDECAR", READER.1)
 }
 
 fn with_key(elasticd: Elasticd, key: (&str, &str)) -> Elasticd {
