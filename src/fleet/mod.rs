@@ -26,7 +26,16 @@
 //! grow even when nobody remembers.
 
 mod book;
+mod config;
+mod desk;
 pub mod leader;
 pub mod publisher;
 
-pub use publisher::{Config, Publisher, Raw, examine};
+pub use config::{Config, Raw};
+pub use publisher::{Publisher, examine};
+
+/// How leading ended, if not by an error.
+enum Ended {
+    Deposed,
+    Stopped,
+}

@@ -2,105 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use async_nats::jetstream::kv::Store;
 use jiff::Timestamp;
-use jiff::fmt::serde::unsigned_duration::friendly::compact;
-use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::book::{self, Book, Stop, Told};
+use super::book::{self, Book, Stop};
+use super::desk::Desk;
 use super::leader::{Follower, Found, Rules, Step, next_term};
+use super::{Config, Ended};
 use crate::model::fleet::{Published, Publishing};
-use crate::model::{Name, Selector};
 use crate::provider::nats::connection::{self, Error, Session};
 use crate::provider::nats::format::{self, FORMAT, Leader, Stamp};
-use crate::provider::poll::{self, Pace};
-use crate::provider::{self, Observation};
-
-/// How long readers wait for a beat at most: while polls fail or are widened, the last one is repeated.
-const BEAT: Duration = Duration::from_secs(15);
-
-/// The shortest and the longest `leader_ttl`.
-const TTLS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_hours(1));
-
-/// What is published, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// The bucket.
-    pub connection: connection::Config,
-    /// How soon after a leader's death another one leads.
-    pub rules: Rules,
-    /// How many servers keep the bucket, if we create it.
-    pub replicas: usize,
-    /// What is published of the instances that there are.
-    pub select: Selector,
-    /// The providers, by name.
-    pub providers: BTreeMap<Name, (provider::Config, Pace)>,
-}
-
-/// The keys beside those of the connection, as written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Raw {
-    /// `leader_ttl = "10s"`
-    #[serde(default, with = "compact::optional")]
-    pub leader_ttl: Option<Duration>,
-    /// `replicas = 3`
-    pub replicas: Option<usize>,
-    /// `providers = ["prod"]`
-    pub providers: Option<Vec<Name>>,
-}
-
-impl Raw {
-    /// Judges what is written; `all` are the configuration's providers, without what is known of those that have faults
-    /// themselves. `None`: there is no `connection` to go with it.
-    ///
-    /// # Errors
-    ///
-    /// All faults at once, each beginning with its key.
-    pub fn resolve(
-        self,
-        connection: Option<connection::Config>,
-        select: Selector,
-        all: &BTreeMap<Name, Option<(provider::Config, Pace)>>,
-    ) -> Result<Option<Config>, Vec<String>> {
-        let mut faults = Vec::new();
-        let named = self.providers.is_some();
-        let mut providers = BTreeMap::new();
-        for name in self.providers.unwrap_or_else(|| all.keys().cloned().collect()) {
-            match all.get(&name) {
-                Some(Some((provider::Config::Nats(_), _))) if named => faults.push(format!(
-                    "providers: {name} is of type nats itself: what was published is not published again"
-                )),
-                Some(Some((provider::Config::Nats(_), _)) | None) => {}
-                Some(Some(found)) => drop(providers.insert(name, found.clone())),
-                None => faults.push(format!("providers: there is no provider {name:?}")),
-            }
-        }
-        if providers.is_empty() && faults.is_empty() && all.values().all(Option::is_some) {
-            faults.push("providers: there is none to publish: write [providers.NAME]".to_owned());
-        }
-        let bound = self.leader_ttl.unwrap_or(Duration::from_secs(10));
-        if !(TTLS.0..=TTLS.1).contains(&bound) {
-            faults.push(format!("leader_ttl: {bound:?} is not between 2s and 1h"));
-        }
-        let replicas = self.replicas.unwrap_or(1);
-        // What JetStream takes (NATS documentation, "Streams", Replicas: at most 5).
-        if !(1..=5).contains(&replicas) {
-            faults.push(format!("replicas: {replicas} is not between 1 and 5"));
-        }
-        if faults.is_empty() {
-            let rules = Rules { bound };
-            Ok(connection.map(|connection| Config { connection, rules, replicas, select, providers }))
-        } else {
-            Err(faults)
-        }
-    }
-}
+use crate::provider::poll;
 
 /// Who leads, or that the bucket will be created; nothing is written. What may be written is not found out by that.
 ///
@@ -131,12 +48,6 @@ pub struct Publisher {
     known: u64,
     refresh: watch::Receiver<u64>,
     report: watch::Sender<Arc<Publishing>>,
-}
-
-/// How leading ended, if not by an error.
-enum Ended {
-    Deposed,
-    Stopped,
 }
 
 /// The lead.
@@ -282,7 +193,7 @@ impl Publisher {
         stop: &CancellationToken,
     ) -> Result<Ended, Error> {
         self.known = lead.record.term;
-        let mut books = BTreeMap::new();
+        let mut standings = BTreeMap::new();
         for name in self.config.providers.keys() {
             let book = match Book::fence(session, store, &lead.record, name).await {
                 Ok(book) => book,
@@ -294,7 +205,7 @@ impl Publisher {
                 }
                 Err(Stop::Failed(error)) => return Err(error),
             };
-            books.insert(name.clone(), book);
+            standings.insert(name.clone(), book.into());
         }
         self.tell(|report| {
             report.leads = true;
@@ -316,7 +227,7 @@ impl Publisher {
         let (confirmed, confirmations) = watch::channel(lead.confirmed);
         let hold = self.config.rules.hold();
         let (select, report) = (&self.config.select, &self.report);
-        let desk = Desk { session, store, select, books, observations, confirmations, hold, report };
+        let desk = Desk { session, store, select, standings, observations, confirmations, hold, report };
         tokio::select! {
             ended = renew(session, store, lead, self.config.rules, &confirmed) => ended,
             ended = desk.run() => ended,
@@ -365,146 +276,6 @@ async fn renew(
                 }
             }
             Ok(Err(error)) => tracing::debug!(%error, "the lead was not renewed"),
-        }
-    }
-}
-
-/// Where a leader publishes what its pollers bring.
-struct Desk<'a> {
-    session: &'a Session,
-    store: &'a Store,
-    select: &'a Selector,
-    books: BTreeMap<Name, Book>,
-    observations: mpsc::Receiver<Observation>,
-    confirmations: watch::Receiver<Instant>,
-    hold: Duration,
-    report: &'a watch::Sender<Arc<Publishing>>,
-}
-
-impl Desk<'_> {
-    async fn run(mut self) -> Result<Ended, Error> {
-        let mut last: BTreeMap<Name, (Instant, Option<String>)> = BTreeMap::new();
-        loop {
-            let due =
-                self.books.keys().map(|name| last.get(name).map_or_else(Instant::now, |(at, _)| *at + BEAT)).min();
-            let due = due.unwrap_or_else(Instant::now);
-            let (name, result) = tokio::select! {
-                observation = self.observations.recv() => match observation {
-                    Some(observation) => {
-                        let name = observation.provider.clone();
-                        let (error, result) = self.take(observation).await;
-                        last.insert(name.clone(), (Instant::now(), error));
-                        (name, result)
-                    }
-                    None => return Ok(Ended::Deposed),
-                },
-                () = tokio::time::sleep_until(due.into()) => {
-                    let silent = |name: &&Name| last.get(*name).is_none_or(|(at, _)| *at + BEAT <= Instant::now());
-                    let Some(name) = self.books.keys().find(silent).cloned() else { continue };
-                    let error = last.get(&name).and_then(|(_, error)| error.clone());
-                    last.insert(name.clone(), (Instant::now(), error.clone()));
-                    let result = self.beat(&name, error).await;
-                    (name, result)
-                }
-            };
-            match result {
-                Ok(()) => {}
-                Err(Stop::Deposed | Stop::Behind(_)) => return Ok(Ended::Deposed),
-                Err(Stop::Failed(error)) => {
-                    let message = error.to_string();
-                    self.note(&name, |account| {
-                        if account.error.as_ref() != Some(&message) {
-                            tracing::warn!(provider = %name, error = message, "a set is not published");
-                        }
-                        account.error = Some(message);
-                    });
-                }
-            }
-        }
-    }
-
-    /// Who was stopped for a while should not even try: the fence would refuse it, but nobody need be asked.
-    fn check(&self) -> Result<(), Stop> {
-        if self.confirmations.borrow().elapsed() > self.hold { Err(Stop::Deposed) } else { Ok(()) }
-    }
-
-    fn note(&self, name: &Name, change: impl FnOnce(&mut Published)) {
-        self.report.send_modify(|report| {
-            if let Some(account) = Arc::make_mut(report).providers.get_mut(name) {
-                change(account);
-            }
-        });
-    }
-
-    async fn told(&self, error: Option<String>) -> Told {
-        let readers = self.session.readers(self.store).await.ok();
-        self.report.send_modify(|report| Arc::make_mut(report).readers = readers);
-        Told { readers, every: BEAT, error }
-    }
-
-    async fn beat(&mut self, name: &Name, error: Option<String>) -> Result<(), Stop> {
-        self.check()?;
-        let told = self.told(error).await;
-        let (session, store) = (self.session, self.store);
-        match self.books.get_mut(name) {
-            Some(book) => book.beat(session, store, &told).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Publishes what a poll brought. What readers are to be told is wrong, and how publishing went.
-    async fn take(&mut self, observation: Observation) -> (Option<String>, Result<(), Stop>) {
-        let Observation { provider: name, at, cost, result, .. } = observation;
-        let throttles = cost.throttles.max(u64::from(result.as_ref().is_err_and(provider::Error::is_throttled)));
-        self.note(&name, |account| {
-            account.polls += 1;
-            account.failures += u64::from(result.is_err());
-            account.calls += cost.calls;
-            account.pages += cost.pages;
-            account.throttles += throttles;
-        });
-        let instances: Vec<_> = match result {
-            // A provider may bring more than it was asked for.
-            Ok(instances) => instances.into_iter().filter(|instance| self.select.admits(instance).is_ok()).collect(),
-            Err(error) => {
-                let message = error.to_string();
-                self.note(&name, |account| {
-                    if account.error.as_ref() != Some(&message) {
-                        tracing::warn!(provider = %name, error = message, "a poll failed; what is published stands");
-                    }
-                    account.error = Some(message.clone());
-                });
-                return (Some(message.clone()), self.beat(&name, Some(message)).await);
-            }
-        };
-        if let Err(stop) = self.check() {
-            return (None, Err(stop));
-        }
-        let told = self.told(None).await;
-        let (session, store) = (self.session, self.store);
-        let Some(book) = self.books.get_mut(&name) else { return (None, Ok(())) };
-        let published = book.publish(session, store, &instances, at, &told).await;
-        match published {
-            Ok(bytes) => {
-                self.note(&name, |account| {
-                    account.instances = instances.len();
-                    account.observed = Some(at.min(SystemTime::now()));
-                    account.sets += u64::from(bytes.is_some());
-                    account.bytes += bytes.map_or(0, |bytes| bytes as u64);
-                    account.error = None;
-                });
-                if let Some(bytes) = bytes {
-                    tracing::info!(provider = %name, instances = instances.len(), bytes, "a new set is published");
-                }
-                (None, Ok(()))
-            }
-            Err(Stop::Failed(error @ Error::Content { .. })) => {
-                // Such a set will not fit next time either: readers should know why theirs grows old.
-                let message = error.to_string();
-                let beat = self.beat(&name, Some(message.clone())).await;
-                (Some(message), beat.and(Err(Stop::Failed(error))))
-            }
-            Err(stop) => (None, Err(stop)),
         }
     }
 }

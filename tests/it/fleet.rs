@@ -153,6 +153,29 @@ fn a_partition_that_isolates_the_leader_ends_its_lead() {
 }
 
 #[test]
+fn a_set_that_could_not_be_stored_is_tried_again_without_another_poll() {
+    let nats = Nats::start();
+    let line = Line::to(nats.port());
+    let config = crate::harness::fleet::publishing(&line.url(), "");
+    let first = Elasticd::new(&config.replace("300ms", "10m").replace("'2s'", "'60s'"));
+    observe(&first, &["a"]);
+    let first = first.ready();
+    await_lead(&first);
+    let reader = reader(&nats.url());
+    await_backends(&reader, &["a"]);
+    line.cut(true);
+    observe(&first, &["a", "bb"]);
+    await_error(&first, "published", &["NATS did not"]);
+    let polled = polls(&first);
+    line.cut(false);
+    await_backends(&reader, &["a", "bb"]);
+    assert_eq!(polls(&first), polled);
+    await_fleet(&first, "nothing is wrong any more", |fleet| {
+        fleet["publisher"]["providers"]["prod"]["error"].is_null()
+    });
+}
+
+#[test]
 fn a_reader_behind_a_cut_line_keeps_what_it_has_and_catches_up() {
     let nats = Nats::start();
     let line = Line::to(nats.port());

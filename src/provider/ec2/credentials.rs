@@ -11,8 +11,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::config::{Region, SharedHttpClient};
 use aws_sdk_ec2::error::ErrorMetadata;
 
-use super::error::{Context, Error, causes, chain};
+use super::error::{Context, Error, causes};
 use super::{Call, Config};
+use crate::provider::chain;
 
 /// How the role's sessions are named, in CloudTrail for one.
 const SESSION_NAME: &str = "elasticd";

@@ -7,6 +7,7 @@ use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Call, credentials};
+use crate::provider::chain;
 
 /// Why AWS gave no complete answer: what was tried, on what, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -347,18 +348,6 @@ fn is_tls(detail: &str) -> bool {
     ["certificate", "received fatal alert", "received corrupt message", "tls handshake", "peer is incompatible"]
         .iter()
         .any(|words| detail.contains(words))
-}
-
-/// The error and everything beneath it, on one line: the SDK keeps the reason at the bottom.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for error in causes(error) {
-        let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        if !words.iter().any(|earlier| earlier.contains(&said)) {
-            words.push(said);
-        }
-    }
-    words.join(": ")
 }
 
 /// The error, its source, that one's source and so on.

@@ -8,7 +8,7 @@ use aws_config::provider_config::ProviderConfig;
 use tokio::time::timeout;
 
 use super::clients::http;
-use super::error::chain;
+use crate::provider::chain;
 
 /// Where the metadata service keeps it (EC2 user guide, "Instance metadata categories").
 const PATH: &str = "/latest/meta-data/placement/availability-zone";

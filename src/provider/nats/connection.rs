@@ -7,12 +7,18 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::{self, kv, stream};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use async_nats::{Client, ConnectOptions, Event, ServerError};
 use futures_util::StreamExt;
-use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::format;
+use crate::provider::chain;
+
+mod config;
+mod error;
+
+pub use config::{Config, Raw};
+pub use error::Error;
 
 /// How long one request may take.
 pub const REQUEST: Duration = Duration::from_secs(2);
@@ -26,187 +32,6 @@ const PING: Duration = Duration::from_secs(5);
 /// The first pause after a failed session and the longest one; each is drawn at random from 0 to what it doubled to, so
 /// that sidecars which lost the same server do not come back as one herd.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-
-/// Where the bucket is, and who we are there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// The servers, any of which will do.
-    pub urls: Vec<String>,
-    /// Never talk without TLS, whatever the URLs say.
-    pub tls: bool,
-    /// Certificates to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// A credentials file, as `nsc` writes it.
-    pub credentials_file: Option<PathBuf>,
-    /// A file with an nkey's seed.
-    pub nkey_file: Option<PathBuf>,
-    /// The bucket.
-    pub bucket: String,
-    /// The fleet whose bucket it is.
-    pub fleet: String,
-}
-
-/// The same, as written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Raw {
-    /// `url = "tls://nats.internal:4222"`
-    pub url: Option<String>,
-    /// `urls = ["tls://a.internal:4222", "tls://b.internal:4222"]`
-    #[serde(default)]
-    pub urls: Vec<String>,
-    /// `tls = true`
-    #[serde(default)]
-    pub tls: bool,
-    /// `ca_file = "/etc/elasticd/nats-ca.pem"`
-    pub ca_file: Option<PathBuf>,
-    /// `credentials_file = "/etc/elasticd/nats.creds"`
-    pub credentials_file: Option<PathBuf>,
-    /// `nkey_file = "/etc/elasticd/nats.nk"`
-    pub nkey_file: Option<PathBuf>,
-    /// `bucket = "elasticd"`
-    pub bucket: Option<String>,
-    /// `fleet = "shop"`
-    pub fleet: Option<String>,
-}
-
-impl Raw {
-    /// Its keys.
-    pub const KEYS: &[&str] = &["url", "urls", "tls", "ca_file", "credentials_file", "nkey_file", "bucket", "fleet"];
-
-    /// Judges what is written.
-    ///
-    /// # Errors
-    ///
-    /// All faults at once, each beginning with its key.
-    pub fn resolve(self) -> Result<Config, Vec<String>> {
-        let mut faults = Vec::new();
-        let urls: Vec<String> = self.url.into_iter().chain(self.urls).collect();
-        if urls.is_empty() {
-            faults.push("url: missing: write url = \"nats://HOST:4222\", or tls:// with TLS".to_owned());
-        }
-        for url in &urls {
-            let scheme = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-            if without_password(url) != *url {
-                faults.push(
-                    "url: holds a name or password, which the client would ignore: use credentials_file or nkey_file"
-                        .to_owned(),
-                );
-            }
-            // async-nats takes ws:// and bare hosts, too; the one is not built in, the other hides what is meant.
-            if scheme.is_none_or(str::is_empty) || url.parse::<async_nats::ServerAddr>().is_err() {
-                faults.push(format!("url: {:?} is not nats://HOST:PORT or tls://HOST:PORT", without_password(url)));
-            }
-        }
-        let files =
-            [("ca_file", &self.ca_file), ("credentials_file", &self.credentials_file), ("nkey_file", &self.nkey_file)];
-        for (key, file) in files {
-            if file.as_ref().is_some_and(|file| !file.is_absolute()) {
-                faults.push(format!("{key}: is not an absolute path: start it with `/`"));
-            }
-        }
-        if self.credentials_file.is_some() && self.nkey_file.is_some() {
-            faults.push("nkey_file: the credentials_file says already who we are: leave one of them out".to_owned());
-        }
-        let bucket = self.bucket.unwrap_or_else(|| "elasticd".to_owned());
-        if bucket.is_empty() || !bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
-            faults.push(format!("bucket: {bucket:?} is not made of ASCII letters, digits, `_` and `-` alone"));
-        }
-        let fleet = self.fleet.unwrap_or_default();
-        if fleet.is_empty() || fleet.len() > 63 || fleet.contains(char::is_control) {
-            faults
-                .push("fleet: missing: name the fleet, the same on publishers and sidecars (1 to 63 bytes)".to_owned());
-        }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        Ok(Config {
-            urls,
-            tls: self.tls,
-            ca_file: self.ca_file,
-            credentials_file: self.credentials_file,
-            nkey_file: self.nkey_file,
-            bucket,
-            fleet,
-        })
-    }
-}
-
-/// Why there is no use of the bucket. Every message names the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No server answers.
-    #[error("no NATS server answers at {urls}: {why}; check `url`, that the server runs, and what is between")]
-    Unreachable {
-        /// Where it was sought.
-        urls: String,
-        /// Why not.
-        why: String,
-    },
-    /// The server does not know us.
-    #[error(
-        "NATS at {urls} refuses our credentials ({why}); check credentials_file or nkey_file and the server's users"
-    )]
-    Unauthorized {
-        /// Where.
-        urls: String,
-        /// Its words.
-        why: String,
-    },
-    /// TLS failed.
-    #[error(
-        "no TLS with NATS at {urls}: {why}; check that `url` names the host in the server's certificate, and that ca_file holds its issuer"
-    )]
-    Tls {
-        /// Where.
-        urls: String,
-        /// Why.
-        why: String,
-    },
-    /// A file of ours cannot be used.
-    #[error("cannot use {file}: {why}; write it anew, readable for elasticd's user")]
-    File {
-        /// The file.
-        file: String,
-        /// Why.
-        why: String,
-    },
-    /// A permission is missing.
-    #[error(
-        "NATS does not permit us: {0}; grant the subject to our user (the README lists what publishers and sidecars need)"
-    )]
-    Denied(String),
-    /// There is no bucket.
-    #[error("NATS has no bucket {bucket:?}; start a publisher that may create it, or create it: nats kv add {bucket}")]
-    NoBucket {
-        /// The bucket.
-        bucket: String,
-    },
-    /// The connection broke.
-    #[error("the connection to NATS at {urls} is lost: {why}")]
-    Lost {
-        /// Where it was.
-        urls: String,
-        /// Why.
-        why: String,
-    },
-    /// A request failed.
-    #[error("NATS did not {what}: {why}; see the server's log, and whether JetStream is enabled and has a quorum")]
-    Request {
-        /// What was asked.
-        what: &'static str,
-        /// Why.
-        why: String,
-    },
-    /// What the bucket holds is not for us.
-    #[error("in NATS' bucket {bucket}: {source}")]
-    Content {
-        /// The bucket.
-        bucket: String,
-        /// What is wrong.
-        source: format::Error,
-    },
-}
 
 /// What the server says beside answers.
 #[derive(Debug, Clone, Default)]
@@ -254,8 +79,8 @@ impl Session {
         });
         let servers: Vec<async_nats::ServerAddr> = config.urls.iter().filter_map(|url| url.parse().ok()).collect();
         let client = match tokio::time::timeout(CONNECT * 2, options.connect(servers)).await {
-            Ok(connected) => connected.map_err(|error| unconnected(config, &error))?,
-            Err(_) => return Err(Error::Unreachable { urls: places(config), why: "it does not answer".to_owned() }),
+            Ok(connected) => connected.map_err(|error| Error::unconnected(config, &error))?,
+            Err(_) => return Err(Error::Unreachable { urls: config.places(), why: "it does not answer".to_owned() }),
         };
         connected.store(true, Ordering::Relaxed);
         let jetstream = jetstream::ContextBuilder::new().timeout(REQUEST).build(client.clone());
@@ -269,7 +94,7 @@ impl Session {
             Ok(link) => link.lost.clone().unwrap_or_default(),
             Err(_) => "closed".to_owned(),
         };
-        Error::Lost { urls: places(&self.config), why }
+        Error::Lost { urls: self.config.places(), why }
     }
 
     /// What a message may hold, in bytes.
@@ -327,7 +152,7 @@ impl Session {
     /// # Errors
     ///
     /// What was asked was not done, as far as is known.
-    pub async fn ask<T, E: std::error::Error>(
+    pub async fn ask<T, E: std::error::Error + 'static>(
         &self,
         what: &'static str,
         request: impl Future<Output = Result<T, E>>,
@@ -447,18 +272,6 @@ pub fn pause(failures: u32, readers: Option<usize>) -> Duration {
     most.mul_f64(fastrand::f64())
 }
 
-/// The servers, without passwords.
-fn places(config: &Config) -> String {
-    config.urls.iter().map(|url| without_password(url)).collect::<Vec<_>>().join(", ")
-}
-
-fn without_password(url: &str) -> String {
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
-        Some((scheme, host)) => format!("{scheme}://{host}"),
-        None => url.to_owned(),
-    }
-}
-
 async fn options(config: &Config) -> Result<ConnectOptions, Error> {
     let unusable = |file: &PathBuf, why: String| Error::File { file: file.display().to_string(), why };
     let read =
@@ -503,58 +316,13 @@ fn note(link: &watch::Sender<Link>, event: Event) {
     }
 }
 
-fn unconnected(config: &Config, error: &async_nats::ConnectError) -> Error {
-    let (urls, why) = (places(config), chain(error));
-    match error.kind() {
-        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            Error::Unauthorized { urls, why }
-        }
-        ConnectErrorKind::Tls => Error::Tls { urls, why },
-        // rustls speaks through I/O errors.
-        _ if ["certificate", "tls", "handshake", "InvalidContentType"].iter().any(|word| why.contains(word)) => {
-            Error::Tls { urls, why }
-        }
-        _ => Error::Unreachable { urls, why },
-    }
-}
-
-fn is_late(error: &dyn std::error::Error) -> bool {
+fn is_late(error: &(dyn std::error::Error + 'static)) -> bool {
     chain(error).contains("timed out")
-}
-
-/// An error and its causes, as far as one does not say the other.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn raw(json: &str) -> Result<Config, Vec<String>> {
-        serde_json::from_str::<Raw>(json).expect("readable").resolve()
-    }
-
-    #[test]
-    fn names_every_fault_with_its_key() {
-        let config = raw(r#"{"url": "tls://a:4222", "urls": ["nats://b"], "fleet": "shop"}"#).expect("good");
-        assert_eq!((config.urls.len(), config.bucket.as_str()), (2, "elasticd"));
-        let faults =
-            raw(r#"{"urls": ["ws://a", "nats://u:secret@:x"], "nkey_file": "x", "bucket": "a.b"}"#).unwrap_err();
-        let keys: Vec<_> = faults.iter().filter_map(|fault| fault.split_once(": ")).map(|(key, _)| key).collect();
-        assert_eq!(keys, ["url", "url", "url", "nkey_file", "bucket", "fleet"]);
-        assert!(!faults.concat().contains("secret"), "{faults:?}");
-        assert!(raw("{}").unwrap_err()[0].contains("nats://HOST:4222"));
-    }
 
     #[test]
     fn pauses_grow_to_a_bound_and_are_drawn() {

@@ -7,7 +7,8 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::call::Call;
 use super::super::credentials;
-use super::super::error::{Context, Error as Ec2Error, chain};
+use super::super::error::{Context, Error as Ec2Error};
+use crate::provider::chain;
 
 /// Why no events come: what was tried, on which queue, and the remedy.
 #[derive(Debug, thiserror::Error)]

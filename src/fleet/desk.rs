@@ -1,0 +1,162 @@
+//! Where a leader publishes what its pollers bring.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_nats::jetstream::kv::Store;
+use tokio::sync::{mpsc, watch};
+
+use super::Ended;
+use super::book::{Book, Stop, Told};
+use crate::model::fleet::{Published, Publishing};
+use crate::model::{Instance, Name, Selector};
+use crate::provider::nats::connection::{Error, Session};
+use crate::provider::{self, Observation};
+
+/// How long readers wait for a beat at most: while polls fail or are widened, the last one is repeated.
+const BEAT: Duration = Duration::from_secs(15);
+
+/// Before what could not be stored is tried again: an election among NATS' servers takes some seconds, and the next poll
+/// may be minutes away.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Where a leader publishes what its pollers bring.
+pub(super) struct Desk<'a> {
+    pub session: &'a Session,
+    pub store: &'a Store,
+    pub select: &'a Selector,
+    pub standings: BTreeMap<Name, Standing>,
+    pub observations: mpsc::Receiver<Observation>,
+    pub confirmations: watch::Receiver<Instant>,
+    pub hold: Duration,
+    pub report: &'a watch::Sender<Arc<Publishing>>,
+}
+
+/// How publishing one provider stands.
+pub(super) struct Standing {
+    book: Book,
+    /// What was observed and is not published yet.
+    unpublished: Option<(Vec<Instance>, SystemTime)>,
+    /// Why there is nothing newer, as readers are told.
+    error: Option<String>,
+    /// When readers are told again.
+    due: Instant,
+}
+
+impl From<Book> for Standing {
+    fn from(book: Book) -> Self {
+        Self { book, unpublished: None, error: None, due: Instant::now() }
+    }
+}
+
+impl Desk<'_> {
+    pub async fn run(mut self) -> Result<Ended, Error> {
+        while let Some((next, standing)) = self.standings.iter().min_by_key(|(_, standing)| standing.due) {
+            let name = tokio::select! {
+                observation = self.observations.recv() => match observation {
+                    Some(observation) => self.take(observation),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(standing.due.into()) => next.clone(),
+            };
+            match self.tell(&name).await {
+                Ok(()) => {}
+                Err(Stop::Deposed | Stop::Behind(_)) => break,
+                Err(Stop::Failed(error)) => self.note(&name, |account| {
+                    let message = error.to_string();
+                    if account.error.as_ref() != Some(&message) {
+                        tracing::warn!(provider = %name, error = message, "a set is not published");
+                    }
+                    account.error = Some(message);
+                }),
+            }
+        }
+        Ok(Ended::Deposed)
+    }
+
+    fn note(&self, name: &Name, change: impl FnOnce(&mut Published)) {
+        note(self.report, name, change);
+    }
+
+    /// Takes note of what a poll brought, and of whom.
+    fn take(&mut self, observation: Observation) -> Name {
+        let Observation { provider: name, at, cost, result, .. } = observation;
+        let throttles = cost.throttles.max(u64::from(result.as_ref().is_err_and(provider::Error::is_throttled)));
+        self.note(&name, |account| {
+            account.polls += 1;
+            account.failures += u64::from(result.is_err());
+            account.calls += cost.calls;
+            account.pages += cost.pages;
+            account.throttles += throttles;
+            if let Err(error) = &result {
+                let message = error.to_string();
+                if account.error.as_ref() != Some(&message) {
+                    tracing::warn!(provider = %name, error = message, "a poll failed; what is published stands");
+                }
+                account.error = Some(message);
+            }
+        });
+        let Some(standing) = self.standings.get_mut(&name) else { return name };
+        match result {
+            Ok(mut instances) => {
+                // A provider may bring more than it was asked for.
+                instances.retain(|instance| self.select.admits(instance).is_ok());
+                (standing.unpublished, standing.error) = (Some((instances, at)), None);
+            }
+            Err(error) => standing.error = Some(error.to_string()),
+        }
+        name
+    }
+
+    /// Publishes what is not published yet, or says that the last set still stands.
+    async fn tell(&mut self, name: &Name) -> Result<(), Stop> {
+        // Who was stopped for a while should not even try: the fence would refuse it, but nobody need be asked.
+        if self.confirmations.borrow().elapsed() > self.hold {
+            return Err(Stop::Deposed);
+        }
+        let readers = self.session.readers(self.store).await.ok();
+        self.report.send_modify(|report| Arc::make_mut(report).readers = readers);
+        let (session, store) = (self.session, self.store);
+        let Some(standing) = self.standings.get_mut(name) else { return Ok(()) };
+        standing.due = Instant::now() + AGAIN;
+        let told = Told { readers, every: BEAT, error: standing.error.clone() };
+        if let Some((instances, at)) = standing.unpublished.take() {
+            match standing.book.publish(session, store, &instances, at, &told).await {
+                Ok(bytes) => {
+                    note(self.report, name, |account| {
+                        account.instances = instances.len();
+                        account.observed = Some(at.min(SystemTime::now()));
+                        account.sets += u64::from(bytes.is_some());
+                        account.bytes += bytes.map_or(0, |bytes| bytes as u64);
+                    });
+                    if let Some(bytes) = bytes {
+                        tracing::info!(provider = %name, instances = instances.len(), bytes, "a new set is published");
+                    }
+                }
+                Err(Stop::Failed(error @ Error::Content { .. })) => {
+                    // Such a set will not fit next time either: readers should know why theirs grows old.
+                    standing.error = Some(error.to_string());
+                    return Err(Stop::Failed(error));
+                }
+                Err(stop) => {
+                    standing.unpublished = Some((instances, at));
+                    return Err(stop);
+                }
+            }
+        } else {
+            standing.book.beat(session, store, &told).await?;
+        }
+        standing.due = Instant::now() + BEAT;
+        note(self.report, name, |account| account.error.clone_from(&standing.error));
+        Ok(())
+    }
+}
+
+fn note(report: &watch::Sender<Arc<Publishing>>, name: &Name, change: impl FnOnce(&mut Published)) {
+    report.send_modify(|report| {
+        if let Some(account) = Arc::make_mut(report).providers.get_mut(name) {
+            change(account);
+        }
+    });
+}

@@ -1,0 +1,145 @@
+//! Where the bucket is and who we are there, as the configuration says.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Where the bucket is, and who we are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The servers, any of which will do.
+    pub urls: Vec<String>,
+    /// Never talk without TLS, whatever the URLs say.
+    pub tls: bool,
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A credentials file, as `nsc` writes it.
+    pub credentials_file: Option<PathBuf>,
+    /// A file with an nkey's seed.
+    pub nkey_file: Option<PathBuf>,
+    /// The bucket.
+    pub bucket: String,
+    /// The fleet whose bucket it is.
+    pub fleet: String,
+}
+
+/// The same, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// `url = "tls://nats.internal:4222"`
+    pub url: Option<String>,
+    /// `urls = ["tls://a.internal:4222", "tls://b.internal:4222"]`
+    #[serde(default)]
+    pub urls: Vec<String>,
+    /// `tls = true`
+    #[serde(default)]
+    pub tls: bool,
+    /// `ca_file = "/etc/elasticd/nats-ca.pem"`
+    pub ca_file: Option<PathBuf>,
+    /// `credentials_file = "/etc/elasticd/nats.creds"`
+    pub credentials_file: Option<PathBuf>,
+    /// `nkey_file = "/etc/elasticd/nats.nk"`
+    pub nkey_file: Option<PathBuf>,
+    /// `bucket = "elasticd"`
+    pub bucket: Option<String>,
+    /// `fleet = "shop"`
+    pub fleet: Option<String>,
+}
+
+impl Raw {
+    /// Its keys.
+    pub const KEYS: &[&str] = &["url", "urls", "tls", "ca_file", "credentials_file", "nkey_file", "bucket", "fleet"];
+
+    /// Judges what is written.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each beginning with its key.
+    pub fn resolve(self) -> Result<Config, Vec<String>> {
+        let mut faults = Vec::new();
+        let urls: Vec<String> = self.url.into_iter().chain(self.urls).collect();
+        if urls.is_empty() {
+            faults.push("url: missing: write url = \"nats://HOST:4222\", or tls:// with TLS".to_owned());
+        }
+        for url in &urls {
+            let scheme = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+            if without_password(url) != *url {
+                faults.push(
+                    "url: holds a name or password, which the client would ignore: use credentials_file or nkey_file"
+                        .to_owned(),
+                );
+            }
+            // async-nats takes ws:// and bare hosts, too; the one is not built in, the other hides what is meant.
+            if scheme.is_none_or(str::is_empty) || url.parse::<async_nats::ServerAddr>().is_err() {
+                faults.push(format!("url: {:?} is not nats://HOST:PORT or tls://HOST:PORT", without_password(url)));
+            }
+        }
+        let files =
+            [("ca_file", &self.ca_file), ("credentials_file", &self.credentials_file), ("nkey_file", &self.nkey_file)];
+        for (key, file) in files {
+            if file.as_ref().is_some_and(|file| !file.is_absolute()) {
+                faults.push(format!("{key}: is not an absolute path: start it with `/`"));
+            }
+        }
+        if self.credentials_file.is_some() && self.nkey_file.is_some() {
+            faults.push("nkey_file: the credentials_file says already who we are: leave one of them out".to_owned());
+        }
+        let bucket = self.bucket.unwrap_or_else(|| "elasticd".to_owned());
+        if bucket.is_empty() || !bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+            faults.push(format!("bucket: {bucket:?} is not made of ASCII letters, digits, `_` and `-` alone"));
+        }
+        let fleet = self.fleet.unwrap_or_default();
+        if fleet.is_empty() || fleet.len() > 63 || fleet.contains(char::is_control) {
+            faults
+                .push("fleet: missing: name the fleet, the same on publishers and sidecars (1 to 63 bytes)".to_owned());
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Config {
+            urls,
+            tls: self.tls,
+            ca_file: self.ca_file,
+            credentials_file: self.credentials_file,
+            nkey_file: self.nkey_file,
+            bucket,
+            fleet,
+        })
+    }
+}
+
+impl Config {
+    /// The servers, without passwords.
+    pub(super) fn places(&self) -> String {
+        self.urls.iter().map(|url| without_password(url)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn without_password(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://{host}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Result<Config, Vec<String>> {
+        serde_json::from_str::<Raw>(json).expect("readable").resolve()
+    }
+
+    #[test]
+    fn names_every_fault_with_its_key() {
+        let config = raw(r#"{"url": "tls://a:4222", "urls": ["nats://b"], "fleet": "shop"}"#).expect("good");
+        assert_eq!((config.urls.len(), config.bucket.as_str()), (2, "elasticd"));
+        let faults =
+            raw(r#"{"urls": ["ws://a", "nats://u:secret@:x"], "nkey_file": "x", "bucket": "a.b"}"#).unwrap_err();
+        let keys: Vec<_> = faults.iter().filter_map(|fault| fault.split_once(": ")).map(|(key, _)| key).collect();
+        assert_eq!(keys, ["url", "url", "url", "nkey_file", "bucket", "fleet"]);
+        assert!(!faults.concat().contains("secret"), "{faults:?}");
+        assert!(raw("{}").unwrap_err()[0].contains("nats://HOST:4222"));
+    }
+}
