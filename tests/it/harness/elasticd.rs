@@ -210,7 +210,7 @@ impl Elasticd {
         let mut wanted: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
         wanted.sort();
         let known = || {
-            let body: Value = serde_json::from_str(&self.get(&format!("/v1/services/{service}")).2).ok()?;
+            let body: Value = serde_json::from_str(&self.try_get(&format!("/v1/services/{service}"))?.2).ok()?;
             let backends = body["backends"].as_array()?;
             Some(backends.iter().filter_map(|b| b["id"].as_str().map(str::to_owned)).collect::<Vec<_>>())
         };

@@ -102,9 +102,9 @@ impl Haproxy {
         ask(&self.path("admin.sock"), line)
     }
 
-    /// The same of a living one.
+    /// The same of a living one, which may be about to start.
     pub fn tell(&self, line: &str) -> String {
-        self.try_tell(line).unwrap_or_else(|| panic!("no answer to {line}: {}", self.log()))
+        until_or(|| format!("an answer to {line}: {}", self.log()), || self.try_tell(line))
     }
 
     /// What its master says of its processes.
