@@ -7,6 +7,8 @@
 #[expect(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/it/ec2_endpoint.rs"]
 mod ec2_endpoint;
+#[path = "fleet/machine.rs"]
+mod machine;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use elasticd::provider::{Cost, Provider as _};
 use procfs::process::Process;
 
 use ec2_endpoint::{Endpoint, GROUP, Machine};
+use machine::machine;
 
 const TURNS: usize = 3;
 /// Polls an hour at the default interval of 15 s.
@@ -88,7 +91,8 @@ fn polls() {
     println!("\n| instances | filtered by EC2 | pages | time | processor time | peak memory beyond an idle process |");
     println!("| ---: | --- | ---: | ---: | ---: | ---: |");
     for count in [1_000, 10_000, 100_000] {
-        let endpoint = Endpoint::start((0..count).map(machine).collect());
+        let role = |n: u32| if n < WANTED { "web" } else { "batch" };
+        let endpoint = Endpoint::start((0..count).map(|n| machine(n, role(n))).collect());
         for narrowed in [true, false] {
             let url = endpoint.url();
             // The first has the pages rendered.
@@ -103,29 +107,6 @@ fn polls() {
                 memory as f64 / 1024.0
             );
         }
-    }
-}
-
-/// As much as EC2 tells of a machine that elasticd reads, and as many tags as machines have.
-fn machine(n: u32) -> Machine {
-    let role = if n < WANTED { "web" } else { "batch" };
-    let name = format!("web-{n}.eu-west-1.example.com");
-    let tags = [
-        ("Role", role),
-        ("Name", &*name),
-        ("Env", "prod"),
-        ("Team", "payments"),
-        ("CostCenter", "4711-eu"),
-        ("Port", "8080"),
-        ("ManagedBy", "terraform"),
-        ("Repository", "https://git.example.com/infrastructure/fleet"),
-    ];
-    Machine {
-        public_ip: Some("203.0.113.7".to_owned()),
-        vpc: Some("vpc-0123456789abcdef0".to_owned()),
-        subnet: Some(format!("subnet-0123456789abcdef{}", n % 3)),
-        kind: Some("m7g.large".to_owned()),
-        ..Machine::numbered(n, &tags)
     }
 }
 

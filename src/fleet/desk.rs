@@ -14,8 +14,9 @@ use crate::model::{Instance, Name, Selector};
 use crate::provider::nats::connection::{Error, Session};
 use crate::provider::{self, Observation};
 
-/// How long readers wait for a beat at most: while polls fail or are widened, the last one is repeated.
-const BEAT: Duration = Duration::from_secs(15);
+/// How long readers wait for a beat at most: while polls fail or are widened, the last one is repeated. Longer than the
+/// default interval of 15 s, strayed by a tenth, and a poll: each poll brings its own beat, and none is wanted beside.
+const BEAT: Duration = Duration::from_secs(18);
 
 /// Before what could not be stored is tried again: an election among NATS' servers takes some seconds, and the next poll
 /// may be minutes away.
