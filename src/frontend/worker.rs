@@ -64,6 +64,8 @@ struct Running {
     failures_in_a_row: u32,
     /// Of which the frontend has ended.
     fatal: Option<Digest>,
+    /// What the last snapshot rendered to, for every audit until there is another one.
+    rendered: Option<(Arc<Snapshot>, Arc<Rendered>)>,
 }
 
 impl Worker {
@@ -100,23 +102,28 @@ impl Worker {
     ///
     /// The apply record is read only now: until here, a worker that this one replaces may still be at it.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { config, templates, record, snapshots, report } = self;
-        let journal = tokio::task::block_in_place(|| Journal::open(record));
-        let running = Running {
-            config,
-            templates,
-            journal,
-            snapshots,
-            report,
-            last_reload: None,
-            failures_in_a_row: 0,
-            fatal: None,
-        };
+        let running = tokio::task::block_in_place(|| Running::open(self));
         running.reconcile_until(shutdown).await;
     }
 }
 
 impl Running {
+    /// Goes on from the apply record.
+    fn open(worker: Worker) -> Self {
+        let Worker { config, templates, record, snapshots, report } = worker;
+        Self {
+            config,
+            templates,
+            journal: Journal::open(record),
+            snapshots,
+            report,
+            last_reload: None,
+            failures_in_a_row: 0,
+            fatal: None,
+            rendered: None,
+        }
+    }
+
     async fn reconcile_until(mut self, shutdown: CancellationToken) {
         if let Err(error) = tokio::task::block_in_place(|| swaps::recover(&self.config, &mut self.journal)) {
             self.failed(&error.to_string());
@@ -159,7 +166,7 @@ impl Running {
             return AUDIT;
         }
         let started = Instant::now();
-        let rendered = match self.render(&snapshot) {
+        let rendered = match self.render(snapshot) {
             Ok(rendered) => rendered,
             Err(error) => return self.failed(&error.to_string()),
         };
@@ -188,9 +195,14 @@ impl Running {
         }
     }
 
-    fn render(&self, snapshot: &Snapshot) -> Result<Rendered, super::template::Error> {
-        let contents = self.config.render(&self.templates, snapshot)?;
-        Ok(Rendered::new(&self.config.outputs, contents, snapshot.revision))
+    fn render(&mut self, snapshot: Arc<Snapshot>) -> Result<Arc<Rendered>, super::template::Error> {
+        if let Some((_, rendered)) = self.rendered.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &snapshot)) {
+            return Ok(Arc::clone(rendered));
+        }
+        let contents = self.config.render(&self.templates, &snapshot)?;
+        let rendered = Arc::new(Rendered::new(&self.config.outputs, contents, snapshot.revision));
+        self.rendered = Some((snapshot, Arc::clone(&rendered)));
+        Ok(rendered)
     }
 
     async fn plan(&self, rendered: &Rendered) -> (Action, Option<Evidence>) {
@@ -356,7 +368,29 @@ fn says_the_same(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::says_the_same;
+    use super::*;
+    use crate::frontend::preset;
+    use crate::model::ServiceSet;
+
+    #[test]
+    fn a_snapshot_is_rendered_once_and_the_next_one_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let web: Name = "web".parse().expect("a name");
+        let json = preset::defaults("json").expect("built in");
+        let config = json.resolve("json".parse().expect("a name"), "json", std::slice::from_ref(&web), dir.path());
+        let worker = Worker::build(config.expect("valid"), dir.path(), watch::channel(None).1).expect("built");
+        let mut running = Running::open(worker);
+        let snapshot = |revision| {
+            let set = Arc::new(ServiceSet { revision, backends: Vec::new() });
+            Arc::new(Snapshot { revision, services: [(web.clone(), set)].into() })
+        };
+        let first = snapshot(1);
+        let rendered = running.render(Arc::clone(&first)).expect("renders");
+        assert!(Arc::ptr_eq(&rendered, &running.render(first).expect("renders")), "once");
+        let next = running.render(snapshot(2)).expect("renders");
+        assert_eq!(next.revision, 2);
+        assert_ne!(next.digest, rendered.digest, "this template prints the revision");
+    }
 
     #[test]
     fn a_tools_clock_and_pid_make_no_other_error() {

@@ -6,10 +6,12 @@ pub mod caddy;
 pub mod changes;
 pub mod elasticd;
 pub mod envoy;
+#[cfg(feature = "nats")]
 pub mod fleet;
 pub mod haproxy;
 pub mod http;
 pub mod load;
+#[cfg(feature = "nats")]
 pub mod nats;
 pub mod nginx;
 pub mod pools;
