@@ -92,9 +92,9 @@ fn calls() -> Server {
 fn speed(server: &mut Server) {
     println!(
         "\nFrom a change in EC2, of which the publisher is told by SIGUSR1, to the swapped file; {CHANGES} changes a row. \
-         EC2 is asked, and the set is in the store, so long after the change (medians); p50 and p99 are over all \
-         sidecars and changes, first and last are medians over the changes. Processor time is for each sidecar and \
-         change.\n"
+         The sidecars of the last row are in one process, and write no file: it is to their provider's answer. EC2 is \
+         asked, and the set is in the store, so long after the change (medians); p50 and p99 are over all sidecars and \
+         changes, first and last are medians over the changes. Processor time is for each sidecar and change.\n"
     );
     println!(
         "| sidecars | instances | EC2 is asked | in the store | first | p50 | p99 | last | slowest of all | sidecar's \
