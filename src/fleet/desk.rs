@@ -138,6 +138,9 @@ impl Desk<'_> {
                 Err(Stop::Failed(error @ Error::Content { .. })) => {
                     // Such a set will not fit next time either: readers should know why theirs grows old.
                     standing.error = Some(error.to_string());
+                    let told = Told { error: standing.error.clone(), ..told };
+                    standing.book.beat(session, store, &told).await?;
+                    standing.due = Instant::now() + BEAT;
                     return Err(Stop::Failed(error));
                 }
                 Err(stop) => {
