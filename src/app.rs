@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::Order;
 use crate::api::{self, Api};
-use crate::config::{self, Config, Fault, Faults};
+use crate::config::{self, Config, Confine, Fault, Faults};
 use crate::frontend::{self, Worker};
 use crate::health;
 use crate::model::{Name, Selector};
@@ -25,7 +25,7 @@ use crate::readiness::{self, Frontends};
 use crate::registry::{self, Registry};
 use crate::supervisor::Supervisor;
 use crate::sys::lock::{self, DirectoryLock};
-use crate::sys::{reaper, systemd};
+use crate::sys::{confine, outside, reaper, systemd};
 
 /// How long a change under way may take to end after a stop was asked for. What does not end is taken up again at the
 /// next start, from its apply record.
@@ -54,6 +54,9 @@ pub enum Error {
     /// The state directory cannot be locked.
     #[error(transparent)]
     Lock(#[from] lock::Error),
+    /// The thread that starts programs cannot be started.
+    #[error("cannot start a thread: {0}; allow elasticd some more tasks")]
+    Thread(#[source] io::Error),
     /// A socket cannot be opened.
     #[error(transparent)]
     Api(#[from] api::Error),
@@ -79,11 +82,68 @@ impl From<&Error> for ExitCode {
         match error {
             Error::Config(_) => Self::from(78),
             Error::Ended(_) => Self::from(70),
-            Error::StateDir { .. } | Error::Lock(_) | Error::Api(_) | Error::Frontend { .. } | Error::Signals(_) => {
-                Self::from(1)
-            }
+            Error::StateDir { .. }
+            | Error::Lock(_)
+            | Error::Thread(_)
+            | Error::Api(_)
+            | Error::Frontend { .. }
+            | Error::Signals(_) => Self::from(1),
         }
     }
+}
+
+/// What elasticd stands on before it has a runtime, and so more than one thread: a state directory of its own, and no
+/// more rights than it needs.
+#[derive(Debug)]
+pub struct Ground {
+    file: PathBuf,
+    config: Config,
+    lock: DirectoryLock,
+    confinement: Arc<confine::Report>,
+}
+
+impl Ground {
+    /// Takes the state directory that `config`, read from `file`, names, and confines this thread and all that it starts
+    /// from now on.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be had.
+    pub fn take(file: PathBuf, config: Config) -> Result<Self, Error> {
+        let mut directory = std::fs::DirBuilder::new();
+        // Tags are nobody else's business.
+        directory
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.state_dir)
+            .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
+        let lock = lock::lock(&config.state_dir)?;
+        // Outside systemd nobody makes /run/elasticd. Only the last directory: more would hide a misspelt path. Where it
+        // cannot be made, binding says so.
+        if let Some(directory) = config.api.socket.parent() {
+            let _ = std::fs::create_dir(directory);
+        }
+        let confinement = Arc::new(match config.confine {
+            Confine::Auto => confine(&config).map_err(Error::Thread)?,
+            Confine::Off => {
+                confine::Report { gaps: vec!["confined: `confine` is off".to_owned()], ..Default::default() }
+            }
+        });
+        Ok(Self { file, config, lock, confinement })
+    }
+}
+
+/// Leaves what programs need to a thread of their own, and gives up the rest.
+fn confine(config: &Config) -> io::Result<confine::Report> {
+    let mut report = confine::process();
+    outside::start()?;
+    outside::admit(config.output_directories());
+    let sockets = [Some(&config.api.socket), config.api.admin_socket.as_ref()];
+    let directories = sockets.into_iter().flatten().filter_map(|socket| socket.parent()).chain([&*config.state_dir]);
+    // What is not there cannot be written to either; whoever needs it says so.
+    let opened: Vec<_> = directories.filter_map(|directory| confine::directory(directory).ok()).collect();
+    confine::thread(&opened, confine::SERVING, &mut report);
+    Ok(report)
 }
 
 /// Everything elasticd consists of, built and not yet running.
@@ -91,6 +151,7 @@ impl From<&Error> for ExitCode {
 pub struct App {
     file: PathBuf,
     config: Config,
+    confinement: Arc<confine::Report>,
     registry: Registry,
     workers: Vec<Worker>,
     api: Api,
@@ -103,20 +164,13 @@ pub struct App {
 }
 
 impl App {
-    /// Builds everything that `config`, read from `file`, asks for.
+    /// Builds everything that the configuration asks for.
     ///
     /// # Errors
     ///
     /// Something could not be built; nothing has been started.
-    pub fn build(file: PathBuf, config: Config) -> Result<Self, Error> {
-        let mut directory = std::fs::DirBuilder::new();
-        // Tags are nobody else's business.
-        directory
-            .recursive(true)
-            .mode(0o700)
-            .create(&config.state_dir)
-            .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
-        let lock = lock::lock(&config.state_dir)?;
+    pub fn build(ground: Ground) -> Result<Self, Error> {
+        let Ground { file, config, lock, confinement } = ground;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
         let registry = Registry::build(config.settings(), &config.state_dir);
         let workers = config
@@ -135,10 +189,11 @@ impl App {
             ready: ready.subscribe(),
             fleet: fleet.subscribe(),
             started: SystemTime::now(),
+            confinement: Arc::clone(&confinement),
             orders,
         };
         let api = Api::bind(&config.api, sources)?;
-        Ok(Self { file, config, registry, workers, api, ready, frontends, fleet, signals, ordered, lock })
+        Ok(Self { file, config, confinement, registry, workers, api, ready, frontends, fleet, signals, ordered, lock })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -149,10 +204,10 @@ impl App {
     ///
     /// A part of elasticd ended by itself.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, registry, workers, api, ready, frontends, fleet, mut signals, mut ordered, lock } =
-            self;
+        let Self { file, config, confinement, registry, workers, api, ready, frontends, fleet, .. } = self;
+        let (mut signals, mut ordered, lock) = (self.signals, self.ordered, self.lock);
         let _held_until_the_end = lock;
-        tracing::info!(config = %file.display(), socket = %config.api.socket.display(), "started");
+        tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
         let (events, inbox) = mpsc::channel(QUEUE);
         let mut house = House {
             file,
@@ -292,7 +347,11 @@ impl House {
 
     async fn try_reload(&mut self) -> Result<(), Error> {
         let new = tokio::task::block_in_place(|| Config::load(&self.file))?;
-        let fixed = [("state_dir", new.state_dir != self.config.state_dir), ("api", new.api != self.config.api)];
+        let fixed = [
+            ("state_dir", new.state_dir != self.config.state_dir),
+            ("confine", new.confine != self.config.confine),
+            ("api", new.api != self.config.api),
+        ];
         let fault = |key: &str| Fault {
             place: Some(self.file.display().to_string()),
             key: key.to_owned(),
@@ -307,6 +366,7 @@ impl House {
         let workers: Vec<_> =
             changed.into_iter().map(|f| build_worker(f, &new, &self.snapshots)).collect::<Result<_, _>>()?;
         // From here on nothing can fail.
+        outside::admit(new.output_directories());
         self.config = new;
         let reconfigured = registry::Event::Reconfigured(self.config.settings());
         // The registry only ends by being stopped or by a panic, of which the supervisor knows.

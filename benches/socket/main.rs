@@ -103,6 +103,7 @@ async fn serve(socket: PathBuf, snapshots: watch::Receiver<Option<Arc<Snapshot>>
     };
     let report = Report { services: [(web, Arc::new(service))].into(), ..Report::default() };
     let sources = Sources {
+        confinement: std::sync::Arc::default(),
         snapshot: snapshots,
         registry: watch::channel(Arc::new(report)).1,
         frontends: watch::channel(Arc::default()).1,

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::fleet::{Publishing, Reading};
 use crate::model::{Name, Snapshot};
-use crate::sys::unix_socket;
+use crate::sys::{confine, unix_socket};
 use crate::{frontend, registry};
 use route::{Answers, Surface};
 
@@ -90,6 +90,8 @@ pub struct Sources {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     /// When elasticd started.
     pub started: SystemTime,
+    /// What elasticd may no longer do.
+    pub confinement: Arc<confine::Report>,
     /// Where orders from the admin listener go.
     pub orders: admin::Orders,
 }
@@ -175,11 +177,6 @@ impl Api {
     /// Whatever keeps a listener from its address; nothing is left behind but the socket's `.lock` file.
     pub fn bind(config: &Config, sources: Sources) -> Result<Self, Error> {
         let metrics = config.metrics.map(bind_tcp).transpose()?;
-        // Outside systemd nobody makes /run/elasticd. Only the last directory: more would hide a misspelt path. Where it
-        // cannot be made, binding says so.
-        if let Some(directory) = config.socket.parent() {
-            let _ = std::fs::create_dir(directory);
-        }
         let mut inherited = unix_socket::inherited();
         let mut bind = |path: &Path, mode, gid| match inherited.iter().position(|listener| listener.path() == path) {
             Some(index) => Ok(inherited.swap_remove(index)),

@@ -383,6 +383,7 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_is_small() {
         let sources = Sources {
+            confinement: Arc::default(),
             snapshot: watch::channel(None).1,
             registry: watch::channel(Arc::default()).1,
             frontends: watch::channel(Arc::default()).1,

@@ -12,6 +12,7 @@ use super::route::{Body, JSON, respond_as};
 use super::{Sources, age_seconds};
 use crate::model::{self, Name};
 use crate::registry::guard::Hold;
+use crate::sys::confine;
 use crate::{frontend, registry};
 
 /// elasticd's standing, as the API answers it. Ages are in whole seconds.
@@ -36,6 +37,9 @@ pub struct Status {
     pub zone: Option<String>,
     /// Why the last known good could not be written, while it cannot.
     pub state_error: Option<String>,
+    /// What elasticd may no longer do.
+    #[serde(default)]
+    pub confinement: confine::Report,
     /// What is published to a fleet, and read of one; none where there is neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<Fleet>,
@@ -205,6 +209,7 @@ impl Status {
             frontends: frontends.iter().map(|(name, report)| (name.clone(), (&**report.borrow()).into())).collect(),
             zone: report.zone.clone(),
             state_error: report.state_error.clone(),
+            confinement: (*sources.confinement).clone(),
             fleet: Fleet::of(&sources.fleet.borrow()),
         }
     }

@@ -83,6 +83,7 @@ pub(in crate::api) fn feeds() -> (Feeds, Sources) {
     let (_, frontends) = watch::channel(Arc::new([(name("nginx"), nginx_reports)].into()));
     let (ready, readiness) = watch::channel(false);
     let sources = Sources {
+        confinement: Arc::default(),
         snapshot: snapshots,
         registry: reports,
         frontends,

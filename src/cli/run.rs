@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::log;
-use crate::app::App;
+use crate::app::{App, Error, Ground};
 use crate::config::Config;
 
 /// Threads for what is asked of elasticd; what waits for a disk has its own.
@@ -13,15 +13,7 @@ const THREADS: usize = 2;
 /// Runs elasticd on a configuration file until it is told to stop.
 pub fn run(file: PathBuf, log: &log::Args) -> ExitCode {
     log::start(log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .enable_all()
-        .build()
-        .expect("a runtime needs a few threads and file descriptors, and nothing else");
-    let ended = runtime.block_on(async {
-        let config = Config::load(&file)?;
-        App::build(file, config)?.run().await
-    });
+    let ended = Config::load(&file).map_err(Error::from).and_then(|config| run_on(Ground::take(file, config)?));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -29,4 +21,13 @@ pub fn run(file: PathBuf, log: &log::Args) -> ExitCode {
             ExitCode::from(&error)
         }
     }
+}
+
+fn run_on(ground: Ground) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .expect("a runtime needs a few threads and file descriptors, and nothing else");
+    runtime.block_on(async { App::build(ground)?.run().await })
 }

@@ -47,6 +47,7 @@ fn human(status: &Status) -> String {
     let ready = if status.ready { "ready" } else { "NOT ready" };
     let revision = status.revision.map_or_else(|| "no snapshot yet".to_owned(), |r| format!("revision {r}"));
     let mut text = format!("elasticd {}: {ready}, {revision}, up {}\n", status.version, span(status.uptime_seconds));
+    text.push_str(&client::plain(&format!("confined: {}\n", status.confinement)));
     if let Some(error) = &status.state_error {
         text.push_str(&client::plain(&format!("the last known good cannot be written: {error}\n")));
     }
@@ -174,6 +175,8 @@ mod tests {
     fn shows_what_an_operator_looks_for() {
         let status: Status = serde_json::from_value(serde_json::json!({
             "version": "1.2.3", "uptime_seconds": 61, "ready": false, "revision": 8, "state_error": "disk full",
+            "confinement": {"landlock": 7, "no_new_privileges": true, "undumpable": true,
+                "capabilities": ["CHOWN", "KILL"], "gaps": ["x"]},
             "providers": {"prod": {"type": "ec2", "age_seconds": 40, "instances": 12, "poll_seconds": 0.5, "polls": 9,
                 "failures": 2, "throttles": 1, "calls": 31, "pages": 28, "error": "AccessDenied"}},
             "services": {"web": {"backends": 3, "revision": 7, "age_seconds": 40, "restored": true,
@@ -191,6 +194,7 @@ mod tests {
         assert_eq!(
             human(&status),
             "elasticd 1.2.3: NOT ready, revision 8, up 1m1s
+confined: writes by Landlock 7, no new privileges, no core dumps, capabilities CHOWN KILL, NOT x
 the last known good cannot be written: disk full
 
 PROVIDER  TYPE  ANSWERED  INSTANCES  POLLS  FAILED  THROTTLED

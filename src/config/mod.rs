@@ -46,6 +46,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Config {
     /// Where the last known good and the apply records are kept.
     pub state_dir: PathBuf,
+    /// Whether elasticd confines itself.
+    pub confine: Confine,
     /// The sockets.
     pub api: api::Config,
     /// By name.
@@ -63,6 +65,17 @@ pub struct Config {
     pub publish: Option<crate::fleet::Config>,
 }
 
+/// Whether elasticd gives up what it does not need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confine {
+    /// As far as the kernel lets it.
+    #[default]
+    Auto,
+    /// Nothing: for what is started and must gain privileges, such as `sudo`.
+    Off,
+}
+
 /// A provider, and how often it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
@@ -77,6 +90,8 @@ pub struct Provider {
 struct RawTop {
     state_dir: PathBuf,
     zone: Option<String>,
+    #[serde(default)]
+    confine: Confine,
     api: RawApi,
 }
 
@@ -122,9 +137,10 @@ impl Config {
         fleet::bind(&mut layers, &mut providers, top.as_ref().map(|(state_dir, ..)| state_dir.as_path()));
         #[cfg(feature = "nats")]
         let publish = fleet::publish(&mut layers, &providers);
-        let config = top.map(|(state_dir, zone, api)| Self {
+        let config = top.map(|(state_dir, zone, confine, api)| Self {
             state_dir,
             zone,
+            confine,
             api,
             providers,
             services,
@@ -145,6 +161,12 @@ impl Config {
     /// The services that are configured, and what those have in common that tags will create.
     pub fn all_services(&self) -> impl Iterator<Item = &Service> {
         self.services.iter().chain(self.patterns.iter().map(|pattern| &pattern.base))
+    }
+
+    /// The directories that outputs are written to.
+    pub fn output_directories(&self) -> BTreeSet<PathBuf> {
+        let outputs = self.frontends.iter().flat_map(|frontend| &frontend.outputs);
+        outputs.filter_map(|output| output.path.parent()).map(Path::to_owned).collect()
     }
 
     /// What the registry is to know.
@@ -256,12 +278,12 @@ fn known(what: &str, names: &BTreeSet<String>) -> String {
     format!("the {what} are {}", names.iter().cloned().collect::<Vec<_>>().join(", "))
 }
 
-fn top(layers: &mut Layers) -> Option<(PathBuf, Option<String>, api::Config)> {
+fn top(layers: &mut Layers) -> Option<(PathBuf, Option<String>, Confine, api::Config)> {
     let mut values = layers.values.clone();
     for section in ["providers", "services", "frontends", "publish"] {
         values.remove(section);
     }
-    let RawTop { state_dir, zone, api } = layers.extract("", &mut Value::from(values))?;
+    let RawTop { state_dir, zone, confine, api } = layers.extract("", &mut Value::from(values))?;
     if !state_dir.is_absolute() {
         layers.fault("state_dir", format!("{state_dir:?} is not an absolute path"));
     }
@@ -301,6 +323,7 @@ fn top(layers: &mut Layers) -> Option<(PathBuf, Option<String>, api::Config)> {
     Some((
         state_dir,
         zone,
+        confine,
         api::Config { socket: api.socket, admin_socket, mode, gid, max_connections, metrics: api.metrics },
     ))
 }

@@ -3,6 +3,8 @@
 //! A new version is written beside its target under a hidden name, synced, given its mode and owner, and only then
 //! moved. Where the target exists the two are exchanged, so that the previous version lies under the hidden name until
 //! the new one has proven itself: going back is one more exchange.
+//!
+//! All writing is done by the thread that may write in the target's directory ([`outside::write_in`]).
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -11,6 +13,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
+
+use super::outside;
 
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +65,12 @@ pub fn sibling(target: &Path) -> PathBuf {
 ///
 /// Whatever step failed; the target is then untouched.
 pub fn write(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<(), Error> {
-    let staged = stage(target, bytes, ownership)?;
-    fs::rename(&staged, target).map_err(failed("replace", target)).inspect_err(|_| discard(target))?;
-    sync_directory(target)
+    let bytes = bytes.to_vec();
+    by_its_writer("write", target, move |target| {
+        let staged = fill(target, &bytes, ownership)?;
+        fs::rename(&staged, target).map_err(failed("replace", target)).inspect_err(|_| remove(target))?;
+        sync_directory(target)
+    })
 }
 
 /// Writes `bytes` under the target's hidden name, synced, with mode and owner set. Returns that name.
@@ -72,18 +79,8 @@ pub fn write(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<(), Er
 ///
 /// Whatever step failed; nothing is left behind.
 pub fn stage(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Error> {
-    let path = sibling(target);
-    discard(target);
-    let fill = || -> io::Result<()> {
-        // Created anew and closed to others: whoever can write the directory cannot have us write elsewhere.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(bytes)?;
-        fchown(&file, ownership.uid, ownership.gid)?;
-        file.set_permissions(fs::Permissions::from_mode(ownership.mode))?;
-        file.sync_all()
-    };
-    fill().map_err(failed("write", target)).inspect_err(|_| discard(target))?;
-    Ok(path)
+    let bytes = bytes.to_vec();
+    by_its_writer("write", target, move |target| fill(target, &bytes, ownership))
 }
 
 /// Moves the staged version to its place. The previous one, if there is one, lies under the hidden name afterwards.
@@ -92,16 +89,18 @@ pub fn stage(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBu
 ///
 /// The move failed; the target is untouched.
 pub fn swap(target: &Path) -> Result<(), Error> {
-    let staged = sibling(target);
-    let moved = match rustix::fs::renameat_with(CWD, &staged, CWD, target, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::EXIST) => exchange(&staged, target),
-        // Not every file system knows the flag; what it guards against is then up to the directory's owner.
-        Err(rustix::io::Errno::INVAL) if !target.exists() => fs::rename(&staged, target),
-        Err(rustix::io::Errno::INVAL) => exchange(&staged, target),
-        other => other.map_err(Into::into),
-    };
-    moved.map_err(failed("replace", target))?;
-    sync_directory(target)
+    by_its_writer("replace", target, |target| {
+        let staged = sibling(target);
+        let moved = match rustix::fs::renameat_with(CWD, &staged, CWD, target, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) => exchange(&staged, target),
+            // Not every file system knows the flag; what it guards against is then up to the directory's owner.
+            Err(rustix::io::Errno::INVAL) if !target.exists() => fs::rename(&staged, target),
+            Err(rustix::io::Errno::INVAL) => exchange(&staged, target),
+            other => other.map_err(Into::into),
+        };
+        moved.map_err(failed("replace", target))?;
+        sync_directory(target)
+    })
 }
 
 /// Brings back the previous version: the one under the hidden name, or none.
@@ -110,15 +109,51 @@ pub fn swap(target: &Path) -> Result<(), Error> {
 ///
 /// The move failed; the new version is still in place.
 pub fn unswap(target: &Path, had_previous: bool) -> Result<(), Error> {
-    let previous = sibling(target);
-    let moved = if had_previous { fs::rename(&previous, target) } else { fs::remove_file(target) };
-    moved.map_err(failed("restore", target))?;
-    sync_directory(target)
+    by_its_writer("restore", target, move |target| {
+        let previous = sibling(target);
+        let moved = if had_previous { fs::rename(&previous, target) } else { fs::remove_file(target) };
+        moved.map_err(failed("restore", target))?;
+        sync_directory(target)
+    })
 }
 
 /// Removes what lies under the target's hidden name, if anything does.
 pub fn discard(target: &Path) {
     // Nothing depends on it: a leftover is removed again by whoever stages next.
+    let _ = by_its_writer("clear", target, |target| {
+        remove(target);
+        Ok(())
+    });
+}
+
+fn by_its_writer<T: Send + 'static>(
+    action: &'static str,
+    target: &Path,
+    work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let path = target.to_owned();
+    outside::write_in(directory_of(target), move || work(&path)).map_err(failed(action, target))?
+}
+
+fn fill(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Error> {
+    let path = sibling(target);
+    remove(target);
+    let fill = || -> io::Result<()> {
+        // Created anew and closed to others: whoever can write the directory cannot have us write elsewhere.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(bytes)?;
+        // A system call filter may forbid even the change that changes nothing.
+        if ownership.uid.is_some() || ownership.gid.is_some() {
+            fchown(&file, ownership.uid, ownership.gid)?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(ownership.mode))?;
+        file.sync_all()
+    };
+    fill().map_err(failed("write", target)).inspect_err(|_| remove(target))?;
+    Ok(path)
+}
+
+fn remove(target: &Path) {
     let _ = fs::remove_file(sibling(target));
 }
 

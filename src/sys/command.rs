@@ -122,7 +122,7 @@ async fn start(argv: &[impl AsRef<OsStr>], known_as: &[String], limit: Duration)
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let (mut child, _ours) = reaper::spawn(&mut command).map_err(failed_to_start)?;
+    let (mut child, _ours) = reaper::spawn(command).map_err(failed_to_start)?;
     let mut output = Vec::new();
     let finished = tokio::time::timeout(limit, finish(&mut child, &mut output)).await;
     let status = match finished {

@@ -47,7 +47,7 @@ impl Group {
     /// # Errors
     ///
     /// It could not be started.
-    pub fn start(command: &mut Command, turn: OwnedSemaphorePermit) -> io::Result<Self> {
+    pub fn start(mut command: Command, turn: OwnedSemaphorePermit) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let (child, ours) = reaper::spawn(command)?;
         let id = child.id().map_or(0, u32::cast_signed);

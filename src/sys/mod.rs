@@ -2,11 +2,13 @@
 
 pub mod atomic_file;
 pub mod command;
+pub mod confine;
 pub mod endpoint;
 pub mod group;
 pub mod http;
 pub mod isolated;
 pub mod lock;
+pub mod outside;
 pub mod process;
 pub mod program;
 pub mod reaper;

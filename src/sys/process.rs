@@ -9,6 +9,8 @@ use procfs::process::Process as ProcEntry;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::outside;
+
 /// The longest pid file worth reading, in bytes.
 const MAX_PID_FILE: usize = 64;
 
@@ -190,10 +192,11 @@ impl Process {
     ///
     /// There is none, or it is not what it should be.
     pub fn find(find: &Find) -> Result<Self, Error> {
-        match find {
+        let find = find.clone();
+        outside::run(move || match &find {
             Find::PidFile { path, executable } => Self::by_pid_file(path, executable),
             Find::Match { executable } => Self::by_executable(executable),
-        }
+        })
     }
 
     fn by_pid_file(path: &Path, executable: &Executable) -> Result<Self, Error> {
@@ -262,15 +265,16 @@ impl Process {
 
     /// The processes it has started, with the titles they give themselves.
     pub fn children(&self) -> Vec<Child> {
-        let child = |entry: ProcEntry| {
-            let stat = entry.stat().ok().filter(alive).filter(|stat| stat.ppid == self.identity.pid)?;
+        let parent = self.identity.pid;
+        let child = move |entry: ProcEntry| {
+            let stat = entry.stat().ok().filter(alive).filter(|stat| stat.ppid == parent)?;
             let title = entry.cmdline().unwrap_or_default().join(" ");
             Some(Child { identity: Identity { pid: stat.pid, start_ticks: stat.starttime }, title })
         };
-        match listed_children(self.identity.pid) {
+        outside::run(move || match listed_children(parent) {
             Some(pids) => pids.into_iter().filter_map(|pid| ProcEntry::new(pid).ok()).filter_map(child).collect(),
             None => entries().filter_map(child).collect(),
-        }
+        })
     }
 }
 
@@ -286,10 +290,12 @@ pub struct Child {
 /// When a process and its parent started, in ticks since boot, if both run the same program. `None`: they do not, or
 /// it cannot be seen.
 pub fn parent_of_same_program(pid: i32) -> Option<(u64, u64)> {
-    let child = ProcEntry::new(pid).ok()?;
-    let stat = child.stat().ok().filter(alive)?;
-    let parent = ProcEntry::new(stat.ppid).ok()?;
-    (child.exe().ok()? == parent.exe().ok()?).then_some((stat.starttime, parent.stat().ok()?.starttime))
+    outside::run(move || {
+        let child = ProcEntry::new(pid).ok()?;
+        let stat = child.stat().ok().filter(alive)?;
+        let parent = ProcEntry::new(stat.ppid).ok()?;
+        (child.exe().ok()? == parent.exe().ok()?).then_some((stat.starttime, parent.stat().ok()?.starttime))
+    })
 }
 
 /// The identity of a living process. `None`: no such process, or a zombie.

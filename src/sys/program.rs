@@ -98,7 +98,7 @@ impl Program {
 
     async fn run(&self, max: usize, output: &mut Vec<u8>, said: &mut Vec<u8>) -> Result<ExitStatus, Error> {
         let turn = self.turns.clone().acquire_owned().await.expect("it is never closed");
-        let mut group = Group::start(&mut self.command(), turn).map_err(Error::Start)?;
+        let mut group = Group::start(self.command(), turn).map_err(Error::Start)?;
         let (mut stdout, mut stderr) = group.outputs().expect("they have not been taken before");
         let mut listening = std::pin::pin!(keep_last(&mut stderr, said).fuse());
         let whole = async {

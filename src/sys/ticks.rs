@@ -20,7 +20,9 @@ pub fn ticks(duration: Duration) -> u64 {
     duration.as_secs() * hertz + u64::from(duration.subsec_millis()) * hertz / 1000
 }
 
-/// Tells one run of the machine from another; ticks of different ones cannot be compared.
+/// Tells one run of the machine from another; ticks of different ones cannot be compared. `BOOT_ID` is what a unit with
+/// `ProcSubset=pid` passes on of it (`%b`), for there is no more of `/proc` there than its processes.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").or_else(|_| std::env::var("BOOT_ID"));
+    text.unwrap_or_default().trim().replace('-', "")
 }

@@ -351,7 +351,8 @@ fn probe(path: &Path) -> Result<(), Errno> {
 fn stage(path: &Path, staged: &Path, mode: u32, gid: Option<u32>) -> Result<(UnixListener, Identity), Error> {
     let step = |step| move |cause| Error::Step { path: path.into(), step, cause };
     let listener = UnixListener::bind(staged).map_err(step("bind a socket in its directory"))?;
-    if let Some(gid) = gid {
+    // A system call filter may forbid even the change that changes nothing.
+    if let Some(gid) = gid.filter(|gid| fs::symlink_metadata(staged).is_ok_and(|made| made.gid() != *gid)) {
         chown(staged, None, Some(gid)).map_err(|cause| Error::Group { path: path.into(), gid, cause })?;
     }
     fs::set_permissions(staged, Permissions::from_mode(mode)).map_err(step("set the socket's mode"))?;

@@ -118,6 +118,7 @@ pub fn start(max_connections: usize, limits: Limits) -> Running {
     let nginx = watch::channel(Arc::new(frontend::Report { type_name: "nginx".into(), ..Default::default() })).1;
     let frontends = watch::channel(Arc::new(BTreeMap::from([(name("nginx"), nginx)]))).1;
     let sources = Sources {
+        confinement: Arc::default(),
         snapshot: snapshots,
         registry: reports,
         frontends,
@@ -427,6 +428,7 @@ async fn a_second_api_on_the_same_socket_is_refused() {
         metrics: api.metrics,
     };
     let sources = Sources {
+        confinement: Arc::default(),
         snapshot: watch::channel(None).1,
         registry: watch::channel(Arc::default()).1,
         frontends: watch::channel(Arc::default()).1,

@@ -219,6 +219,21 @@ fn the_units_are_ones_that_systemd_takes() {
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
 
+/// `systemd-analyze` sums up, from 0 to 10, what a service could do: below 2.0 there are few.
+#[test]
+fn the_units_leave_elasticd_little_to_do_harm_with() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    for name in ["elasticd.service", "elasticd@.service"] {
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--no-pager", "--offline=yes", "--threshold=19"])
+            .arg(units.join(name))
+            .output()
+            .unwrap_or_else(|error| panic!("systemd-analyze: {error}; `tests/run` installs it"));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("Overall exposure level"), "{said}");
+    }
+}
+
 #[test]
 fn every_frontend_has_a_configuration_to_start_from_that_passes_the_check() {
     let elasticd = elasticd();

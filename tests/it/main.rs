@@ -12,6 +12,8 @@ mod caddy_syntax;
 mod cli;
 #[cfg(feature = "ec2")]
 mod cloud;
+mod confine;
+mod container;
 mod crash;
 mod doctor;
 #[cfg(feature = "ec2")]

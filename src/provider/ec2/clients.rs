@@ -76,7 +76,7 @@ async fn base(config: &Config, given: Option<&SharedCredentialsProvider>) -> Sdk
     if let Some(given) = given {
         loader = loader.credentials_provider(given.clone());
     }
-    loader.load().await
+    credentials::outside(loader.load().await)
 }
 
 pub(super) fn http() -> SharedHttpClient {

@@ -6,14 +6,15 @@ use aws_config::SdkConfig;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_ec2::config::{Region, SharedHttpClient};
 use aws_sdk_ec2::error::ErrorMetadata;
 
 use super::error::{Context, Error, causes};
 use super::{Call, Config};
 use crate::provider::chain;
+use crate::sys::outside::Outside;
 
 /// How the role's sessions are named, in CloudTrail for one.
 const SESSION_NAME: &str = "elasticd";
@@ -34,6 +35,26 @@ pub(super) async fn assume(config: &Config, base: SdkConfig) -> SdkConfig {
     }
     let credentials = SharedCredentialsProvider::new(provider.build().await);
     base.into_builder().credentials_provider(credentials).build()
+}
+
+/// The same configuration, whose credentials may come from a program that the SDK starts (`credential_process`): the
+/// calling thread may not.
+pub(super) fn outside(sdk: SdkConfig) -> SdkConfig {
+    let Some(inside) = sdk.credentials_provider() else { return sdk };
+    sdk.into_builder().credentials_provider(SharedCredentialsProvider::new(ByProgram(inside))).build()
+}
+
+#[derive(Debug)]
+struct ByProgram(SharedCredentialsProvider);
+
+impl ProvideCredentials for ByProgram {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let inside = self.0.clone();
+        future::ProvideCredentials::new(Outside::new(async move { inside.provide_credentials().await }))
+    }
 }
 
 /// The failure to get credentials beneath a call's error, if that is what it was. The innermost: a role's
