@@ -118,6 +118,10 @@ impl Ground {
             .create(&config.state_dir)
             .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
         let lock = lock::lock(&config.state_dir)?;
+        for output in config.frontends.iter().flat_map(|frontend| &frontend.outputs) {
+            // Let go at once: the worker takes it when it starts, and keeps it.
+            drop(lock::target(&output.path)?);
+        }
         // Outside systemd nobody makes /run/elasticd. Only the last directory: more would hide a misspelt path. Where it
         // cannot be made, binding says so.
         if let Some(directory) = config.api.socket.parent() {
@@ -234,7 +238,7 @@ impl App {
         #[cfg(feature = "nats")]
         house.start_publisher();
         for worker in workers {
-            house.start_worker(worker);
+            house.start_worker(worker, &[]);
         }
         house.publish_frontends();
         house.watch_readiness();
@@ -284,6 +288,14 @@ struct RunningWorker {
     stop: CancellationToken,
     ended: CancellationToken,
     report: watch::Receiver<Arc<frontend::Report>>,
+}
+
+impl RunningWorker {
+    /// Has it stop after the change it is at. Returns what is cancelled once it has.
+    fn leave(self) -> CancellationToken {
+        self.stop.cancel();
+        self.ended
+    }
 }
 
 impl House {
@@ -371,15 +383,11 @@ impl House {
         let reconfigured = registry::Event::Reconfigured(self.config.settings());
         // The registry only ends by being stopped or by a panic, of which the supervisor knows.
         let _ = self.events.send(reconfigured).await;
-        self.workers.retain(|name, worker| {
-            let stays = self.config.frontends.iter().any(|frontend| frontend.name == *name);
-            if !stays {
-                worker.stop.cancel();
-            }
-            stays
-        });
+        let is_gone = |name: &Name| self.config.frontends.iter().all(|frontend| frontend.name != *name);
+        let gone: Vec<_> =
+            self.workers.extract_if(.., |name, _| is_gone(name)).map(|(_, worker)| worker.leave()).collect();
         for worker in workers {
-            self.start_worker(worker);
+            self.start_worker(worker, &gone);
         }
         self.publish_frontends();
         self.start_pollers();
@@ -521,20 +529,19 @@ impl House {
         });
     }
 
-    /// Starts a worker, once the one it replaces has brought its change to an end.
-    fn start_worker(&mut self, worker: Worker) {
+    /// Starts a worker, once the one it replaces has brought its change to an end, and so have those that are `gone`: one
+    /// of them may have had its outputs under another name.
+    fn start_worker(&mut self, worker: Worker, gone: &[CancellationToken]) {
         let name = worker.name().clone();
         let Some(config) = self.config.frontends.iter().find(|frontend| frontend.name == name).cloned() else { return };
         let report = worker.report();
-        let before = self.workers.remove(&name).map(|old| {
-            old.stop.cancel();
-            old.ended
-        });
+        let before: Vec<_> =
+            self.workers.remove(&name).map(RunningWorker::leave).into_iter().chain(gone.iter().cloned()).collect();
         let ended = CancellationToken::new();
         let done = ended.clone().drop_guard();
         let stop = self.supervisor.spawn(format!("the worker of {name}"), |stop| async move {
             let _done = done;
-            if let Some(before) = before {
+            for before in before {
                 before.cancelled().await;
             }
             worker.run(stop).await;

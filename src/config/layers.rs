@@ -1,8 +1,9 @@
 //! The layers of a configuration, and typed reading of them that finds every fault, not just the first.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use figment::providers::{Env, Format, Toml};
 use figment::value::{Dict, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -55,7 +56,7 @@ impl Layers {
             match std::fs::read_to_string(&path) {
                 Ok(text) => match figment::providers::Toml::from_str::<Dict>(&text) {
                     Ok(_) => figment = figment.merge(Toml::file_exact(&path)),
-                    Err(error) => faults.push(whole(&path, format!("is not TOML: {}", error.to_string().trim_end()))),
+                    Err(error) => faults.push(whole(&path, not_toml(&text, error.span(), error.message()))),
                 },
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     faults.push(whole(
@@ -156,6 +157,14 @@ impl Layers {
     }
 }
 
+/// Where, and why. Without the line itself, as the parser would show it: it may hold a secret.
+fn not_toml(text: &str, at: Option<Range<usize>>, why: &str) -> String {
+    let before = at.and_then(|at| text.get(..at.start)).unwrap_or_default();
+    let (line, last) = (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default());
+    let why = why.trim_end().replace('\n', ", ");
+    format!("is not TOML: line {line} column {}: {why}", last.chars().count() + 1)
+}
+
 fn fragments(file: &Path) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
     let directory = file.parent().unwrap_or(Path::new("")).join("conf.d");
     let entries = match std::fs::read_dir(&directory) {
@@ -196,6 +205,8 @@ fn explain(kind: &Kind, more: &[&str]) -> String {
             format!("unknown key; the keys here are {}", [expected, more].concat().join(", "))
         }
         Kind::MissingField(name) => format!("the key {name} is missing"),
+        // What is written there may be a secret in the wrong place.
+        Kind::InvalidType(Actual::Str(_), expected) => format!("invalid type: found a text, expected {expected}"),
         other => other.to_string(),
     }
 }

@@ -180,11 +180,27 @@ fn templates_are_tried_before_anything_starts() {
 }
 
 #[test]
+fn no_fault_repeats_a_secret() {
+    for wrong in [
+        "env = { TOKEN = 'hush' ",
+        "env = { TOKEN = \"hush\\q\" }",
+        "env = 'hush'",
+        "env = ['hush']",
+        "env = { TOKEN = ['hush'] }",
+        "env = { TOKEN = \"hush\\u0000\" }",
+        "pass_env = 'hush'",
+    ] {
+        let faults = Etc::new(&format!("[providers.e]\ntype = 'exec'\ncommand = ['/bin/x']\n{wrong}\n")).faults();
+        assert!(!faults.is_empty() && !faults.concat().contains("hush"), "{wrong}: {faults:?}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_read_are_named() {
     let etc = Etc::new("state_dir = \n").fragment("x.toml", "[[[");
     let faults = etc.faults();
-    assert!(faults[0].starts_with("elasticd.toml: is not TOML: "), "{faults:?}");
-    assert!(faults[1].starts_with("conf.d/x.toml: is not TOML: "), "{faults:?}");
+    assert!(faults[0].starts_with("elasticd.toml: is not TOML: line 1 column 13: "), "{faults:?}");
+    assert!(faults[1].starts_with("conf.d/x.toml: is not TOML: line 1 column 3: "), "{faults:?}");
     let faults = Config::load(Path::new("/nonexistent/elasticd.toml")).expect_err("absent").to_string();
     assert!(faults.contains("/nonexistent/elasticd.toml: there is no such file"), "{faults}");
 }

@@ -2,6 +2,7 @@
 //! in the middle knows what must be undone, what is still owed, and what is already proven.
 
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::config::Output;
 use super::runtime::Evidence;
 use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::process::Identity;
+use crate::sys::regular_file;
 use crate::sys::ticks::boot_id;
 
 /// The format's version; another one is not read.
@@ -166,7 +168,7 @@ impl Journal {
     pub fn open(path: PathBuf) -> Self {
         let boot = boot_id();
         let mut journal = Self { path, boot, proven: None, step: Step::Idle };
-        match std::fs::read(&journal.path) {
+        match regular_file::read_own(&journal.path) {
             Ok(bytes) => match serde_json::from_slice::<Stored>(&bytes) {
                 Ok(stored) if stored.version == VERSION => journal.adopt(stored),
                 Ok(stored) => tracing::warn!(path = %journal.path.display(), version = stored.version,
@@ -234,7 +236,14 @@ impl Journal {
 
 /// What is on disk at an output's path. `None`: nothing, or nothing readable.
 pub fn on_disk(path: &Path) -> Option<Digest> {
-    std::fs::read(path).ok().map(|content| Digest::of(&content))
+    let mut file = regular_file::open(path).ok()?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(Digest::hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
 }
 
 /// What is on disk at all outputs.

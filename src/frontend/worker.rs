@@ -1,6 +1,7 @@
 //! The reconciler of one frontend: it compares what the frontend has been proven to run with what the snapshot renders
 //! to, and works until they agree.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,6 +20,7 @@ use super::swaps;
 use super::template::Template;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file;
+use crate::sys::lock::{self, TargetLock};
 use crate::sys::process::{Identity, Process};
 
 /// How often the world is compared anew though nothing has changed: a frontend may have been restarted, a file edited.
@@ -58,6 +60,9 @@ struct Running {
     config: Config,
     templates: Vec<Template>,
     journal: Journal,
+    /// The outputs that are ours alone to write.
+    locks: BTreeMap<PathBuf, TargetLock>,
+    is_recovered: bool,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     report: watch::Sender<Arc<Report>>,
     last_reload: Option<Instant>,
@@ -115,6 +120,8 @@ impl Running {
             config,
             templates,
             journal: Journal::open(record),
+            locks: BTreeMap::new(),
+            is_recovered: false,
             snapshots,
             report,
             last_reload: None,
@@ -125,11 +132,11 @@ impl Running {
     }
 
     async fn reconcile_until(mut self, shutdown: CancellationToken) {
-        if let Err(error) = tokio::task::block_in_place(|| swaps::recover(&self.config, &mut self.journal)) {
-            self.failed(&error.to_string());
-        }
         loop {
-            let pause = self.reconcile(&shutdown).await;
+            let pause = match tokio::task::block_in_place(|| self.lock_outputs()) {
+                Ok(()) => self.reconcile(&shutdown).await,
+                Err(error) => self.failed(&error.to_string()),
+            };
             let wake = Instant::now() + pause;
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -142,6 +149,26 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Makes sure that nobody else writes the outputs, and then, once, takes up what an earlier run left.
+    ///
+    /// A directory that takes no lock takes no output either, as a rule, which is said when one is written.
+    fn lock_outputs(&mut self) -> Result<(), lock::Error> {
+        for output in &self.config.outputs {
+            if self.locks.contains_key(&output.path) {
+                continue;
+            }
+            if let Some(lock) = lock::target(&output.path)? {
+                self.locks.insert(output.path.clone(), lock);
+            }
+        }
+        if !std::mem::replace(&mut self.is_recovered, true)
+            && let Err(error) = swaps::recover(&self.config, &mut self.journal)
+        {
+            self.failed(&error.to_string());
+        }
+        Ok(())
     }
 
     /// Waits until no change has come for `settle`, or for `settle_max` altogether.

@@ -1,7 +1,7 @@
 //! `exec`: instances as a program of the operator's prints them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const LAST_LINES: usize = 3;
 const NOT_EXECUTABLE: i32 = 8;
 
 /// What is run, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     /// An absolute path, and its arguments. There is no shell.
     pub command: Vec<String>,
@@ -32,6 +32,13 @@ pub struct Config {
     pub max_bytes: usize,
     /// The provider's `timeout`, which it uses up to a twentieth.
     pub timeout: Duration,
+}
+
+impl fmt::Debug for Config {
+    /// Arguments and environment may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("program", &self.command.first()).finish_non_exhaustive()
+    }
 }
 
 /// The same, as written.
@@ -204,6 +211,8 @@ mod tests {
     async fn failure(config: &Config) -> String {
         let error = Exec::new(config).discover().await.expect_err("no set").to_string();
         assert!(error.contains(&config.command[0]) && !error.contains("secret"), "{error}");
+        let shown = format!("{config:?} {:?}", Exec::new(config));
+        assert!(shown.contains(&config.command[0]) && !shown.contains("secret"), "{shown}");
         error
     }
 

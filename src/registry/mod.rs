@@ -3,6 +3,7 @@
 //! Observations come in; each is judged for every service of its provider, and what the guard accepts becomes the next
 //! revision. An observation that is an error changes nothing but the account of it.
 
+mod clock;
 pub mod guard;
 mod pool;
 pub mod registration;
@@ -24,6 +25,7 @@ pub use report::{Excluded, MAX_EXCLUSIONS, ProviderReport, Report, ServiceReport
 use crate::health::{self, Verdicts};
 use crate::model::{Backend, Created, Instance, Name, Pattern, Service, ServiceSet, Snapshot};
 use crate::provider::{Error, Observation};
+use clock::Clock;
 use pool::{Kept, Pool, Served};
 use registration::Registered;
 use state::{Restored, State};
@@ -114,6 +116,7 @@ pub struct Registry {
     /// What patterns could not do, by pattern, so that it is logged once.
     faults: BTreeMap<Name, Vec<String>>,
     located: Option<String>,
+    clock: Clock,
     /// `None`: nothing is kept.
     state: Option<State>,
     known: Restored,
@@ -145,6 +148,7 @@ impl Registry {
             pools: BTreeMap::new(),
             faults: BTreeMap::new(),
             located: None,
+            clock: Clock::new(),
             state,
             known,
             snapshots: watch::Sender::new(None),
@@ -188,7 +192,7 @@ impl Registry {
                     Some(event) => tokio::task::block_in_place(|| self.take(event)),
                     None => break,
                 },
-                () = time => tokio::task::block_in_place(|| self.settle(SystemTime::now())),
+                () = time => tokio::task::block_in_place(|| self.settle_now()),
             }
         }
         // Unchanged polls write nothing, so that the ages on disk lag: they are brought up to date once, at the end.
@@ -201,6 +205,8 @@ impl Registry {
 
     /// Takes one event. Returns when [`settle`](Self::settle) is due, if nothing happens meanwhile.
     pub fn take(&mut self, event: Event) -> Option<SystemTime> {
+        // What the event brings is of the time after any step.
+        self.now();
         match event {
             Event::Observed(observation) => self.observe(observation),
             Event::Reconfigured(settings) => self.reconfigure(settings),
@@ -216,17 +222,34 @@ impl Registry {
             Event::Asked(request, answer) => {
                 let service = request.service().clone();
                 let complied = self.comply(request);
-                let due = self.settle(SystemTime::now());
+                let due = self.settle_now();
                 let revision = self.known.snapshot.services.get(&service).map_or(0, |set| set.revision);
                 // Whoever asked may have gone.
                 let _ = answer.send(complied.map(|()| revision));
                 return due;
             }
         }
-        self.settle(SystemTime::now())
+        self.settle_now()
+    }
+
+    fn settle_now(&mut self) -> Option<SystemTime> {
+        let now = self.now();
+        self.settle(now)
+    }
+
+    /// The time. Where the clock was set, all that is due is moved along with it.
+    fn now(&mut self) -> SystemTime {
+        let (now, step) = self.clock.look();
+        if let Some(step) = step {
+            tracing::warn!(?step, "the clock was set; what is due is due when it would have been");
+            registration::shift(&mut self.known.registered, step);
+            self.pools.values_mut().for_each(|pool| pool.shift(step));
+        }
+        now
     }
 
     fn comply(&mut self, request: Request) -> Result<(), Refusal> {
+        let now = self.now();
         let service = request.service().clone();
         let Some(pool) = self.pools.get_mut(&service) else { return Err(Refusal::NoService(service)) };
         match request {
@@ -239,7 +262,7 @@ impl Registry {
                 if registered.len() >= registration::MOST && !registered.contains_key(&backend.id) {
                     return Err(Refusal::TooMany(service));
                 }
-                registered.insert(backend.id.clone(), Registered::new(backend, ttl, SystemTime::now()));
+                registered.insert(backend.id.clone(), Registered::new(backend, ttl, now));
             }
             Request::Deregister { id, .. } => {
                 let registered = self.known.registered.get_mut(&service);
@@ -394,7 +417,7 @@ impl Registry {
         }
         self.known.registered.retain(|name, _| self.pools.contains_key(name));
         self.settings = settings;
-        self.settle(SystemTime::now());
+        self.settle_now();
         // What was restored is served from the start.
         if !self.known.snapshot.services.is_empty() && self.snapshots.borrow().is_none() {
             self.snapshots.send_replace(Some(Arc::new(self.known.snapshot.clone())));

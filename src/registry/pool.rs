@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::Step;
 use super::guard::{self, Hold, Suspicion};
 use super::registration::Registered;
 use super::report::{Excluded, ServiceReport, SourceReport};
@@ -203,6 +204,13 @@ impl Pool {
             self.accept(provider, source);
         }
         any.then_some(count)
+    }
+
+    /// Moves what is due along with a clock that was set.
+    pub fn shift(&mut self, step: Step) {
+        let held = self.held.values_mut().map(|held| &mut held.source);
+        self.kept.sources.values_mut().chain(held).for_each(|source| step.shift(&mut source.observed));
+        self.kept.shape.shift(step);
     }
 
     /// Takes what the sidecar's own checks found.

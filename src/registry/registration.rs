@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::Step;
 use crate::model::{Backend, Name};
 
 /// The shortest and the longest time for which a registration holds.
@@ -37,8 +38,15 @@ impl Registered {
 /// Lets every registration hold anew from `now`: while nobody listened, nobody could renew one.
 pub fn renew(all: &mut Registrations, now: SystemTime) {
     for registered in all.values_mut().flat_map(BTreeMap::values_mut) {
+        // What was on disk is no safer than what is sent.
+        registered.ttl = registered.ttl.clamp(TTL.0, TTL.1);
         registered.expires = now + registered.ttl;
     }
+}
+
+/// Moves all of them along with a clock that was set.
+pub(super) fn shift(all: &mut Registrations, step: Step) {
+    all.values_mut().flat_map(BTreeMap::values_mut).for_each(|registered| step.shift(&mut registered.expires));
 }
 
 /// Takes out what has expired by `now`, and says when the next one will. `None`: none is left.
@@ -69,5 +77,14 @@ mod tests {
         renew(&mut all, SystemTime::UNIX_EPOCH + Duration::from_secs(10));
         assert_eq!(expire(&mut all, at), Some(at + Duration::from_secs(10)));
         assert_eq!((expire(&mut all, at + Duration::from_secs(10)), all.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_registration_from_disk_lasts_no_longer_than_one_that_is_sent() {
+        let mut forever = Registered::new(backend("a", 9), Duration::ZERO, SystemTime::UNIX_EPOCH);
+        forever.ttl = Duration::MAX;
+        let mut all = Registrations::from([("web".parse().expect("a name"), [("a".to_owned(), forever)].into())]);
+        renew(&mut all, SystemTime::UNIX_EPOCH);
+        assert_eq!(expire(&mut all, SystemTime::UNIX_EPOCH), Some(SystemTime::UNIX_EPOCH + TTL.1));
     }
 }

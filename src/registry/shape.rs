@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::Step;
 use super::times;
 use crate::model::{Backend, BackendState, Exclusion, MAX_WEIGHT, Member, Prefer, Reason, Service};
 
@@ -103,6 +104,12 @@ impl Shape {
         }
         shaped.backends = backends.into_values().collect();
         shaped
+    }
+
+    /// Moves what is due along with a clock that was set.
+    pub fn shift(&mut self, step: Step) {
+        self.rising.values_mut().for_each(|since| step.shift(&mut since.0));
+        self.leaving.values_mut().for_each(|leaving| step.shift(&mut leaving.until));
     }
 
     /// Gives those who have just joined a part of their weight. All weights are multiplied, so that there is something

@@ -5,14 +5,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::pool::Kept;
 use super::registration::Registrations;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file::{self, Ownership};
+use crate::sys::regular_file;
 
 /// The format's version; another one is not read.
 const VERSION: u32 = 2;
+
+/// A revision that nobody comes to by counting: half of all there are.
+const LAST_REVISION: u64 = u64::MAX / 2;
 
 /// The state's file name in `state_dir`.
 const FILE: &str = "snapshot.json";
@@ -60,6 +65,14 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// It holds something else than elasticd wrote.
+    #[error(
+        "{path} is damaged (its checksum is another); it is kept as {path}.unreadable and everything is discovered anew"
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was written by another version of elasticd.
     #[error(
         "{path} has format {found}, not {VERSION}; it is kept as {path}.unreadable and everything is discovered anew"
@@ -103,7 +116,7 @@ impl State {
     ///
     /// There is a file that cannot be used.
     pub fn read(&self) -> Result<Option<Restored>, Error> {
-        let bytes = match std::fs::read(&self.path) {
+        let bytes = match regular_file::read_own(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Unreadable { path: self.path.clone(), source }),
@@ -117,11 +130,20 @@ impl State {
             version: u32,
         }
         let damaged = |source| Error::Damaged { path: self.path.clone(), source };
+        let (bytes, sum) = split(bytes);
+        // Versions before this one wrote none.
+        if sum.is_some_and(|sum| sum != checksum(bytes).as_bytes()) {
+            return Err(Error::Altered { path: self.path.clone() });
+        }
         let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
         if version != VERSION {
             return Err(Error::OtherVersion { path: self.path.clone(), found: version });
         }
-        serde_json::from_slice(bytes).map_err(damaged)
+        let restored: Restored = serde_json::from_slice(bytes).map_err(damaged)?;
+        if restored.snapshot.revision > LAST_REVISION {
+            return Err(Error::Altered { path: self.path.clone() });
+        }
+        Ok(restored)
     }
 
     fn set_aside(&self) {
@@ -144,9 +166,25 @@ impl State {
         pools: &BTreeMap<&Name, &Kept>,
     ) -> Result<(), atomic_file::Error> {
         let stored = Stored { version: VERSION, snapshot, registered, pools };
-        let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
+        let mut bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
+        let sum = checksum(&bytes);
+        bytes.push(b'\n');
+        bytes.extend(sum.bytes());
         atomic_file::write(&self.path, &bytes, Ownership { mode: 0o600, uid: None, gid: None })
     }
+}
+
+/// What the file holds, and the checksum on its last line, of which JSON has but one.
+fn split(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
+        None => (bytes, None),
+    }
+}
+
+/// A flipped bit may be another address, and still JSON.
+fn checksum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -203,13 +241,35 @@ mod tests {
     }
 
     #[test]
+    fn no_flipped_bit_and_no_missing_byte_is_served() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::new(dir.path());
+        save(&state);
+        let whole = std::fs::read(&state.path).expect("readable");
+        let json = whole.iter().position(|byte| *byte == b'\n').expect("a checksum");
+        for length in (0..whole.len()).filter(|length| *length != json) {
+            assert!(state.parse(&whole[..length]).is_err(), "{length} bytes of it");
+        }
+        assert_eq!(state.parse(&whole[..json]).expect("as before there were checksums"), restored());
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(state.parse(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_set_aside_and_named() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = State::new(dir.path());
         save(&state);
         let whole = std::fs::read_to_string(&state.path).expect("readable");
-        let newer = whole.replace("\"version\":2", "\"version\":3");
-        for content in ["", "{}", "null", &whole[..whole.len() / 2], &newer] {
+        let (json, _) = whole.split_once('\n').expect("a checksum");
+        let newer = json.replace("\"version\":2", "\"version\":3");
+        let beyond = json.replace("\"revision\":4", "\"revision\":18446744073709551615");
+        let never = json.replace("\"observed\":1700000000", "\"observed\":253402300800");
+        assert!([&newer, &beyond, &never].iter().all(|changed| *changed != json));
+        for content in ["", "{}", "null", &whole[..whole.len() / 2], &newer, &beyond, &never] {
             std::fs::write(&state.path, content).expect("written");
             let error = state.load().expect_err("unusable").to_string();
             assert!(error.contains("snapshot.json") && error.contains("discovered anew"), "{error}");

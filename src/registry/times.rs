@@ -4,13 +4,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The end of the year 9999. Whatever is reckoned from here on stays within the clock's range.
+const LAST: u64 = 253_402_300_799;
+
 pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().serialize(serializer)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
     let seconds = u64::deserialize(deserializer)?;
-    UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds))
+    Some(seconds)
+        .filter(|seconds| *seconds <= LAST)
+        .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
         .ok_or_else(|| serde::de::Error::custom(format!("{seconds} seconds since the epoch are beyond any clock")))
 }

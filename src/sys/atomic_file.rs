@@ -42,6 +42,7 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "; give elasticd's user write access to the directory",
         io::ErrorKind::ReadOnlyFilesystem => "; mount it writable for elasticd (systemd: ReadWritePaths=)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space",
+        io::ErrorKind::AlreadyExists => "; what lies beside it as .NAME.elasticd is not elasticd's: remove it",
         io::ErrorKind::ResourceBusy => "; it is a mount point itself: mount its directory instead of the file",
         _ => "",
     }
@@ -185,6 +186,10 @@ pub fn is_mount_point(path: &Path) -> bool {
 }
 
 fn exchange(staged: &Path, target: &Path) -> io::Result<()> {
+    // A link or a pipe that somebody put there is nothing to go back to, nor may a confined thread move it.
+    if !fs::symlink_metadata(target)?.is_file() {
+        return fs::rename(staged, target);
+    }
     match rustix::fs::renameat_with(CWD, staged, CWD, target, RenameFlags::EXCHANGE) {
         Err(rustix::io::Errno::INVAL) => exchange_by_link(staged, target),
         other => other.map_err(Into::into),
@@ -202,7 +207,7 @@ fn exchange_by_link(staged: &Path, target: &Path) -> io::Result<()> {
     fs::rename(&kept, staged)
 }
 
-fn directory_of(target: &Path) -> &Path {
+pub(super) fn directory_of(target: &Path) -> &Path {
     target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -258,6 +263,26 @@ mod tests {
         write(&target, b"new", PLAIN).expect("written");
         assert_eq!(fs::read(&victim).expect("readable"), b"precious");
         assert_eq!(fs::read(&target).expect("readable"), b"new");
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_at_the_target_is_replaced_and_not_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (target, victim) = (dir.path().join("out"), dir.path().join("victim"));
+        fs::write(&victim, "precious").expect("written");
+        let link = || std::os::unix::fs::symlink(&victim, &target).expect("linked");
+        let pipe = || nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        for plant in [&link as &dyn Fn(), &pipe] {
+            plant();
+            stage(&target, b"new", PLAIN).expect("staged");
+            swap(&target).expect("swapped");
+            assert_eq!(fs::read(&target).expect("readable"), b"new");
+            assert!(
+                fs::symlink_metadata(sibling(&target)).is_err() && fs::symlink_metadata(&target).unwrap().is_file()
+            );
+            assert_eq!(fs::read(&victim).expect("readable"), b"precious");
+            unswap(&target, false).expect("removed");
+        }
     }
 
     #[test]

@@ -2,15 +2,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{Mode, OFlags};
+
+use super::outside;
 
 /// The lock's file name in the directory.
 const FILE: &str = "lock";
+
+/// Neither a link is followed, nor a pipe waited at.
+const FLAGS: i32 = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
 
 /// How long a lock that is held is waited for, and how often it is looked at. A program that is just being started
 /// shares its starter's files until it has become itself: for that moment it holds the locks of a starter that was
@@ -38,13 +44,67 @@ pub fn exclusive(mut file: File) -> Result<Flock<File>, Errno> {
 #[derive(Debug)]
 pub struct DirectoryLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 
-/// Why a directory could not be locked.
+/// A file that only one process replaces at a time: held as long as it lives. Its lock file lies beside it, under a
+/// hidden name, and goes with it; one that a killed process left is taken up by the next.
+#[derive(Debug)]
+pub struct TargetLock {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Drop for TargetLock {
+    fn drop(&mut self) {
+        // Still held: nobody else's is removed. A leftover does no harm.
+        let path = self.path.clone();
+        let _ = beside(&self.path, move || std::fs::remove_file(path));
+    }
+}
+
+/// Locks the file at `target`, which need not exist. `None`: there is no lock to be had beside it, as in a directory that
+/// takes nothing or is not there yet, or on a file system without locks.
+///
+/// # Errors
+///
+/// [`Error::Target`]: another process holds it.
+pub fn target(target: &Path) -> Result<Option<TargetLock>, Error> {
+    let path = super::atomic_file::sibling(target).with_added_extension("lock");
+    loop {
+        let made = path.clone();
+        let file = beside(target, move || {
+            // Not for writing: a file system on which a file is open for that cannot be made read-only.
+            let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            Ok(File::from(rustix::fs::open(&made, flags, Mode::RUSR | Mode::WUSR)?))
+        });
+        let Ok((file, opened)) = file.and_then(|file| file.metadata().map(|metadata| (file, metadata))) else {
+            return Ok(None);
+        };
+        let lock = match exclusive(file) {
+            Ok(lock) => lock,
+            Err(Errno::EWOULDBLOCK) => return Err(Error::Target(target.to_owned())),
+            Err(_) => return Ok(None),
+        };
+        // Whoever held it until now has removed it: another file may lie there by now.
+        if std::fs::symlink_metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino())) {
+            return Ok(Some(TargetLock { path, _lock: lock }));
+        }
+    }
+}
+
+/// Has `work` done by whoever may write into the directory of `path`.
+fn beside<T: Send + 'static>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    outside::write_in(super::atomic_file::directory_of(path), work)?
+}
+
+/// Why a directory, or a file, could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has it.
     #[error("another elasticd uses {0}; stop it, or give this one a `state_dir` of its own")]
     Held(PathBuf),
-    /// The lock file could not be opened.
+    /// Another process replaces the file.
+    #[error("another elasticd writes {0}; stop it, or give this one an `output` of its own")]
+    Target(PathBuf),
+    /// The directory's lock file could not be opened.
     #[error("cannot use {path} as `state_dir`: {source}; create it, writable for elasticd's user")]
     Unusable {
         /// The directory.
@@ -66,7 +126,7 @@ pub fn lock(directory: &Path) -> Result<DirectoryLock, Error> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
+        .custom_flags(FLAGS)
         .open(directory.join(FILE))
         .map_err(unusable)?;
     exclusive(file).map(DirectoryLock).map_err(|errno| match errno {
@@ -82,7 +142,7 @@ pub fn lock(directory: &Path) -> Result<DirectoryLock, Error> {
 /// The lock file is there and cannot be opened.
 pub fn is_held(directory: &Path) -> Result<bool, Error> {
     let unusable = |source| Error::Unusable { path: directory.to_owned(), source };
-    match OpenOptions::new().write(true).custom_flags(nix::libc::O_NOFOLLOW).open(directory.join(FILE)) {
+    match OpenOptions::new().write(true).custom_flags(FLAGS).open(directory.join(FILE)) {
         Ok(file) => match exclusive(file) {
             Ok(_) => Ok(false),
             Err(Errno::EWOULDBLOCK) => Ok(true),
@@ -116,5 +176,32 @@ mod tests {
         lock(dir.path()).expect("waited for");
         letting_go.join().expect("let go");
         assert!(matches!(lock(Path::new("/nonexistent")), Err(Error::Unusable { .. })));
+    }
+
+    #[test]
+    fn a_file_is_replaced_by_one_only_and_nothing_is_left_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        let first = target(&one).expect("free").expect("to be had");
+        let error = target(&one).expect_err("held").to_string();
+        assert!(error.contains("another elasticd writes") && error.contains("/one"), "{error}");
+        let second = target(&other).expect("another file");
+        drop(first);
+        drop(target(&one).expect("free again"));
+        drop(second);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
+        assert!(matches!(target(Path::new("/nonexistent/x")), Ok(None)));
+    }
+
+    #[test]
+    fn what_is_planted_in_a_locks_place_neither_holds_us_up_nor_leads_elsewhere() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (place, victim) = (dir.path().join(FILE), dir.path().join("victim"));
+        nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        assert!(matches!(lock(dir.path()), Err(Error::Unusable { .. })), "a pipe without a reader");
+        std::fs::remove_file(&place).expect("removed");
+        std::os::unix::fs::symlink(&victim, &place).expect("made");
+        assert!(matches!(lock(dir.path()), Err(Error::Unusable { .. })));
+        assert!(!victim.exists());
     }
 }

@@ -12,6 +12,7 @@ pub mod outside;
 pub mod process;
 pub mod program;
 pub mod reaper;
+pub mod regular_file;
 pub mod systemd;
 pub mod ticks;
 pub mod unix_socket;

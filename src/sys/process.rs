@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use procfs::process::Process as ProcEntry;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::outside;
+use super::regular_file;
 
 /// The longest pid file worth reading, in bytes.
 const MAX_PID_FILE: usize = 64;
@@ -129,6 +131,19 @@ pub enum Error {
         /// What it should run.
         expected: Executable,
     },
+    /// The pid file is in the hands of somebody who may not signal the process.
+    #[error(
+        "the pid file {path} names PID {pid} of user {owner}, and others than that user, root and elasticd's own can \
+         write it; nothing was signalled. Give the file to one of these, without write access for others (mode 0644)"
+    )]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// The PID.
+        pid: i32,
+        /// Who runs it.
+        owner: u32,
+    },
     /// The kernel does not let us see what the process runs.
     #[error(
         "cannot see what PID {pid} runs: {source}; run elasticd as the frontend's user, or give it CAP_SYS_PTRACE and \
@@ -170,6 +185,7 @@ impl Error {
             | Self::BadPidFile { .. }
             | Self::Ourselves(_)
             | Self::OtherProgram { .. }
+            | Self::Untrusted { .. }
             | Self::Hidden { .. }
             | Self::Ambiguous { .. }
             | Self::Refused { .. } => false,
@@ -200,17 +216,23 @@ impl Process {
     }
 
     fn by_pid_file(path: &Path, executable: &Executable) -> Result<Self, Error> {
-        let pid = read_pid_file(path)?;
+        let (pid, author) = read_pid_file(path)?;
         if pid == std::process::id().cast_signed() {
             return Err(Error::Ourselves(path.to_owned()));
         }
         let stale = || Error::Stale { path: path.to_owned(), pid };
+        let pidfd = held(pid).ok_or_else(stale)?;
         let identity = identity(pid).ok_or_else(stale)?;
         let found = executable_of(pid)?.ok_or_else(stale)?;
         if !executable.is(&found) {
             return Err(Error::OtherProgram { path: path.to_owned(), pid, found, expected: executable.clone() });
         }
-        Self::open(identity).ok_or_else(stale)
+        // Otherwise whoever may write the file has us signal whom they may not.
+        let owner = owner_of(pid).ok_or_else(stale)?;
+        if author.is_none_or(|author| author != owner && !regular_file::is_trusted(author)) {
+            return Err(Error::Untrusted { path: path.to_owned(), pid, owner });
+        }
+        Self::still_there(identity, pidfd).ok_or_else(stale)
     }
 
     fn by_executable(executable: &Executable) -> Result<Self, Error> {
@@ -220,12 +242,22 @@ impl Process {
             .filter_map(|entry| entry.stat().ok())
             .filter(alive)
             .collect();
-        let roots: Vec<_> = running.iter().filter(|stat| !running.iter().any(|other| other.pid == stat.ppid)).collect();
+        let mut roots: Vec<_> =
+            running.iter().filter(|stat| !running.iter().any(|other| other.pid == stat.ppid)).collect();
+        // Anybody may start a program of that name: where root or we run one, that is the one.
+        let is_trusted = |stat: &procfs::process::Stat| owner_of(stat.pid).is_some_and(regular_file::is_trusted);
+        if roots.iter().any(|stat| is_trusted(stat)) {
+            roots.retain(|stat| is_trusted(stat));
+        }
         match roots.as_slice() {
             [] => Err(Error::NoMatch(executable.clone())),
             [root] => {
-                let identity = Identity { pid: root.pid, start_ticks: root.starttime };
-                Self::open(identity).ok_or_else(|| Error::NoMatch(executable.clone()))
+                let found = held(root.pid).and_then(|pidfd| {
+                    let identity = identity(root.pid).filter(|found| found.start_ticks == root.starttime)?;
+                    let runs = executable_of(root.pid).ok()??;
+                    executable.is(&runs).then(|| Self::still_there(identity, pidfd))?
+                });
+                found.ok_or_else(|| Error::NoMatch(executable.clone()))
             }
             several => {
                 let mut pids: Vec<_> = several.iter().map(|stat| stat.pid).collect();
@@ -235,11 +267,12 @@ impl Process {
         }
     }
 
-    /// `None`: it is gone. The start time read again after opening proves that the descriptor means the process that
-    /// was looked at.
-    fn open(seen: Identity) -> Option<Self> {
-        let pidfd = pidfd_open(Pid::from_raw(seen.pid)?, PidfdFlags::empty()).ok()?;
-        (identity(seen.pid) == Some(seen)).then_some(Self { identity: seen, pidfd })
+    /// `None`: it has ended. As long as the process that a descriptor means has not, its PID is nobody else's: what was
+    /// seen under that PID since the descriptor was opened was seen of it. A start time is no such proof: it is counted
+    /// in hundredths of a second, in which a PID can be reused.
+    fn still_there(identity: Identity, pidfd: OwnedFd) -> Option<Self> {
+        let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+        (poll(&mut ended, Some(&Timespec::default())) == Ok(0)).then_some(Self { identity, pidfd })
     }
 
     /// Sends a signal through the descriptor.
@@ -298,6 +331,11 @@ pub fn parent_of_same_program(pid: i32) -> Option<(u64, u64)> {
     })
 }
 
+/// A descriptor that means the process which has this PID now, and no other.
+fn held(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
 /// The identity of a living process. `None`: no such process, or a zombie.
 fn identity(pid: i32) -> Option<Identity> {
     let stat = ProcEntry::new(pid).and_then(|entry| entry.stat()).ok().filter(alive)?;
@@ -319,6 +357,11 @@ fn executable_of(pid: i32) -> Result<Option<PathBuf>, Error> {
     }
 }
 
+/// The user whom a process belongs to, by the rights it has to act. `None`: it is gone.
+fn owner_of(pid: i32) -> Option<u32> {
+    ProcEntry::new(pid).and_then(|entry| entry.status()).ok().map(|status| status.euid)
+}
+
 /// A zombie still has a PID and still takes signals, but nothing will ever act on them.
 fn alive(stat: &procfs::process::Stat) -> bool {
     !matches!(stat.state, 'Z' | 'X' | 'x')
@@ -328,25 +371,32 @@ fn entries() -> impl Iterator<Item = ProcEntry> {
     procfs::process::all_processes().into_iter().flatten().flatten()
 }
 
-fn read_pid_file(path: &Path) -> Result<i32, Error> {
+/// The PID, and whose word that is. `None`: anybody's.
+fn read_pid_file(path: &Path) -> Result<(i32, Option<u32>), Error> {
     use std::io::Read;
+    use std::os::unix::fs::MetadataExt;
     let mut text = String::new();
-    std::fs::File::open(path).and_then(|file| file.take(MAX_PID_FILE as u64).read_to_string(&mut text)).map_err(
-        |source| match source.kind() {
-            io::ErrorKind::NotFound => Error::NoPidFile(path.to_owned()),
-            io::ErrorKind::InvalidData => Error::BadPidFile { path: path.to_owned(), found: "binary data".to_owned() },
-            _ => Error::UnreadablePidFile { path: path.to_owned(), source },
-        },
-    )?;
+    let read = |file: std::fs::File| {
+        let metadata = file.metadata()?;
+        // Anybody's word is nobody's.
+        let owner = (metadata.mode() & 0o002 == 0).then(|| metadata.uid());
+        file.take(MAX_PID_FILE as u64).read_to_string(&mut text).map(|_| owner)
+    };
+    let owner = regular_file::open(path).and_then(read).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Error::NoPidFile(path.to_owned()),
+        io::ErrorKind::InvalidData => Error::BadPidFile { path: path.to_owned(), found: "binary data".to_owned() },
+        _ => Error::UnreadablePidFile { path: path.to_owned(), source },
+    })?;
     let digits = text.trim();
     if digits.is_empty() {
         return Err(Error::EmptyPidFile(path.to_owned()));
     }
-    digits
+    let pid = digits
         .parse()
         .ok()
         .filter(|pid| *pid > 0)
-        .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: digits.chars().take(20).collect() })
+        .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: digits.chars().take(20).collect() })?;
+    Ok((pid, owner))
 }
 
 #[cfg(test)]

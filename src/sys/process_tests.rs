@@ -109,7 +109,7 @@ fn a_process_is_found_by_its_program_when_there_is_but_one() {
 fn children_are_listed_and_found_alike() {
     let sleeper = Sleeper::start();
     let ourselves = identity(std::process::id().cast_signed()).expect("we run");
-    let children = Process::open(ourselves).expect("we run").children();
+    let children = Process { identity: ourselves, pidfd: held(ourselves.pid).expect("we run") }.children();
     assert!(children.iter().any(|child| child.identity.pid == sleeper.pid()), "{children:?}");
     let listed = listed_children(ourselves.pid);
     assert!(listed.is_none_or(|pids| pids.contains(&sleeper.pid())));
@@ -129,4 +129,66 @@ fn ticks_and_start_times_are_on_one_scale() {
     let ourselves = identity(std::process::id().cast_signed()).expect("we run");
     assert!(ourselves.start_ticks <= now_ticks());
     assert!(now_ticks() - ourselves.start_ticks < ticks_per_second() * 3600);
+}
+
+const NOBODY: u32 = 65534;
+
+fn give(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    chown(path, Some(NOBODY), None).expect("this test wants root");
+}
+
+/// A copy of `sleep` under a name of its own, which nobody else's process has.
+fn runs_as(directory: &tempfile::TempDir, user: u32) -> Sleeper {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let program = directory.path().join("elasticd-frontend");
+    if !program.exists() {
+        std::fs::copy("/bin/sleep", &program).expect("copied");
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    }
+    let sleeper = Sleeper(Command::new(&program).arg("60").stdout(Stdio::null()).uid(user).spawn().expect("it runs"));
+    while executable_of(sleeper.pid()).ok().flatten().is_none_or(|exe| exe != program) {
+        std::thread::yield_now();
+    }
+    sleeper
+}
+
+#[test]
+fn whoever_may_write_a_pid_file_has_nobody_signalled_but_himself() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (ours, theirs) = (runs_as(&directory, 0), runs_as(&directory, NOBODY));
+    let name = "elasticd-frontend";
+    let (file, mode) = (pid_file(&ours.pid().to_string()), 0o644);
+    find(&file, name).expect("our file, our process");
+    give(file.path(), mode);
+    let error = find(&file, name).expect_err("their file, our process");
+    assert!(matches!(error, Error::Untrusted { .. }) && error.to_string().contains("of user 0"), "{error}");
+    std::fs::write(file.path(), theirs.pid().to_string()).expect("written");
+    find(&file, name).expect("their file, their process");
+    give(file.path(), 0o666);
+    assert!(matches!(find(&file, name), Err(Error::Untrusted { .. })), "anybody's file");
+    // A pipe would keep us waiting, and PID 1 is nobody's frontend.
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    let piped = Find::PidFile { path: pipe, executable: Executable::new(name) };
+    assert!(matches!(Process::find(&piped), Err(Error::UnreadablePidFile { .. })));
+    assert!(find(&pid_file("1"), name).is_err());
+}
+
+#[test]
+fn a_namesake_that_anybody_may_start_neither_hides_ours_nor_is_taken_for_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let theirs = runs_as(&directory, NOBODY);
+    let named = Find::Match { executable: Executable::new("elasticd-frontend") };
+    assert_eq!(Process::find(&named).expect("a frontend may run as any user").identity.pid, theirs.pid());
+    let ours = runs_as(&directory, 0);
+    assert_eq!(Process::find(&named).expect("ours").identity.pid, ours.pid());
+    let another = runs_as(&directory, 0);
+    assert!(
+        matches!(Process::find(&named), Err(Error::Ambiguous { pids, .. }) if pids.len() == 2),
+        "{}",
+        another.pid()
+    );
 }

@@ -1,5 +1,6 @@
 //! A program asked for its output: all of it, bounded in time and in size, or an error.
 
+use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -60,12 +61,18 @@ pub enum Error {
 }
 
 /// A program, and the environment it runs in. Only one of it runs at a time.
-#[derive(Debug)]
 pub struct Program {
     argv: Vec<String>,
     env: Vec<(String, String)>,
     pass_env: Vec<String>,
     turns: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Program {
+    /// Arguments and environment may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("program", &self.argv.first()).finish_non_exhaustive()
+    }
 }
 
 impl Program {

@@ -1,102 +1,46 @@
-//! Mutated requests at the query and the admin socket, for `FUZZ_SECONDS` (by default 3) from `FUZZ_SEED`:
-//! `FUZZ_SECONDS=600 cargo test --test fuzz`.
-//!
-//! Whatever comes, the socket answers with HTTP or hangs up, in bounded time, and the next client is served.
+//! Mutated input for whatever reads what others write, each target for `FUZZ_SECONDS` (by default 3) from `FUZZ_SEED`:
+//! `FUZZ_SECONDS=600 cargo test --test fuzz -- --nocapture`. Each says how much it has tried.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+mod config;
+#[cfg(feature = "ec2")]
+mod ec2;
+#[cfg(feature = "nats")]
+mod fleet;
+mod payloads;
+mod pid_files;
+mod requests;
+mod state;
+mod templates;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-const SEEDS: &[&str] = &[
-    "GET /v1/services HTTP/1.1\r\nHost: x\r\n\r\n",
-    "GET /v1/services?format=text&wait=1ms&revision=1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"1-ab\", W/\"x\"\r\n\r\n",
-    "GET /v1/services/w%65b?format=json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    "GET /v1/services/web/pick?key=%00&zone=a%20b HTTP/1.1\r\nHost: x\r\n\r\n",
-    "GET /v1/watch HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 1-0000000000000000\r\n\r\n",
-    "GET /v1/explain/i-1 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "HEAD /v1/status HTTP/1.0\r\n\r\n",
-    "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\nGET /readyz HTTP/1.1\r\nHost: x\r\n\r\n",
-    "POST /v3/discovery:endpoints HTTP/1.1\r\nHost: x\r\nContent-Length: 62\r\n\r\n\
-     {\"node\":{\"metadata\":{\"elasticd_wait\":\"1ms\"}},\"resource_names\":[]}",
-    "PUT /v1/services/web/backends/i-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 47\r\n\r\n\
-     {\"address\": \"10.0.0.1\", \"port\": 80, \"ttl\": \"1s\"}",
-    "PUT /v1/services/web/backends/i-1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-    "DELETE /v1/services/web/backends/i-1 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "POST /v1/refresh HTTP/1.1\r\nHost: x\r\n\r\n",
-    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-];
-
-/// Parts that mean something to somebody.
-const TOKENS: &[&str] = &[
-    "%00",
-    "%2f",
-    "%",
-    "..",
-    "//",
-    "?",
-    "&",
-    "=",
-    "\r\n",
-    "\r\n\r\n",
-    "\n",
-    "\0",
-    "\u{fd}",
-    "Content-Length: 99999999999999999999\r\n",
-    "Transfer-Encoding: chunked\r\n",
-    "Expect: 100-continue\r\n",
-    "Upgrade: h2c\r\n",
-    "HTTP/1.1",
-    "wait=5m",
-    "revision=-1",
-    "format=",
-];
-
-struct Elasticd {
-    dir: tempfile::TempDir,
-    child: Child,
-}
-
-impl Drop for Elasticd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// Calls `each` again and again with random numbers. If it panics, the seed of that very call is said: given as
+/// `FUZZ_SEED` it comes first.
+fn for_a_while(name: &str, mut each: impl FnMut(&mut fastrand::Rng)) {
+    let seconds = std::env::var("FUZZ_SECONDS").map_or(3, |text| text.parse().expect("FUZZ_SECONDS is a number"));
+    let seed = std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
+    let (started, mut tried) = (Instant::now(), 0_u64);
+    while started.elapsed() < Duration::from_secs(seconds) {
+        let own = seed.wrapping_add(tried);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| each(&mut fastrand::Rng::with_seed(own)))) {
+            println!("{name}: FUZZ_SEED={own} (try {tried})");
+            resume_unwind(panic);
+        }
+        tried += 1;
     }
+    println!("{name}: {tried} tries in {seconds} s from seed {seed}");
 }
 
-fn elasticd() -> Elasticd {
-    let dir = tempfile::tempdir().expect("a directory");
-    let at = dir.path().display();
-    let config = format!(
-        "state_dir = '{at}/state'\napi.socket = '{at}/sock'\n[providers.p]\ntype = 'fixed'\n\
-         instances = [{{ id = 'i-1', address = '10.0.0.1:80' }}]\n[services.web]\nprovider = 'p'\n"
-    );
-    std::fs::write(dir.path().join("elasticd.toml"), config).expect("written");
-    let child = Command::new(env!("CARGO_BIN_EXE_elasticd"))
-        .arg("--config")
-        .arg(dir.path().join("elasticd.toml"))
-        .arg("run")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("elasticd starts");
-    let started = Instant::now();
-    while UnixStream::connect(dir.path().join("sock")).is_err() {
-        assert!(started.elapsed() < Duration::from_secs(30), "it never listens");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Elasticd { dir, child }
-}
-
-fn mutated(random: &mut fastrand::Rng) -> Vec<u8> {
-    let mut bytes = random.choice(SEEDS).expect("some").as_bytes().to_vec();
+/// One of the seeds with some of its bytes changed, doubled, dropped, or joined by tokens and parts of other seeds.
+fn mutated(random: &mut fastrand::Rng, seeds: &[&str], tokens: &[&str]) -> Vec<u8> {
+    let mut bytes = random.choice(seeds).expect("some").as_bytes().to_vec();
     for _ in 0..random.usize(0..6) {
         let at = random.usize(0..=bytes.len());
         match random.u8(0..6) {
             0 if at < bytes.len() => bytes[at] = random.u8(..),
             1 => bytes.truncate(at),
-            2 => drop(bytes.splice(at..at, random.choice(TOKENS).expect("some").bytes())),
+            2 => drop(bytes.splice(at..at, random.choice(tokens).expect("some").bytes())),
             3 => {
                 let end = (at + random.usize(0..40)).min(bytes.len());
                 let part = bytes[at..end].to_vec();
@@ -104,7 +48,7 @@ fn mutated(random: &mut fastrand::Rng) -> Vec<u8> {
             }
             4 => drop(bytes.drain(at..(at + random.usize(0..20)).min(bytes.len()))),
             _ => {
-                let other = random.choice(SEEDS).expect("some").as_bytes();
+                let other = random.choice(seeds).expect("some").as_bytes();
                 bytes.extend_from_slice(&other[random.usize(0..other.len())..]);
             }
         }
@@ -112,48 +56,74 @@ fn mutated(random: &mut fastrand::Rng) -> Vec<u8> {
     bytes
 }
 
-/// What comes back within a moment, or until the other side hangs up.
-fn exchange(socket: &Path, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = UnixStream::connect(socket).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_millis(2))).expect("a bound");
-    // It may have hung up by now.
-    let _ = stream.write_all(bytes);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    answer
-}
-
-#[test]
-fn whatever_comes_is_answered_or_hung_up_on() {
-    let seconds = std::env::var("FUZZ_SECONDS").map_or(3, |text| text.parse().expect("FUZZ_SECONDS is a number"));
-    let seed = std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut elasticd = elasticd();
-    let sockets = ["sock", "admin.sock"].map(|name| elasticd.dir.path().join(name));
-    let (started, mut tried, mut answered) = (Instant::now(), 0_u64, 0_u64);
-    while started.elapsed() < Duration::from_secs(seconds) {
-        let bytes = mutated(&mut random);
-        let said = || format!("seed {seed}, try {tried}: {:?}", String::from_utf8_lossy(&bytes));
-        let answer = exchange(random.choice(&sockets).expect("some"), &bytes);
-        assert!(
-            answer.is_empty() || answer.starts_with(b"HTTP/1."),
-            "{}: {:?}",
-            said(),
-            String::from_utf8_lossy(&answer)
-        );
-        assert!(!answer.starts_with(b"HTTP/1.1 500"), "{}", said());
-        answered += u64::from(!answer.is_empty());
-        if tried.is_multiple_of(100) {
-            let mut stream = UnixStream::connect(&sockets[0]).expect("it listens");
-            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a bound");
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("written");
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).expect("an answer");
-            assert!(answer.ends_with("ok\n"), "{}: {answer}", said());
-            assert!(elasticd.child.try_wait().expect("a status").is_none(), "{}", said());
-        }
-        tried += 1;
-    }
-    assert!(answered > 0);
-    println!("seed {seed}: {tried} requests in {seconds} s, {answered} answered");
+/// A text of what means something to many syntaxes, and of anything.
+fn hostile(random: &mut fastrand::Rng) -> String {
+    const PARTS: &[&str] = &[
+        ";",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "#",
+        "\\",
+        "\n",
+        "\r",
+        "\t",
+        " ",
+        "$",
+        "${",
+        "%{",
+        "%",
+        "(",
+        ")",
+        "<",
+        ">",
+        "`",
+        "\0",
+        "\u{7f}",
+        "*/",
+        "/*",
+        "//",
+        "\"\"\"",
+        "\"}",
+        "{\"",
+        "{{",
+        "}}",
+        "{%",
+        "*",
+        "=",
+        ",",
+        ":",
+        "[",
+        "]",
+        "|",
+        "&",
+        "!",
+        "~",
+        "é",
+        "\u{2028}",
+        "\u{feff}",
+        "\u{fdd0}",
+        "\u{fdd1}",
+        "\u{fdd2}",
+        "\u{fffe}",
+        "\u{85}",
+        "a",
+        "0",
+        "x",
+        "-",
+        "..",
+        "../",
+        "include",
+        "server",
+        "} server { listen 1; }",
+        "\n  server evil 6.6.6.6:1",
+        "$(touch pwned)",
+        "null",
+    ];
+    let part = |random: &mut fastrand::Rng| match random.u8(0..8) {
+        0 => random.char(..).to_string(),
+        _ => (*random.choice(PARTS).expect("some")).to_owned(),
+    };
+    (0..random.usize(0..8)).map(|_| part(random)).collect()
 }

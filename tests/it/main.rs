@@ -32,6 +32,7 @@ mod haproxy;
 mod haproxy_syntax;
 mod harness;
 mod health;
+mod hostile_user;
 mod house;
 mod isolated;
 #[cfg(feature = "ec2")]

@@ -253,6 +253,25 @@ fn the_configuration_is_reloaded_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_frontend_under_another_name_takes_its_outputs_over() {
+    let list = "[frontends.list]\ntype = 'json'\noutput = 'DIR/list.json'\nsettle = '5ms'\n";
+    let backends = three();
+    let elasticd = Elasticd::knowing(&format!("{FILE}{list}"), &backends[..1]).ready();
+    elasticd.await_proven("list", "web", &["a"]);
+    // Whose change takes its time as it is asked to leave.
+    let slow = format!("{FILE}{list}check = ['sleep', '1']\n");
+    elasticd.configure(&slow);
+    elasticd.signal(Signal::SIGHUP);
+    elasticd.await_log("the configuration was reloaded");
+    elasticd.write("backends.yaml", &entries(&backends[1..2]));
+    elasticd.await_status("at it", |status| status["frontends"]["list"]["phase"] == "applying");
+    elasticd.configure(&slow.replace("[frontends.list]", "[frontends.other]"));
+    elasticd.signal(Signal::SIGHUP);
+    elasticd.await_proven("other", "web", &["b"]);
+    assert_eq!(elasticd.logged("another elasticd writes"), 0, "{}", elasticd.log());
+}
+
+#[test]
 fn sigusr1_polls_at_once() {
     let nginx = Nginx::new();
     let config = FILE.replace("interval = '300ms'", "interval = '1h'");

@@ -15,6 +15,7 @@ use super::shelf::{Offer, Shelf};
 use crate::model::fleet::Reading;
 use crate::model::{Instance, Name};
 use crate::sys::atomic_file::{self, Ownership};
+use crate::sys::regular_file;
 
 /// Chunks asked for at once.
 const AT_ONCE: usize = 16;
@@ -262,7 +263,9 @@ impl Reader {
 
 /// What was remembered. Nothing, if it cannot be read: a set that is newer than none is then taken.
 async fn kept(path: &std::path::Path) -> Position {
-    let bytes = tokio::fs::read(path).await.unwrap_or_default();
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || regular_file::read_own(&path)).await;
+    let bytes = read.ok().and_then(Result::ok).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 

@@ -125,7 +125,7 @@ impl Elasticd {
         self.notify.set_nonblocking(false).expect("a socket");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         let child = self
-            .command(&["--log", "info", "run"])
+            .command(&["run"])
             .env("NOTIFY_SOCKET", self.path("notify"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -262,9 +262,12 @@ impl Elasticd {
         self.spawn();
     }
 
-    /// What lies hidden in a directory, as no test may leave anything.
+    /// What lies hidden in a directory, as no test may leave anything but the locks that are held.
     pub fn hidden(&self, directory: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(directory).expect("readable").map(|entry| entry.expect("an entry").path());
-        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))).collect()
+        entries
+            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')))
+            .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
+            .collect()
     }
 }

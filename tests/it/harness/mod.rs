@@ -18,7 +18,9 @@ pub mod pools;
 pub mod prometheus;
 pub mod varnish;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -59,8 +61,14 @@ pub fn own_address() -> Ipv4Addr {
     Ipv4Addr::new(127, run, high, low)
 }
 
-/// A TCP port on 127.0.0.1 that is free now.
+/// A TCP port on 127.0.0.1 that is free now, and was given to nobody else of this run.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        if GIVEN.lock().expect("unpoisoned").insert(port) {
+            return port;
+        }
+    }
 }
