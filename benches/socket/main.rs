@@ -13,7 +13,6 @@ mod count;
 mod harness;
 mod waiting;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -47,7 +46,7 @@ fn snapshot(revision: u64) -> Arc<Snapshot> {
         zone: Some(format!("eu-west-1{}", char::from(b'a' + n % 3))),
         weight: 1,
         state: BackendState::Up,
-        tags: BTreeMap::new(),
+        tags: Default::default(),
     };
     let set = ServiceSet { revision, backends: (0..BACKENDS).map(backend).collect() };
     let web: Name = "web".parse().expect("a name");

@@ -1,6 +1,5 @@
 //! What the admin listener changes: polls, the configuration, held sets, registrations.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::{Problem, echo};
 use super::route::{Answers, Body, JSON, respond_as};
 use super::services;
-use crate::model::{Backend, BackendState, MAX_WEIGHT, Name, selection};
+use crate::model::{Backend, BackendState, MAX_WEIGHT, Name, Tags, selection};
 use crate::registry::registration::TTL;
 use crate::registry::{Refusal, Request};
 
@@ -57,7 +56,7 @@ struct Registration {
     weight: u16,
     zone: Option<String>,
     #[serde(default)]
-    tags: BTreeMap<String, String>,
+    tags: Tags,
     #[serde(with = "compact::required")]
     ttl: Duration,
 }

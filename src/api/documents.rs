@@ -273,7 +273,7 @@ pub(super) mod tests {
             zone: None,
             weight: 1,
             state: crate::model::BackendState::Up,
-            tags: BTreeMap::new(),
+            tags: crate::model::Tags::default(),
         }
     }
 

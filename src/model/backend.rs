@@ -1,9 +1,10 @@
 //! One member of a service, as a frontend needs it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use super::Tags;
 
 /// One member of a service. Its serialised form is what templates see, what the socket answers and what the state
 /// file holds.
@@ -22,7 +23,7 @@ pub struct Backend {
     /// Whether new traffic is welcome.
     pub state: BackendState,
     /// The cloud's tags. Any text: they must be escaped.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
 }
 
 /// Whether a backend takes new traffic.

@@ -1,10 +1,11 @@
 //! What a provider knows of one machine.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::Tags;
 
 /// One machine as its provider describes it, before any service has judged it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub struct Instance {
     pub launched: Option<Timestamp>,
     /// The cloud's tags.
     #[serde(default)]
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
 }
 
 impl Instance {
@@ -62,7 +63,7 @@ impl Instance {
             state: InstanceState::Running,
             availability: Availability::Ready,
             launched: None,
-            tags: BTreeMap::new(),
+            tags: Tags::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod selection;
 mod selector;
 mod service;
 mod snapshot;
+mod tags;
 
 pub use backend::{Backend, BackendState};
 pub use health::{HealthCheck, Probe};
@@ -24,3 +25,4 @@ pub use service::{
     AddressKind, AtLeast, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Prefer, Service, Sources, WeightRule,
 };
 pub use snapshot::{ServiceSet, Snapshot};
+pub use tags::Tags;

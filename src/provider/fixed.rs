@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use serde::Deserialize;
 
 use super::Provider;
-use super::written::{self, Written};
+use super::written::{self, Place, Written};
 use crate::model::Instance;
 
 /// The instances, judged.
@@ -30,7 +30,7 @@ impl Raw {
     ///
     /// All faults at once, each with the entry's index, counted from 0.
     pub fn resolve(self) -> Result<Config, Vec<String>> {
-        let entries = self.instances.into_iter().enumerate().map(|(i, entry)| (format!("instances[{i}]"), entry));
+        let entries = self.instances.into_iter().enumerate().map(|(i, entry)| (Place::Listed(i), entry));
         match written::resolve(entries) {
             Ok(instances) => Ok(Config { instances }),
             Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),

@@ -1,6 +1,5 @@
 //! What a set of instances looks like in a file, as a program prints it, and as a server answers it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -8,8 +7,8 @@ use std::path::Path;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
-use super::written::{self, Fault, Text, Written};
-use crate::model::Instance;
+use super::written::{self, Fault, Place, Text, Written};
+use crate::model::{Instance, Tags};
 
 /// The label of a target group that says its zone.
 const ZONE: &str = "zone";
@@ -173,41 +172,42 @@ enum Entry<T> {
 #[serde(deny_unknown_fields)]
 struct Group<T> {
     targets: Vec<String>,
-    #[serde(default = "BTreeMap::new")]
-    labels: BTreeMap<String, T>,
+    #[serde(default, deserialize_with = "written::tags::<T, _>", bound = "T: Deserialize<'de> + Into<String>")]
+    labels: Tags,
+    #[serde(skip)]
+    reads: PhantomData<T>,
 }
 
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields, bound = "T: Deserialize<'de>")]
+#[serde(deny_unknown_fields, bound = "T: Deserialize<'de> + Into<String>")]
 struct Named<T> {
     instances: Vec<Entry<T>>,
 }
 
-impl<T: Into<String>> Entries<T> {
+impl<T: Default> Entries<T> {
     fn resolve(self) -> Result<Vec<Instance>, Vec<written::Fault>> {
         let entries = self.0.into_iter().enumerate().flat_map(|(i, entry)| match entry {
-            Entry::Instance(written) => vec![(format!("entry {i}"), written.with_text())],
+            Entry::Instance(written) => vec![(Place::Entry(i), *written)],
             Entry::Group(group) => group.instances(i),
         });
         written::resolve(entries)
     }
 }
 
-impl<T: Into<String>> Group<T> {
-    fn instances(self, i: usize) -> Vec<(String, Written<String>)> {
-        let labels: BTreeMap<String, String> = self.labels.into_iter().map(|(k, v)| (k, v.into())).collect();
+impl<T: Default> Group<T> {
+    fn instances(self, i: usize) -> Vec<(Place, Written<T>)> {
         let instance = |address: String| Written {
             address: Some(address),
-            zone: labels.get(ZONE).cloned(),
-            tags: labels.clone(),
+            zone: self.labels.get(ZONE).cloned(),
+            tags: self.labels.clone(),
             ..Written::default()
         };
         let targets = self.targets.into_iter().enumerate();
-        targets.map(|(j, target)| (format!("entry {i}, target {j}"), instance(target))).collect()
+        targets.map(|(j, target)| (Place::Target(i, j), instance(target))).collect()
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+impl<'de, T: Deserialize<'de> + Into<String>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(EntriesVisitor(PhantomData))
     }
@@ -215,7 +215,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 
 struct EntriesVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+impl<'de, T: Deserialize<'de> + Into<String>> Visitor<'de> for EntriesVisitor<T> {
     type Value = Entries<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -235,7 +235,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
+impl<'de, T: Deserialize<'de> + Into<String>> Deserialize<'de> for Entry<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(EntryVisitor(PhantomData))
     }
@@ -243,7 +243,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
 
 struct EntryVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for EntryVisitor<T> {
+impl<'de, T: Deserialize<'de> + Into<String>> Visitor<'de> for EntryVisitor<T> {
     type Value = Entry<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

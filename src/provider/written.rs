@@ -1,13 +1,14 @@
 //! An instance as people write it, in the configuration or in a file, and as programs and servers report it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
-use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use crate::model::{Availability, Instance, InstanceState, MAX_WEIGHT};
+use crate::model::{Availability, Instance, InstanceState, MAX_WEIGHT, Tags};
 
 /// One instance as written. `T` is how its format reads the value of a tag: [`Text`] where numbers have a type of
 /// their own, `String` where a format hands over every scalar as it was spelt (YAML: `1.10` must not become `1.1`).
@@ -48,8 +49,62 @@ pub struct Written<T = Text> {
     /// When the machine was last started, RFC 3339.
     pub launched: Option<Timestamp>,
     /// The tags. A value may be a number or a boolean: it counts as its text.
-    #[serde(default = "BTreeMap::new")]
-    pub tags: BTreeMap<String, T>,
+    #[serde(default, deserialize_with = "tags::<T, _>", bound = "T: Deserialize<'de> + Into<String>")]
+    pub tags: Tags,
+    /// How the tags' values are read.
+    #[serde(skip)]
+    pub reads: PhantomData<T>,
+}
+
+/// Reads tags whose values are written as `T`.
+///
+/// # Errors
+///
+/// Something else is written.
+pub fn tags<'de, T, D>(deserializer: D) -> Result<Tags, D::Error>
+where
+    T: Deserialize<'de> + Into<String>,
+    D: Deserializer<'de>,
+{
+    struct TagsVisitor<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de> + Into<String>> Visitor<'de> for TagsVisitor<T> {
+        type Value = Tags;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of tags")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tags, A::Error> {
+            let mut tags = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, T>()? {
+                tags.insert(key, value.into());
+            }
+            Ok(tags.into())
+        }
+    }
+    deserializer.deserialize_map(TagsVisitor::<T>(PhantomData))
+}
+
+/// Where an entry was written: its index, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the configuration's `instances`.
+    Listed(usize),
+    /// In a document.
+    Entry(usize),
+    /// In a document, and among an entry's `targets`.
+    Target(usize, usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listed(i) => write!(f, "instances[{i}]"),
+            Self::Entry(i) => write!(f, "entry {i}"),
+            Self::Target(i, j) => write!(f, "entry {i}, target {j}"),
+        }
+    }
 }
 
 /// An [`Availability`], as written.
@@ -129,8 +184,8 @@ impl Visitor<'_> for TextVisitor {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {reason}")]
 pub struct Fault {
-    /// The entry, as the reader would look for it.
-    pub at: String,
+    /// The entry.
+    pub at: Place,
     /// What is wrong with it.
     pub reason: Reason,
 }
@@ -177,7 +232,7 @@ pub enum Reason {
         /// The id.
         id: String,
         /// The entry that had it first.
-        first: String,
+        first: Place,
     },
 }
 
@@ -186,17 +241,17 @@ pub enum Reason {
 /// # Errors
 ///
 /// All faults at once, duplicate ids included.
-pub fn resolve<T: Into<String>>(
-    entries: impl IntoIterator<Item = (String, Written<T>)>,
+pub fn resolve<T>(
+    entries: impl IntoIterator<Item = (Place, Written<T>)>,
 ) -> Result<Vec<Instance>, Vec<Fault>> {
-    let mut first: BTreeMap<String, String> = BTreeMap::new();
+    let mut first: HashMap<String, Place> = HashMap::new();
     let (mut instances, mut faults) = (Vec::new(), Vec::new());
     for (at, entry) in entries {
         match entry.resolve() {
             Err(reason) => faults.push(Fault { at, reason }),
             Ok(instance) => match first.get(&instance.id) {
                 Some(first) => {
-                    let reason = Reason::Duplicate { id: instance.id, first: first.clone() };
+                    let reason = Reason::Duplicate { id: instance.id, first: *first };
                     faults.push(Fault { at, reason });
                 }
                 None => {
@@ -209,29 +264,7 @@ pub fn resolve<T: Into<String>>(
     if faults.is_empty() { Ok(instances) } else { Err(faults) }
 }
 
-impl<T: Into<String>> Written<T> {
-    /// The same, with tags as plain text.
-    pub fn with_text(self) -> Written<String> {
-        Written {
-            tags: self.tags.into_iter().map(|(key, value)| (key, value.into())).collect(),
-            id: self.id,
-            address: self.address,
-            private_ipv4: self.private_ipv4,
-            public_ipv4: self.public_ipv4,
-            ipv6: self.ipv6,
-            port: self.port,
-            weight: self.weight,
-            zone: self.zone,
-            vpc: self.vpc,
-            subnet: self.subnet,
-            group: self.group,
-            instance_type: self.instance_type,
-            state: self.state,
-            availability: self.availability,
-            launched: self.launched,
-        }
-    }
-
+impl<T> Written<T> {
     /// The instance meant.
     ///
     /// # Errors
@@ -269,7 +302,7 @@ impl<T: Into<String>> Written<T> {
         instance.state = self.state;
         instance.availability = self.availability.into();
         instance.launched = self.launched;
-        instance.tags = self.tags.into_iter().map(|(key, value)| (key, value.into())).collect();
+        instance.tags = self.tags;
         Ok(instance)
     }
 }
@@ -371,7 +404,7 @@ mod tests {
     fn all_faults_come_at_once() {
         let entry = |address: &str| Written::<Text> { address: Some(address.into()), ..Written::default() };
         let entries = ["10.0.0.1", "host", "10.0.0.1"].map(entry);
-        let faults = resolve(entries.into_iter().enumerate().map(|(i, e)| (format!("entry {i}"), e))).unwrap_err();
+        let faults = resolve(entries.into_iter().enumerate().map(|(i, e)| (Place::Entry(i), e))).unwrap_err();
         let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 2);
         assert!(texts[0].starts_with("entry 1: the address \"host\""));

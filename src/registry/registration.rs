@@ -64,7 +64,7 @@ mod tests {
 
     fn backend(id: &str, port: u16) -> Backend {
         let address = "10.0.0.1".parse().expect("an address");
-        let (zone, tags) = (None, BTreeMap::new());
+        let (zone, tags) = (None, crate::model::Tags::default());
         Backend { id: id.to_owned(), address, port, zone, weight: 1, state: crate::model::BackendState::Up, tags }
     }
 

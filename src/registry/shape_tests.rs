@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{AtLeast, Percent};
+use crate::model::{AtLeast, Percent, Tags};
 
 const START: u64 = 1_700_000_000;
 
@@ -24,7 +24,7 @@ fn member(id: &str) -> Member {
         zone: None,
         weight: 1,
         state: BackendState::Up,
-        tags: BTreeMap::new(),
+        tags: Tags::default(),
     };
     Member { backend, launched: None }
 }

@@ -61,7 +61,7 @@ fn backend(id: &str, address: &str, weight: u16, value: &str) -> Backend {
         zone: None,
         weight,
         state: BackendState::Up,
-        tags: BTreeMap::from([("V".to_owned(), value.to_owned())]),
+        tags: [("V".to_owned(), value.to_owned())].into(),
     }
 }
 

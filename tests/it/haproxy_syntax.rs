@@ -49,7 +49,7 @@ fn name(text: &str) -> Name {
 fn backend(id: &str, address: &str, weight: u16) -> Backend {
     let address: IpAddr = address.parse().expect("an address");
     let state = BackendState::Up;
-    Backend { id: id.to_owned(), address, port: 8080, zone: None, weight, state, tags: BTreeMap::new() }
+    Backend { id: id.to_owned(), address, port: 8080, zone: None, weight, state, tags: Default::default() }
 }
 
 fn context(services: &[(&str, Vec<Backend>)], vars: &[(&str, serde_json::Value)]) -> Context {

@@ -50,7 +50,7 @@ fn backend(id: &str, address: &str, weight: u16) -> Backend {
         zone: None,
         weight,
         state: BackendState::Up,
-        tags: BTreeMap::new(),
+        tags: Default::default(),
     }
 }
 

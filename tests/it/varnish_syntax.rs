@@ -44,7 +44,7 @@ fn name(text: &str) -> Name {
 
 fn backend(id: &str, address: &str, weight: u16) -> Backend {
     let address: IpAddr = address.parse().expect("an address");
-    let tags = BTreeMap::new();
+    let tags = Default::default();
     Backend { id: id.to_owned(), address, port: 8080, zone: None, weight, state: BackendState::Up, tags }
 }
 

@@ -1,11 +1,11 @@
 //! Made-up snapshots, for trying a template.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::model::{
-    AddressKind, Backend, BackendState, Condition, PortRule, Service, ServiceSet, Snapshot, WeightRule,
+    AddressKind, Backend, BackendState, Condition, PortRule, Service, ServiceSet, Snapshot, Tags, WeightRule,
 };
 
 /// Two backends for each service, with every tag that it or the template asks for.
@@ -28,7 +28,7 @@ pub(super) fn backend(n: u8, address: IpAddr) -> Backend {
         zone: (n == 1).then(|| "zone-a".to_owned()),
         weight: u16::from(n == 1),
         state: BackendState::Up,
-        tags: BTreeMap::new(),
+        tags: Tags::default(),
     }
 }
 

@@ -1,7 +1,5 @@
 //! `DescribeInstances`: which instances there are.
 
-use std::collections::BTreeMap;
-
 use aws_sdk_ec2::types;
 use jiff::Timestamp;
 
@@ -9,7 +7,7 @@ use super::Error;
 use super::call::{Call, follow};
 use super::clients::Regional;
 use super::filters::{Filter, GROUP_TAG};
-use crate::model::{Instance, InstanceState};
+use crate::model::{Instance, InstanceState, Tags};
 
 /// One region's instances, ordered by id. Each of `calls` is followed to its end, and what several bring counts once,
 /// as it came last.
@@ -86,6 +84,6 @@ fn state(name: Option<&types::InstanceStateName>) -> InstanceState {
     }
 }
 
-fn tags(listed: Vec<types::Tag>) -> BTreeMap<String, String> {
+fn tags(listed: Vec<types::Tag>) -> Tags {
     listed.into_iter().filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
 }

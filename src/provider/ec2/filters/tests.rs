@@ -220,7 +220,7 @@ fn instances() -> impl Strategy<Value = Instance> {
         (instance.vpc, instance.subnet, instance.zone) =
             (of(Attribute::Vpc), of(Attribute::Subnet), of(Attribute::Zone));
         (instance.group, instance.instance_type) = (of(Attribute::Group), of(Attribute::Type));
-        instance.tags = tags;
+        instance.tags = tags.into();
         // As Auto Scaling does.
         instance.tags.extend(instance.group.clone().map(|group| (GROUP_TAG.to_owned(), group)));
         instance
