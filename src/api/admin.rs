@@ -11,8 +11,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::answer::Answers;
 use super::error::{Problem, echo};
-use super::route::{Answers, Body, JSON, respond_as};
+use super::respond::{Body, JSON, respond_as};
 use super::services;
 use crate::model::{Backend, BackendState, MAX_WEIGHT, Name, Tags, selection};
 use crate::registry::registration::TTL;

@@ -11,7 +11,7 @@ use hyper::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderVal
 use serde::Serialize;
 
 use super::pick::Choice;
-use super::route::{JSON, NO_CACHE, TEXT};
+use super::respond::{JSON, NO_CACHE, TEXT};
 use super::services::REVISION;
 use super::xds;
 use crate::model::{Backend, Name, ServiceSet, Snapshot};

@@ -6,7 +6,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::route::{Body, respond};
+use super::respond::{Body, respond};
 
 /// Names of services listed in an answer about an unknown one.
 pub(super) const MAX_KNOWN: usize = 20;

@@ -14,9 +14,10 @@ use hyper::{Response, StatusCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::answer::Answers;
 use super::documents::SnapshotDocuments;
 use super::error::Problem;
-use super::route::{Answers, Body};
+use super::respond::Body;
 use crate::model::{Name, Snapshot};
 
 /// What a client that comes back says it has seen.

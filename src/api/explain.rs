@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Sources;
 use super::error::{Problem, echo};
-use super::route::{Body, JSON, respond_as};
+use super::respond::{Body, JSON, respond_as};
 use crate::model::{self, Backend, BackendState, Name, Reason};
 use crate::registry::{Report, ServiceReport};
 

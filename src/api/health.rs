@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::{Response, StatusCode};
 
 use super::Sources;
-use super::route::{Body, TEXT, respond_as};
+use super::respond::{Body, TEXT, respond_as};
 use super::services::awaited;
 
 /// The process answers, so it lives.

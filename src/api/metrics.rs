@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::Sources;
 use super::error::Problem;
-use super::route::{Body, respond_as};
+use super::respond::{Body, respond_as};
 use crate::model::Name;
 use crate::model::fleet::{Publishing, Reading};
 use crate::{frontend, registry};

@@ -3,6 +3,7 @@
 //! [`Api::bind`] does all that can fail; [`Api::serve`] cannot fail. Everything answered is read from [`Sources`].
 
 pub mod admin;
+mod answer;
 mod clock;
 mod documents;
 mod error;
@@ -13,6 +14,7 @@ mod health;
 mod metrics;
 mod pick;
 mod query;
+mod respond;
 mod route;
 mod server;
 mod services;
@@ -34,7 +36,8 @@ use crate::model::fleet::{Publishing, Reading};
 use crate::model::{Name, Snapshot};
 use crate::sys::{confine, unix_socket};
 use crate::{frontend, registry};
-use route::{Answers, Surface};
+use answer::Answers;
+use route::Surface;
 
 /// Connections the metrics listener serves at once. A scraper needs one or two; what is beyond waits.
 const METRICS_CONNECTIONS: usize = 32;

@@ -8,8 +8,9 @@ use hyper::body::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use super::answer::Answers;
 use super::error::Problem;
-use super::route::{Answers, Body, JSON, NO_CACHE, with_headers};
+use super::respond::{Body, JSON, NO_CACHE, with_headers};
 use super::services::{REVISION, found, newest};
 use crate::model::{Backend, ServiceSet};
 

@@ -1,26 +1,13 @@
-//! From a request's method, path and query to a resource, and to its answer.
+//! From a request's method, path and query to a resource.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Duration;
 
-use http_body_util::{Either, Full};
-use hyper::body::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
-use tokio_util::sync::CancellationToken;
+use hyper::{Method, Uri};
 
 use super::admin::Action;
-use super::documents::Documents;
 use super::error::{Problem, READ, echo};
-use super::events::Events;
-use super::metrics::Metrics;
 use super::pick::By;
 use super::query::{Query, Wait, decoded};
-use super::{Sources, events, explain, health, pick, services, status};
-
-/// What an answer's body is: whole, or a stream of events.
-pub(super) type Body = Either<Full<Bytes>, Events>;
 
 /// Which resources a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +31,7 @@ pub(super) enum Format {
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Resource<'a> {
+pub(super) enum Resource<'a> {
     Services { format: Format, wait: Option<Wait> },
     Service { name: Cow<'a, str>, format: Format, wait: Option<Wait> },
     Pick { service: Cow<'a, str>, by: By<'a> },
@@ -59,180 +46,15 @@ enum Resource<'a> {
     Discovery,
 }
 
-/// Everything answers are made from.
-#[derive(Debug)]
-pub(super) struct Answers {
-    /// What elasticd knows.
-    pub(super) sources: Sources,
-    /// What of it has been serialised.
-    pub(super) documents: Documents,
-    metrics: Metrics,
-}
-
-/// How a request is answered: at once, or when something happens.
-pub(super) enum Answer {
-    /// At once.
-    Now(Response<Body>),
-    /// For as long as the client listens.
-    Events(Response<Body>),
-    /// Later.
-    Late(Late),
-}
-
-/// An answer that may wait.
-pub(super) enum Late {
-    /// Until a revision is another one, or a time is over.
-    Change(Change),
-    /// Until something was done.
-    Done(Action),
-    /// Until the body is read, and perhaps something happens.
-    Discovery,
-}
-
-/// An answer that waits for a change.
-#[derive(Debug)]
-pub(super) struct Change {
-    service: Option<String>,
-    format: Format,
-    wait: Wait,
-    /// What the client has already, copied: a part of the request would keep all of the buffer that it was read into.
-    known: HeaderMap,
-}
-
-impl Change {
-    /// How long it may wait.
-    pub(super) fn bound(&self) -> Duration {
-        self.wait.bound
-    }
-
-    /// Waits. Ends early at `shutdown`, so that the client can turn to whoever comes next.
-    pub(super) async fn answer(&self, answers: &Answers, shutdown: &CancellationToken) -> Response<Body> {
-        let Self { service, format, wait, known } = self;
-        let mut snapshots = answers.sources.snapshot.clone();
-        // All that waits is held by each of many clients: nothing is that need not be.
-        let changed = tokio::select! {
-            biased;
-            changed = async {
-                loop {
-                    snapshots.mark_unchanged();
-                    // One that went back, as after a loss of the state, is another one too.
-                    if services::revision(answers, service.as_deref())
-                        .is_some_and(|revision| Some(revision) != wait.revision)
-                    {
-                        return true;
-                    }
-                    if snapshots.changed().await.is_err() {
-                        return false;
-                    }
-                }
-            } => changed,
-            () = shutdown.cancelled() => false,
-            () = tokio::time::sleep(wait.bound) => false,
-        };
-        let answered = match service {
-            None => services::all(answers, *format, known),
-            Some(name) => services::one(answers, name, *format, known),
-        };
-        let answer = answered.unwrap_or_else(|problem| problem.response());
-        if changed { answer } else { services::unchanged(answer) }
-    }
-}
-
-impl Answers {
-    pub(super) fn new(sources: Sources) -> Self {
-        Self { metrics: Metrics::new(sources.clone()), documents: Documents::new(), sources }
-    }
-
-    /// The answer to a request. Its body is never read: hyper closes the connection if it is long.
-    pub(super) fn answer<B>(
-        self: &Arc<Self>,
-        surface: Surface,
-        request: &Request<B>,
-        heartbeat: Duration,
-        shutdown: &CancellationToken,
-    ) -> Answer {
-        let resource = match find(surface, request.method(), request.uri()) {
-            Ok(resource) => resource,
-            Err(problem) => return Answer::Now(problem.response()),
-        };
-        let asked = request.headers();
-        let answered = match resource {
-            Resource::Services { format, wait: None } => services::all(self, format, asked),
-            Resource::Service { name, format, wait: None } => services::one(self, &name, format, asked),
-            Resource::Services { format, wait: Some(wait) } => return self.later(None, format, wait, asked),
-            Resource::Service { name, format, wait: Some(wait) } => {
-                return self.later(Some(name.into_owned()), format, wait, asked);
-            }
-            Resource::Pick { service, by } => pick::one(self, &service, &by),
-            Resource::Watch => match events::answer(self, asked, heartbeat, shutdown) {
-                // The head alone has no end to wait for.
-                Ok(response) if request.method() == Method::HEAD => Ok(response.map(|_| whole(""))),
-                Ok(response) => return Answer::Events(response),
-                Err(problem) => Err(problem),
-            },
-            Resource::Change(action) => return Answer::Late(Late::Done(action)),
-            Resource::Discovery => return Answer::Late(Late::Discovery),
-            Resource::Explain { instance } => explain::answer(&self.sources, &instance),
-            Resource::Status => status::answer(&self.sources),
-            Resource::Description => Ok(respond_as(StatusCode::OK, JSON, DESCRIPTION)),
-            Resource::Health => Ok(health::alive()),
-            Resource::Ready => Ok(health::ready(&self.sources)),
-            Resource::Metrics => self.metrics.answer(),
-        };
-        Answer::Now(answered.unwrap_or_else(|problem| problem.response()))
-    }
-
-    /// What nobody will ever know is not waited for.
-    fn later(&self, service: Option<String>, format: Format, wait: Wait, asked: &HeaderMap) -> Answer {
-        let unknown = service.as_deref().and_then(|name| services::unknown(self, name));
-        match unknown {
-            Some(problem) => Answer::Now(problem.response()),
-            None => Answer::Late(Late::Change(Change { service, format, wait, known: services::known(asked) })),
-        }
-    }
-}
-
-/// The description of the API in OpenAPI's terms.
-const DESCRIPTION: &str = include_str!("openapi.json");
-
-/// An answer that must not be served from a cache without asking again.
-pub(super) fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    with_headers(status, HeaderMap::from_iter([(CACHE_CONTROL, NO_CACHE)]), body)
-}
-
-/// What [`respond`] says of caches.
-pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
-
-/// An answer with these headers.
-pub(super) fn with_headers(status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(whole(body));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-/// A body that is all there.
-pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
-    Either::Left(Full::new(bytes.into()))
-}
-
-/// [`respond`], in a given media type.
-pub(super) fn respond_as(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = respond(status, body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
-}
-
-/// The media type of plain text.
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
-
-/// The media type of JSON.
-pub(super) const JSON: &str = "application/json";
-
 /// More segments than any path has that something is at.
 const TOO_DEEP: usize = 5;
 
-fn find<'a>(surface: Surface, method: &Method, uri: &'a Uri) -> Result<Resource<'a>, Problem> {
+/// The resource that a request asks a listener of `surface` for.
+///
+/// # Errors
+///
+/// There is none, or not by this method, or not with this query.
+pub(super) fn find<'a>(surface: Surface, method: &Method, uri: &'a Uri) -> Result<Resource<'a>, Problem> {
     let path = uri.path();
     let query = uri.query().unwrap_or_default();
     let unknown = || Problem::UnknownPath { path: echo(path) };
@@ -335,6 +157,8 @@ fn pick<'a>(query: &'a str, service: &'a str) -> Result<Resource<'a>, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The URI is never freed, so that what borrows from it can be returned.

@@ -23,9 +23,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
+use super::answer::{Answer, Answers, Late};
 use super::clock::{Clock, Phase, Timed};
 use super::error::Problem;
-use super::route::{Answer, Answers, Body, Late, Surface};
+use super::respond::Body;
+use super::route::Surface;
 use super::xds::Discovery;
 use crate::sys::unix_socket;
 

@@ -7,9 +7,11 @@ use std::time::SystemTime;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Response, StatusCode};
 
+use super::answer::Answers;
 use super::documents::{Document, ServiceDocuments, SnapshotDocuments};
 use super::error::{MAX_KNOWN, Problem, echo};
-use super::route::{Answers, Body, Format, whole, with_headers};
+use super::respond::{Body, whole, with_headers};
+use super::route::Format;
 use super::{Sources, age_seconds};
 use crate::model::Name;
 use crate::registry::{Report, ServiceReport};

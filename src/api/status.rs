@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
 use super::fleet::Fleet;
-use super::route::{Body, JSON, respond_as};
+use super::respond::{Body, JSON, respond_as};
 use super::{Sources, age_seconds};
 use crate::model::{self, Name};
 use crate::registry::guard::Hold;

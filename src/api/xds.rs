@@ -15,10 +15,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::Answers;
 use super::documents::{ServiceDocuments, SnapshotDocuments};
 use super::error::{Problem, echo};
 use super::query::duration;
-use super::route::{Answers, Body, JSON, respond, respond_as};
+use super::respond::{Body, JSON, respond, respond_as};
 use super::services::newest;
 use crate::model::Backend;
 

@@ -241,9 +241,7 @@ pub enum Reason {
 /// # Errors
 ///
 /// All faults at once, duplicate ids included.
-pub fn resolve<T>(
-    entries: impl IntoIterator<Item = (Place, Written<T>)>,
-) -> Result<Vec<Instance>, Vec<Fault>> {
+pub fn resolve<T>(entries: impl IntoIterator<Item = (Place, Written<T>)>) -> Result<Vec<Instance>, Vec<Fault>> {
     let mut first: HashMap<String, Place> = HashMap::new();
     let (mut instances, mut faults) = (Vec::new(), Vec::new());
     for (at, entry) in entries {
