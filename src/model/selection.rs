@@ -28,7 +28,6 @@ pub struct Selection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// As frontends may be told of it.
-    #[serde(flatten)]
     pub backend: Backend,
     /// When the machine was last started, where the provider knows it.
     pub launched: Option<Timestamp>,

@@ -490,6 +490,7 @@ fn log_change(service: &Name, old: &[Backend], new: &[Backend], revision: u64) {
     let kept = new.iter().filter_map(|backend| Some((backend, *before.get(backend.id.as_str())?)));
     let (kept, altered) =
         kept.fold((0, 0), |(kept, altered), (new, old)| (kept + 1, altered + usize::from(new != old)));
-    let (added, removed) = (new.len() - kept, old.len() - kept);
+    // A state that somebody wrote by hand may have an id twice.
+    let (added, removed) = (new.len() - kept, old.len().saturating_sub(kept));
     tracing::info!("{service}: +{added} -{removed} ~{altered}, {} backends, revision {revision}", new.len());
 }

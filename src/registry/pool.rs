@@ -36,7 +36,7 @@ pub struct Kept {
     /// By provider.
     pub sources: BTreeMap<Name, Source>,
     /// What time does to those that have come or gone of late.
-    #[serde(flatten)]
+    #[serde(default, skip_serializing_if = "Shape::is_default")]
     pub shape: Shape,
     /// Who fails the sidecar's own checks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

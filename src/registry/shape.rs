@@ -106,6 +106,11 @@ impl Shape {
         shaped
     }
 
+    /// Whether time does nothing to anybody.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Moves what is due along with a clock that was set.
     pub fn shift(&mut self, step: Step) {
         self.rising.values_mut().for_each(|since| step.shift(&mut since.0));

@@ -14,7 +14,7 @@ use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::regular_file;
 
 /// The format's version; another one is not read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A revision that nobody comes to by counting: half of all there are.
 const LAST_REVISION: u64 = u64::MAX / 2;
@@ -23,27 +23,32 @@ const LAST_REVISION: u64 = u64::MAX / 2;
 const FILE: &str = "snapshot.json";
 
 /// What was known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
     /// The last snapshot published.
-    #[serde(flatten)]
     pub snapshot: Snapshot,
     /// By service and id; those that have expired meanwhile included.
-    #[serde(default)]
     pub registered: Registrations,
     /// What is known of each service beside what is served.
-    #[serde(default)]
     pub pools: BTreeMap<Name, Kept>,
 }
 
 #[derive(Serialize)]
 struct Stored<'a> {
     version: u32,
-    #[serde(flatten)]
     snapshot: &'a Snapshot,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     registered: &'a Registrations,
     pools: &'a BTreeMap<&'a Name, &'a Kept>,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    version: u32,
+    snapshot: Snapshot,
+    #[serde(default)]
+    registered: Registrations,
+    pools: BTreeMap<Name, Kept>,
 }
 
 /// Why there is nothing to restore though a file is there.
@@ -129,21 +134,22 @@ impl State {
         struct Version {
             version: u32,
         }
-        let damaged = |source| Error::Damaged { path: self.path.clone(), source };
-        let (bytes, sum) = split(bytes);
-        // Versions before this one wrote none.
-        if sum.is_some_and(|sum| sum != checksum(bytes).as_bytes()) {
-            return Err(Error::Altered { path: self.path.clone() });
-        }
-        let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+        let other = |found| Error::OtherVersion { path: self.path.clone(), found };
+        let (json, sum) = split(bytes);
+        let Read { version, snapshot, registered, pools } = serde_json::from_slice(json).map_err(|source| {
+            // What another version holds may not be what this one expects.
+            match serde_json::from_slice(json) {
+                Ok(Version { version }) if version != VERSION => other(version),
+                _ => Error::Damaged { path: self.path.clone(), source },
+            }
+        })?;
         if version != VERSION {
-            return Err(Error::OtherVersion { path: self.path.clone(), found: version });
+            return Err(other(version));
         }
-        let restored: Restored = serde_json::from_slice(bytes).map_err(damaged)?;
-        if restored.snapshot.revision > LAST_REVISION {
+        if sum != Some(checksum(json).as_bytes()) || snapshot.revision > LAST_REVISION {
             return Err(Error::Altered { path: self.path.clone() });
         }
-        Ok(restored)
+        Ok(Restored { snapshot, registered, pools })
     }
 
     fn set_aside(&self) {
@@ -166,11 +172,8 @@ impl State {
         pools: &BTreeMap<&Name, &Kept>,
     ) -> Result<(), atomic_file::Error> {
         let stored = Stored { version: VERSION, snapshot, registered, pools };
-        let mut bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
-        let sum = checksum(&bytes);
-        bytes.push(b'\n');
-        bytes.extend(sum.bytes());
-        atomic_file::write(&self.path, &bytes, Ownership { mode: 0o600, uid: None, gid: None })
+        let json = serde_json::to_vec(&stored).expect("plain data always serialises");
+        atomic_file::write(&self.path, &sealed(json), Ownership { mode: 0o600, uid: None, gid: None })
     }
 }
 
@@ -180,6 +183,14 @@ fn split(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
         Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
         None => (bytes, None),
     }
+}
+
+/// What [`split`] takes apart.
+fn sealed(mut json: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(&json);
+    json.push(b'\n');
+    json.extend(sum.bytes());
+    json
 }
 
 /// A flipped bit may be another address, and still JSON.
@@ -246,11 +257,9 @@ mod tests {
         let state = State::new(dir.path());
         save(&state);
         let whole = std::fs::read(&state.path).expect("readable");
-        let json = whole.iter().position(|byte| *byte == b'\n').expect("a checksum");
-        for length in (0..whole.len()).filter(|length| *length != json) {
+        for length in 0..whole.len() {
             assert!(state.parse(&whole[..length]).is_err(), "{length} bytes of it");
         }
-        assert_eq!(state.parse(&whole[..json]).expect("as before there were checksums"), restored());
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -265,11 +274,14 @@ mod tests {
         save(&state);
         let whole = std::fs::read_to_string(&state.path).expect("readable");
         let (json, _) = whole.split_once('\n').expect("a checksum");
-        let newer = json.replace("\"version\":2", "\"version\":3");
-        let beyond = json.replace("\"revision\":4", "\"revision\":18446744073709551615");
-        let never = json.replace("\"observed\":1700000000", "\"observed\":253402300800");
-        assert!([&newer, &beyond, &never].iter().all(|changed| *changed != json));
-        for content in ["", "{}", "null", &whole[..whole.len() / 2], &newer, &beyond, &never] {
+        let with = |from: &str, to: &str| {
+            assert!(json.contains(from), "{from} in {json}");
+            String::from_utf8(sealed(json.replacen(from, to, 1).into())).expect("text")
+        };
+        let newer = with("\"version\":3", "\"version\":4");
+        let beyond = with("\"revision\":4", "\"revision\":18446744073709551615");
+        let never = with("\"observed\":1700000000", "\"observed\":253402300800");
+        for content in ["", "{}", "null", json, &whole[..whole.len() / 2], &newer, &beyond, &never] {
             std::fs::write(&state.path, content).expect("written");
             let error = state.load().expect_err("unusable").to_string();
             assert!(error.contains("snapshot.json") && error.contains("discovered anew"), "{error}");

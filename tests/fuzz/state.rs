@@ -1,16 +1,18 @@
 //! Mutated states: refused, or taken and served without harm.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use elasticd::config::Config;
-use elasticd::registry::Registry;
 use elasticd::registry::state::State;
+use elasticd::registry::{Registry, Settings};
+use sha2::{Digest, Sha256};
 
 use crate::{for_a_while, mutated};
 
 const SEEDS: &[&str] = &[
-    r#"{"version":2,"revision":7,"services":{"web":{"revision":7,"backends":[{"id":"i-1","address":"10.0.0.1","port":80,"zone":null,"weight":1,"state":"up","tags":{"Role":"web"}}]}},"registered":{"web":{"r":{"backend":{"id":"r","address":"10.0.0.9","port":80,"zone":null,"weight":1,"state":"up","tags":{}},"ttl":{"secs":30,"nanos":0},"expires":{"secs_since_epoch":1700000000,"nanos_since_epoch":0}}}},"pools":{"web":{"sources":{"p":{"observed":1700000000,"members":[{"backend":{"id":"i-1","address":"10.0.0.1","port":80,"zone":null,"weight":1,"state":"up","tags":{}},"launched":"2024-01-01T00:00:00Z"}]}},"taking":{"i-1":{"id":"i-1","address":"10.0.0.1","port":80,"zone":null,"weight":1,"state":"up","tags":{}}},"rising":{"i-1":1700000000},"leaving":{"i-2":{"backend":{"id":"i-2","address":"10.0.0.2","port":80,"zone":null,"weight":0,"state":"draining","tags":{}},"until":9700000000}},"failing":["i-1"]}}}"#,
-    r#"{"version":2,"revision":0,"services":{},"pools":{}}"#,
+    r#"{"version":3,"snapshot":{"revision":7,"services":{"web":{"revision":7,"backends":[{"id":"i-1","address":"10.0.0.1","port":80,"zone":null,"weight":1,"state":"up","tags":{"Role":"web"}}]}}},"registered":{"web":{"r":{"backend":{"id":"r","address":"10.0.0.9","port":80,"zone":null,"weight":1,"state":"up","tags":{}},"ttl":{"secs":30,"nanos":0},"expires":{"secs_since_epoch":1700000000,"nanos_since_epoch":0}}}},"pools":{"web":{"sources":{"p":{"observed":1700000000,"members":[{"backend":{"id":"i-1","address":"10.0.0.1","port":80,"zone":null,"weight":1,"state":"up","tags":{}},"launched":"2024-01-01T00:00:00Z"}]}},"shape":{"taking":{"i-1":{"id":"i-1","address":"10.0.0.1","port":80,"zone":null,"weight":1,"state":"up","tags":{}}},"rising":{"i-1":1700000000},"leaving":{"i-2":{"backend":{"id":"i-2","address":"10.0.0.2","port":80,"zone":null,"weight":0,"state":"draining","tags":{}},"until":9700000000}}},"failing":["i-1"]}}}"#,
+    r#"{"version":3,"snapshot":{"revision":0,"services":{}},"pools":{}}"#,
 ];
 
 const TOKENS: &[&str] = &[
@@ -47,17 +49,27 @@ fn renumbered(random: &mut fastrand::Rng, text: &str) -> String {
     out + rest
 }
 
-#[test]
-fn whatever_a_state_holds() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let at = dir.path().display();
+/// As the registry writes it.
+fn sealed(json: &[u8]) -> Vec<u8> {
+    let sum: String = Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect();
+    [json, b"\n", sum.as_bytes()].concat()
+}
+
+fn settings(dir: &Path) -> Settings {
+    let at = dir.display();
     let text = format!(
         "state_dir = '{at}'\n[providers.p]\ntype = 'fixed'\ninstances = []\n[services.web]\nprovider = 'p'\n\
          slow_start = '1m'\ndrain = '1m'\nmin_age = '1s'\n"
     );
-    let file = dir.path().join("elasticd.toml");
+    let file = dir.join("elasticd.toml");
     std::fs::write(&file, text).expect("written");
-    let settings = Config::load(&file).unwrap_or_else(|faults| panic!("{faults}")).settings();
+    Config::load(&file).unwrap_or_else(|faults| panic!("{faults}")).settings()
+}
+
+#[test]
+fn whatever_a_state_holds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = settings(dir.path());
     let (state, path) = (State::new(dir.path()), dir.path().join("snapshot.json"));
     let (mut taken, mut refused) = (0_u64, 0_u64);
     for_a_while("states", |random| {
@@ -65,7 +77,12 @@ fn whatever_a_state_holds() {
             true => renumbered(random, SEEDS[0]).into_bytes(),
             false => mutated(random, SEEDS, TOKENS),
         };
-        std::fs::write(&path, &bytes).expect("written");
+        // With a checksum, which is another one now and then.
+        let mut content = sealed(&bytes);
+        if random.u8(0..20) == 0 {
+            content.pop();
+        }
+        std::fs::write(&path, content).expect("written");
         match state.read() {
             Ok(_) => taken += 1,
             Err(error) => {
@@ -82,4 +99,17 @@ fn whatever_a_state_holds() {
     });
     assert!(taken > 0 && refused > 0);
     println!("states: {taken} taken, {refused} refused");
+}
+
+/// Found so: a state may say that somebody left who has the id of somebody who stays.
+#[test]
+fn an_id_that_a_state_has_twice_ends_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let twice = SEEDS[0].replacen(r#""taking":{"i-1":"#, r#""taking":{"i-9":"#, 1);
+    assert_ne!(twice, SEEDS[0]);
+    let path = dir.path().join("snapshot.json");
+    std::fs::write(&path, sealed(twice.as_bytes())).expect("written");
+    assert!(State::new(dir.path()).read().expect("whole").is_some());
+    let mut registry = Registry::trial(settings(dir.path()), dir.path());
+    registry.settle(SystemTime::now());
 }

@@ -150,8 +150,12 @@ fn what_is_planted_where_the_state_is_kept_is_not_believed() {
     mode(&elasticd.path("state"), 0o1777);
     let backend = json!({ "id": "evil", "address": "10.6.6.6", "port": 80, "zone": null, "weight": 1, "state": "up", "tags": {} });
     let services = json!({ "web": { "revision": 7, "backends": [backend] } });
-    let planted = json!({ "version": 2, "revision": 7, "services": services, "pools": {} });
-    plants(&elasticd.path("state"), &format!("echo '{planted}' > snapshot.json; chmod 644 snapshot.json"));
+    let planted = json!({ "version": 3, "snapshot": { "revision": 7, "services": services }, "pools": {} });
+    let script = format!(
+        "printf %s '{planted}' > json; sum=$(sha256sum < json); printf '\\n%s' \"${{sum%% *}}\" | cat json - > snapshot.json; \
+         chmod 644 snapshot.json"
+    );
+    plants(&elasticd.path("state"), &script);
     // A record that has elasticd put `precious` out of the way, as if it had written it itself.
     let precious = elasticd.path("precious");
     let digest = Command::new("sha256sum").arg(&precious).output().expect("sha256sum runs").stdout;
