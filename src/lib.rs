@@ -18,6 +18,7 @@
 //! | [`provider`] | where instances are learnt from, and the one polling loop |
 //! | `fleet` | publishing what providers observe, and who of several publishers leads |
 //! | [`registry`] | the one writer of snapshots, its guard and its state on disk |
+//! | [`health`] | the sidecar's own checks of backends |
 //! | [`frontend`] | the reconciling worker of each frontend, its templates and presets |
 //! | [`api`] | the query socket |
 //! | [`sys`] | atomic files, processes, sockets: leaves that know nothing of the rest |
@@ -36,5 +37,4 @@ pub mod model;
 pub mod provider;
 mod readiness;
 pub mod registry;
-mod supervisor;
 pub mod sys;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::config::{CANDIDATE, Config, Output, Proof, Reload};
-use super::journal::{Digest, Generation, Journal, Proven, Step, Swap, Written};
+use super::digest::Digest;
+use super::journal::{Generation, Journal, Proven, Step, Swap, Written};
 use super::proof::{self, Asked, Found};
 use super::report::Timings;
 use super::runtime::{self, Evidence, Taken, Wanted};

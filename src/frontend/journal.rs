@@ -1,14 +1,11 @@
 //! The apply record: how far the last change of a frontend came, written before each step, so that whoever restarts
 //! in the middle knows what must be undone, what is still owed, and what is already proven.
 
-use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use super::config::Output;
+use super::digest::Digest;
 use super::runtime::Evidence;
 use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::process::Identity;
@@ -17,44 +14,6 @@ use crate::sys::ticks::boot_id;
 
 /// The format's version; another one is not read.
 const VERSION: u32 = 1;
-
-/// The SHA-256 of some content, in hexadecimal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Digest(String);
-
-impl Digest {
-    /// Of one file's content.
-    pub fn of(content: &[u8]) -> Self {
-        Self::hex(&Sha256::digest(content))
-    }
-
-    /// Of the contents of several files; `None` stands for one that does not exist.
-    pub fn of_all<'a>(contents: impl IntoIterator<Item = (&'a Path, Option<Self>)>) -> Self {
-        let mut hasher = Sha256::new();
-        for (path, content) in contents {
-            let path = path.as_os_str().as_encoded_bytes();
-            hasher.update(path.len().to_le_bytes());
-            hasher.update(path);
-            hasher.update(content.map_or_else(|| "absent".to_owned(), |digest| digest.0));
-            hasher.update([0]);
-        }
-        Self::hex(&hasher.finalize())
-    }
-
-    /// Its hexadecimal digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn hex(bytes: &[u8]) -> Self {
-        use fmt::Write;
-        let mut text = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
-    }
-}
 
 /// What the frontend was last proven to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,23 +193,6 @@ impl Journal {
     }
 }
 
-/// What is on disk at an output's path. `None`: nothing, or nothing readable.
-pub fn on_disk(path: &Path) -> Option<Digest> {
-    let mut file = regular_file::open(path).ok()?;
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut buffer).ok()? {
-            0 => return Some(Digest::hex(&hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-}
-
-/// What is on disk at all outputs.
-pub fn all_on_disk(outputs: &[Output]) -> Digest {
-    Digest::of_all(outputs.iter().map(|output| (output.path.as_path(), on_disk(&output.path))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,14 +240,5 @@ mod tests {
             std::fs::write(&path, content).expect("written");
             assert_eq!(Journal::open(path.clone()).proven(), None, "{content:?}");
         }
-    }
-
-    #[test]
-    fn a_digest_tells_paths_and_absence_apart() {
-        let one =
-            |path: &'static str, content: Option<&[u8]>| Digest::of_all([(Path::new(path), content.map(Digest::of))]);
-        assert_ne!(one("/a", None), one("/b", None));
-        assert_ne!(one("/a", None), one("/a", Some(b"")));
-        assert_eq!(one("/a", Some(b"x")), one("/a", Some(b"x")));
     }
 }

@@ -4,6 +4,7 @@
 
 mod apply;
 mod config;
+mod digest;
 pub mod escape;
 pub mod functions;
 mod journal;

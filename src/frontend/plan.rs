@@ -1,6 +1,7 @@
 //! From what is known of a frontend to what must be done next. Pure.
 
-use super::journal::{Digest, Proven, Step};
+use super::digest::Digest;
+use super::journal::{Proven, Step};
 use crate::sys::process::Identity;
 
 /// What must be done next.

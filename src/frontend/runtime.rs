@@ -23,7 +23,7 @@ use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::journal::Digest;
+use super::digest::Digest;
 use crate::sys::endpoint::{Connection, Endpoint};
 use crate::sys::http;
 

@@ -1,7 +1,8 @@
 //! Outputs on disk: staged beside their places, and brought back to what they were.
 
 use super::config::{Config, Output};
-use super::journal::{Digest, Journal, Step, Swap, on_disk};
+use super::digest::{Digest, on_disk};
+use super::journal::{Journal, Step, Swap};
 use crate::sys::atomic_file;
 
 /// Undoes what an earlier run left swapped in and unchecked, and removes what it left staged.

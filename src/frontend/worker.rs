@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::{Change, Effort, Outcome, Rendered};
 use super::config::{Config, Proof, Reload};
-use super::journal::{Digest, Journal, Proven, Step, all_on_disk};
+use super::digest::{Digest, all_on_disk};
+use super::journal::{Journal, Proven, Step};
 use super::plan::{self, Action};
 use super::report::{Phase, Report, Timings};
 use super::runtime::{Evidence, Standing};

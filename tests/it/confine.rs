@@ -122,6 +122,33 @@ fn a_directory_that_is_made_anew_or_added_later_is_written_to() {
     elasticd.await_proven("more", "web", &["a", "b"]);
 }
 
+#[cfg(feature = "ec2")]
+#[test]
+fn a_program_that_gives_the_credentials_is_started_as_before() {
+    use std::os::unix::fs::PermissionsExt;
+
+    use crate::ec2_endpoint::{Endpoint, Machine};
+
+    let endpoint = Endpoint::start(vec![Machine::numbered(1, &[("Role", "web")])]);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let (script, config) = (elsewhere.path().join("credentials"), elsewhere.path().join("aws"));
+    let said = r#"{"Version": 1, "AccessKeyId": "by-program", "SecretAccessKey": "x"}"#;
+    fs::write(&script, format!("#!/bin/sh\ntouch {}/asked\necho '{said}'\n", elsewhere.path().display()))
+        .expect("written");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("ours");
+    fs::write(&config, format!("[default]\ncredential_process = {}\n", script.display())).expect("written");
+    let provider = format!("[providers.p]\ntype = 'ec2'\nregion = 'eu-west-1'\nendpoint_url = '{}'\n", endpoint.url());
+    let elasticd =
+        Elasticd::new(&format!("{provider}[services.web]\nprovider = 'p'\nselect = {{ Role = 'web' }}\nport = 80\n"))
+            .env("AWS_CONFIG_FILE", &config.display().to_string())
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .ready();
+    assert!(is_confined(&elasticd.status()));
+    assert_eq!(elasticd.status()["services"]["web"]["backends"], 1);
+    assert!(elsewhere.path().join("asked").exists());
+    assert!(endpoint.signers().iter().all(|key| key.starts_with("by-program ")), "{:?}", endpoint.signers());
+}
+
 /// Has the kernel answer as one without Landlock: system calls 444 to 446 are unknown (x86-64 and ARM alike).
 const WITHOUT_LANDLOCK: &str = "
 import ctypes, os, struct, sys

@@ -93,7 +93,7 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::journal::Digest;
+    use super::super::super::digest::Digest;
     use super::*;
 
     const ANSWER: &str = "127.0.0.1\nServerVersion: Apache/2.4.71 (Debian)\n\

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::caddy::{is_same, send};
 use super::{Error, Evidence, Runtime, Standing, Taken, Wanted};
-use crate::frontend::journal::Digest;
+use crate::frontend::digest::Digest;
 use crate::sys::endpoint::Endpoint;
 
 /// What Caddy runs.

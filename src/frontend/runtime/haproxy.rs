@@ -25,7 +25,7 @@ use proven::{Options, Proven};
 use running::{Running, State};
 
 use super::{Error, Evidence, Runtime, Standing, Taken, Wanted};
-use crate::frontend::journal::Digest;
+use crate::frontend::digest::Digest;
 
 pub(super) async fn standing(
     runtime: &Runtime,

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::journal::Digest;
+use super::super::digest::Digest;
 use super::{Error, Evidence, Runtime, Standing, Taken, Wanted, excerpt};
 use crate::sys::endpoint::Connection;
 use crate::sys::http::MAX_ANSWER;
