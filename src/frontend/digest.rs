@@ -48,9 +48,9 @@ impl Digest {
     }
 }
 
-/// What is on disk at an output's path. `None`: nothing, or nothing readable.
+/// What is on disk at an output's path. `None`: nothing, or nothing readable, or what is no output: a symbolic link.
 pub fn on_disk(path: &Path) -> Option<Digest> {
-    let mut file = regular_file::open(path).ok()?;
+    let mut file = regular_file::open_itself(path).ok()?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut buffer).ok()? {

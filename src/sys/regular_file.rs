@@ -16,13 +16,22 @@ pub fn open(path: &Path) -> io::Result<File> {
     opened(path, 0)
 }
 
+/// Opens a file for reading, where it lies itself and not a symbolic link to it.
+///
+/// # Errors
+///
+/// It cannot be opened, or is no regular file.
+pub fn open_itself(path: &Path) -> io::Result<File> {
+    opened(path, nix::libc::O_NOFOLLOW)
+}
+
 /// Reads what only root and we can have written: state of our own, that decides what is served and what is undone.
 ///
 /// # Errors
 ///
 /// It cannot be read, is no regular file, or is another user's.
 pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = opened(path, nix::libc::O_NOFOLLOW)?;
+    let mut file = open_itself(path)?;
     let owner = file.metadata()?.uid();
     if !is_trusted(owner) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
@@ -55,7 +64,7 @@ mod tests {
         std::fs::write(at("file"), "x").expect("written");
         assert_eq!(read_own(&at("file")).expect("ours"), b"x");
         symlink(at("file"), at("link")).expect("made");
-        assert!(open(&at("link")).is_ok() && read_own(&at("link")).is_err());
+        assert!(open(&at("link")).is_ok() && open_itself(&at("link")).is_err() && read_own(&at("link")).is_err());
         nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRUSR).expect("made");
         symlink("/dev/zero", at("device")).expect("made");
         for other in [at("pipe"), at("device"), dir.path().to_owned()] {

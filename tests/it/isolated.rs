@@ -117,6 +117,23 @@ fn a_refused_candidate_never_stands_in_place() {
 }
 
 #[test]
+fn a_link_in_the_outputs_place_is_replaced_and_covers_nothing_for_the_check() {
+    let backends = three();
+    let nginx = Nginx::new().start();
+    let elasticd = elasticd(&nginx, "", &backends[..1]).ready();
+    nginx.await_answers(&["a"]);
+    let (live, of_nginx) = (nginx.conf_d().join("elasticd.conf"), nginx.path("nginx.conf"));
+    let before = fs::read_to_string(&of_nginx).expect("readable");
+    fs::remove_file(&live).expect("written");
+    std::os::unix::fs::symlink(&of_nginx, &live).expect("made");
+    elasticd.write("backends.yaml", &entries(&backends));
+    elasticd.await_proven("nginx", "web", &["a", "b", "c"]);
+    nginx.await_answers(&["a", "b", "c"]);
+    assert!(fs::symlink_metadata(&live).expect("written").is_file());
+    assert_eq!(fs::read_to_string(&of_nginx).expect("readable"), before);
+}
+
+#[test]
 fn without_the_privilege_it_is_checked_in_place_and_put_back() {
     let backends = three();
     for wrapper in [
