@@ -273,7 +273,8 @@ impl Context {
     /// AWS answered with an error of its own.
     pub fn refused(&self, call: Call, code: &str, message: &str) -> Error {
         let region = self.region.clone();
-        let detail = format!("{code}: {message}");
+        // On one line, whoever it was that answered.
+        let detail = format!("{code}: {message}").replace(char::is_control, " ");
         match code {
             code if is_throttle(code) => Error::Throttled { call, region, code: code.to_owned() },
             "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "Blocked" => {
@@ -353,4 +354,23 @@ fn is_tls(detail: &str) -> bool {
 /// The error, its source, that one's source and so on.
 pub(super) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_answered_is_on_one_line() {
+        let context = Context {
+            region: "eu-west-1".to_owned(),
+            ec2: String::new(),
+            auto_scaling: String::new(),
+            role: None,
+            profile: None,
+            limit: Duration::from_secs(1),
+        };
+        let said = context.refused(Call::DescribeInstances, "Unauthor\nized", "You\r\nare not").to_string();
+        assert!(said.contains("Unauthor ized: You  are not") && !said.contains(char::is_control), "{said}");
+    }
 }
