@@ -17,7 +17,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use elasticd::model::Selector;
 use elasticd::provider::ec2::{Config, Ec2};
-use elasticd::provider::{Cost, Provider as _};
+use elasticd::provider::{ApiUsage, Provider as _};
 use procfs::process::Process;
 
 use ec2_endpoint::{Endpoint, GROUP, Machine};
@@ -81,7 +81,7 @@ async fn calls() {
             let selectors: Vec<_> = (0..count).map(selector).collect();
             let mut provider = provider(config, &endpoint.url(), &selectors);
             provider.discover().await.expect("instances");
-            let Cost { calls, pages, .. } = provider.cost();
+            let ApiUsage { calls, pages, .. } = provider.usage();
             println!("| {count} | {what} | {calls} | {} | {} |", calls * POLLS, pages * POLLS);
         }
     }
@@ -142,5 +142,5 @@ async fn one_poll(url: &str, narrowed: bool) {
     let (memory, before, started) = (peak(), processor(), Instant::now());
     let instances = provider.discover().await.expect("instances");
     let (elapsed, processor) = (started.elapsed().as_millis(), (processor() - before).as_millis());
-    println!("{} {} {elapsed} {processor} {}", instances.len(), provider.cost().pages, peak() - memory);
+    println!("{} {} {elapsed} {processor} {}", instances.len(), provider.usage().pages, peak() - memory);
 }

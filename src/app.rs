@@ -1,7 +1,7 @@
 //! The composition root: [`App::build`] does all that can fail, [`App::run`] supervises, reloads and drains.
 
-mod ground;
-mod house;
+mod bootstrap;
+mod daemon;
 mod supervisor;
 
 use std::io;
@@ -22,8 +22,8 @@ use crate::model::Name;
 use crate::registry::Registry;
 use crate::sys::lock::{self, DirectoryLock};
 use crate::sys::{confine, systemd};
-pub use ground::Ground;
-use house::{House, Shown, build_worker};
+pub use bootstrap::Bootstrap;
+use daemon::{Daemon, Shown, build_worker};
 
 /// Observations that may wait for the registry.
 const QUEUE: usize = 16;
@@ -104,8 +104,8 @@ impl App {
     /// # Errors
     ///
     /// Something could not be built; nothing has been started.
-    pub fn build(ground: Ground) -> Result<Self, Error> {
-        let Ground { file, config, lock, confinement } = ground;
+    pub fn build(ground: Bootstrap) -> Result<Self, Error> {
+        let Bootstrap { file, config, lock, confinement } = ground;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
         let registry = Registry::build(config.settings(), &config.state_dir);
         let workers = config
@@ -140,11 +140,11 @@ impl App {
         let Self { file, config, confinement, registry, workers, api, shown, mut signals, mut ordered, lock } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
-        let mut house = House::start(file, config, shown, registry, workers, api);
-        let ended = house.supervise(&mut signals, &mut ordered).await;
+        let mut daemon = Daemon::start(file, config, shown, registry, workers, api);
+        let ended = daemon.supervise(&mut signals, &mut ordered).await;
         systemd::stopping();
         tracing::info!("stopping");
-        house.drain().await;
+        daemon.drain().await;
         ended
     }
 }

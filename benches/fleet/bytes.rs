@@ -22,12 +22,12 @@ const BEATS: u64 = 4;
 const PAUSE: Duration = Duration::from_millis(1200);
 
 /// A line to a server for one connection that counts the bytes of both directions, those of TCP and IP not included.
-struct Meter {
+struct ApiCallCounter {
     port: u16,
     carried: Arc<AtomicU64>,
 }
 
-impl Meter {
+impl ApiCallCounter {
     fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let meter = Self { port: listener.local_addr().expect("an address").port(), carried: Arc::default() };
@@ -71,13 +71,13 @@ pub struct Bytes {
     /// Of the sidecar's memory.
     pub memory: u64,
     /// Signs of life in an hour.
-    pub beats: u64,
+    pub heartbeats: u64,
 }
 
 /// Measures a fleet of one sidecar, polled at the default interval.
 pub fn bytes(instances: u32) -> Bytes {
     let mut publishers = Publishers::start(instances, "15s");
-    let meter = Meter::to(publishers.nats.port());
+    let meter = ApiCallCounter::to(publishers.nats.port());
     let mut sidecar = Processes::default();
     sidecar.grow(&format!("nats://127.0.0.1:{}", meter.port), 1);
     thread::sleep(PAUSE);
@@ -89,7 +89,7 @@ pub fn bytes(instances: u32) -> Bytes {
     let ended = next_beat(&publishers, BEATS);
     let hours = since.elapsed().as_secs_f64() / 3600.0;
     let hourly = |count: u64| (count as f64 / hours) as u64;
-    let (quiet, beats) = (hourly(meter.read() - before), hourly(ended - begun));
+    let (quiet, heartbeats) = (hourly(meter.read() - before), hourly(ended - begun));
 
     let before = meter.read();
     for _ in 0..CHANGES {
@@ -100,14 +100,14 @@ pub fn bytes(instances: u32) -> Bytes {
     }
     let change = (meter.read() - before) / u64::from(CHANGES);
     let status = Process::new(sidecar.pid(0)).and_then(|process| process.status()).expect("it runs");
-    Bytes { instances, start, change, quiet, memory: status.vmrss.expect("a size") * 1024, beats }
+    Bytes { instances, start, change, quiet, memory: status.vmrss.expect("a size") * 1024, heartbeats }
 }
 
 /// Waits for so many signs of life, and until the last has arrived.
 fn next_beat(publishers: &Publishers, more: u64) -> u64 {
-    let (wanted, deadline) = (publishers.beats() + more, Instant::now() + PATIENCE * 4);
+    let (wanted, deadline) = (publishers.heartbeats() + more, Instant::now() + PATIENCE * 4);
     let count = loop {
-        match publishers.beats() {
+        match publishers.heartbeats() {
             count if count >= wanted => break count,
             _ => assert!(Instant::now() < deadline, "no signs of life"),
         }

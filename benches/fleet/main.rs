@@ -166,9 +166,9 @@ fn all_bytes() -> Vec<Bytes> {
         each.into_iter().map(|each| each.join().expect("no panic")).collect()
     });
     let kb = |bytes: u64| format!("{:.1} kB", bytes as f64 / 1000.0);
-    for Bytes { instances, start, change, quiet, memory, beats } in &measured {
+    for Bytes { instances, start, change, quiet, memory, heartbeats } in &measured {
         println!(
-            "| {instances} | {} | {} | {} | {beats} | {:.1} MB |",
+            "| {instances} | {} | {} | {} | {heartbeats} | {:.1} MB |",
             kb(*start),
             kb(*change),
             kb(*quiet),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_nats::jetstream::kv::Store;
 use elasticd::model::Name;
 use elasticd::provider::nats::connection::{self, Session};
-use elasticd::provider::nats::format::{self, Beat};
+use elasticd::provider::nats::format::{self, Heartbeat};
 use nix::sys::signal::Signal;
 use procfs::process::Process;
 use tokio::runtime::Runtime;
@@ -110,10 +110,10 @@ impl Publishers {
     }
 
     /// How many signs of life the leader has given.
-    pub fn beats(&self) -> u64 {
+    pub fn heartbeats(&self) -> u64 {
         let key = format::beat_key(&provider());
-        let entry = self.runtime.block_on(self.store.get(key.clone())).expect("an answer").expect("a beat");
-        format::decode::<Beat>(&key, &entry, "bench").expect("a beat").count
+        let entry = self.runtime.block_on(self.store.get(key.clone())).expect("an answer").expect("a heartbeat");
+        format::decode::<Heartbeat>(&key, &entry, "bench").expect("a heartbeat").count
     }
 
     /// Waits until the server counts this many sidecars.

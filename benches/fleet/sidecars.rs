@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use elasticd::model::Instance;
 use elasticd::provider::nats::{self, Nats};
-use elasticd::provider::poll::{self, Pace};
+use elasticd::provider::poll::{self, PollSchedule};
 use elasticd::provider::{AnyProvider, Observation};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -153,7 +153,7 @@ impl Tasks {
         let (board, stop) = (Arc::clone(&self.board), self.stop.clone());
         self.runtime.spawn(async move {
             let provider = AnyProvider::Nats(Box::new(Nats::new(&config, &[])));
-            let pace = Pace { interval: Duration::from_secs(15), timeout: Duration::from_secs(10) };
+            let pace = PollSchedule { interval: Duration::from_secs(15), timeout: Duration::from_secs(10) };
             // Nobody asks for a poll.
             let refresh = watch::Sender::new(0);
             let poll = poll::run(publisher::provider(), provider, pace, refresh.subscribe(), sender, stop);

@@ -12,7 +12,7 @@ use super::documents::Documents;
 use super::metrics::Metrics;
 use super::query::Wait;
 use super::respond::{Body, JSON, respond_as, whole};
-use super::route::{Format, Resource, Surface, find};
+use super::route::{Format, ListenerKind, Resource, find};
 use super::{Sources, events, explain, health, pick, services, status};
 
 /// The description of the API in OpenAPI's terms.
@@ -105,12 +105,12 @@ impl Answers {
     /// The answer to a request. Its body is never read: hyper closes the connection if it is long.
     pub(super) fn answer<B>(
         self: &Arc<Self>,
-        surface: Surface,
+        kind: ListenerKind,
         request: &Request<B>,
         heartbeat: Duration,
         shutdown: &CancellationToken,
     ) -> Answer {
-        let resource = match find(surface, request.method(), request.uri()) {
+        let resource = match find(kind, request.method(), request.uri()) {
             Ok(resource) => resource,
             Err(problem) => return Answer::Now(problem.response()),
         };

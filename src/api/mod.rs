@@ -37,7 +37,7 @@ use crate::model::{Name, Snapshot};
 use crate::sys::{confine, unix_socket};
 use crate::{frontend, registry};
 use answer::Answers;
-use route::Surface;
+use route::ListenerKind;
 
 /// Connections the metrics listener serves at once. A scraper needs one or two; what is beyond waits.
 const METRICS_CONNECTIONS: usize = 32;
@@ -219,8 +219,8 @@ impl Api {
     /// If answering a request panics: the process should not live on half-working.
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self { query, admin, metrics, max_connections, answers, limits } = self;
-        let server = |surface, connections| server::Server {
-            surface,
+        let server = |kind, connections| server::Server {
+            kind,
             connections,
             answers: Arc::clone(&answers),
             limits: limits.clone(),
@@ -228,15 +228,15 @@ impl Api {
         };
         let metrics = async {
             if let Some(listener) = metrics {
-                server(Surface::Metrics, METRICS_CONNECTIONS).run(listener).await;
+                server(ListenerKind::Metrics, METRICS_CONNECTIONS).run(listener).await;
             }
         };
         let admin = async {
             if let Some(listener) = admin {
-                server(Surface::Admin, ADMIN_CONNECTIONS).run(listener).await;
+                server(ListenerKind::Admin, ADMIN_CONNECTIONS).run(listener).await;
             }
         };
-        tokio::join!(server(Surface::Query, max_connections).run(query), admin, metrics);
+        tokio::join!(server(ListenerKind::Query, max_connections).run(query), admin, metrics);
     }
 }
 

@@ -11,7 +11,7 @@ use super::query::{Query, Wait, decoded};
 
 /// Which resources a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Surface {
+pub(super) enum ListenerKind {
     /// All that read.
     Query,
     /// All that read, and all that change.
@@ -49,25 +49,25 @@ pub(super) enum Resource<'a> {
 /// More segments than any path has that something is at.
 const TOO_DEEP: usize = 5;
 
-/// The resource that a request asks a listener of `surface` for.
+/// The resource that a request asks a listener of `kind` for.
 ///
 /// # Errors
 ///
 /// There is none, or not by this method, or not with this query.
-pub(super) fn find<'a>(surface: Surface, method: &Method, uri: &'a Uri) -> Result<Resource<'a>, Problem> {
+pub(super) fn find<'a>(kind: ListenerKind, method: &Method, uri: &'a Uri) -> Result<Resource<'a>, Problem> {
     let path = uri.path();
     let query = uri.query().unwrap_or_default();
     let unknown = || Problem::UnknownPath { path: echo(path) };
-    let resource = match (path, surface) {
+    let resource = match (path, kind) {
         ("/healthz", _) => nothing(query, Resource::Health),
         ("/readyz", _) => nothing(query, Resource::Ready),
         ("/metrics", _) => nothing(query, Resource::Metrics),
-        (_, Surface::Metrics) => return Err(unknown()),
+        (_, ListenerKind::Metrics) => return Err(unknown()),
         ("/v3/discovery:endpoints", _) if method == Method::POST => return nothing(query, Resource::Discovery),
         ("/v3/discovery:endpoints", _) => {
             return Err(Problem::Method { path: echo(path), method: echo(method.as_str()), allowed: "POST" });
         }
-        (_, Surface::Query | Surface::Admin) => {
+        (_, ListenerKind::Query | ListenerKind::Admin) => {
             let mut parts = [""; TOO_DEEP];
             let mut count = 0;
             for (part, found) in parts.iter_mut().zip(path.strip_prefix("/v1/").ok_or_else(unknown)?.split('/')) {
@@ -84,7 +84,7 @@ pub(super) fn find<'a>(surface: Surface, method: &Method, uri: &'a Uri) -> Resul
                     nothing(query, Resource::Explain { instance: decoded(instance) })
                 }
                 ["refresh" | "reload"] | ["services", _, "accept"] | ["services", _, "backends", _] => {
-                    let action = action(surface, method, path, parts)?;
+                    let action = action(kind, method, path, parts)?;
                     return nothing(query, Resource::Change(action));
                 }
                 ["status"] => nothing(query, Resource::Status),
@@ -100,7 +100,7 @@ pub(super) fn find<'a>(surface: Surface, method: &Method, uri: &'a Uri) -> Resul
 }
 
 /// What is to be changed.
-fn action(surface: Surface, method: &Method, path: &str, parts: &[&str]) -> Result<Action, Problem> {
+fn action(kind: ListenerKind, method: &Method, path: &str, parts: &[&str]) -> Result<Action, Problem> {
     let (action, allowed) = match (parts, method) {
         (["refresh"], &Method::POST) => (Some(Action::Refresh), "POST"),
         (["reload"], &Method::POST) => (Some(Action::Reload), "POST"),
@@ -117,7 +117,7 @@ fn action(surface: Surface, method: &Method, path: &str, parts: &[&str]) -> Resu
         _ => (None, "POST"),
     };
     let action = action.ok_or_else(|| Problem::Method { path: echo(path), method: echo(method.as_str()), allowed })?;
-    if surface == Surface::Admin { Ok(action) } else { Err(Problem::AdminOnly { path: echo(path) }) }
+    if kind == ListenerKind::Admin { Ok(action) } else { Err(Problem::AdminOnly { path: echo(path) }) }
 }
 
 fn nothing<'a>(query: &str, resource: Resource<'a>) -> Result<Resource<'a>, Problem> {
@@ -164,7 +164,7 @@ mod tests {
     /// The URI is never freed, so that what borrows from it can be returned.
     fn get(path: &str) -> Result<Resource<'static>, Problem> {
         let uri = Box::leak(Box::new(path.parse().expect("a URI")));
-        find(Surface::Query, &Method::GET, uri)
+        find(ListenerKind::Query, &Method::GET, uri)
     }
 
     fn service(name: &'static str, format: Format) -> Result<Resource<'static>, Problem> {
@@ -246,16 +246,17 @@ mod tests {
     fn takes_get_and_head_alone() {
         for method in [Method::POST, Method::OPTIONS, Method::DELETE, Method::TRACE] {
             let uri = "/v1/services".parse().expect("a URI");
-            assert!(matches!(find(Surface::Query, &method, &uri), Err(Problem::Method { .. })));
+            assert!(matches!(find(ListenerKind::Query, &method, &uri), Err(Problem::Method { .. })));
         }
         let uri = "/nothing".parse().expect("a URI");
-        assert!(matches!(find(Surface::Query, &Method::POST, &uri), Err(Problem::UnknownPath { .. })));
-        assert_eq!(find(Surface::Query, &Method::HEAD, &"/healthz".parse().expect("a URI")), Ok(Resource::Health));
+        assert!(matches!(find(ListenerKind::Query, &Method::POST, &uri), Err(Problem::UnknownPath { .. })));
+        assert_eq!(find(ListenerKind::Query, &Method::HEAD, &"/healthz".parse().expect("a URI")), Ok(Resource::Health));
     }
 
     #[test]
     fn the_metrics_listener_gives_no_backends() {
-        let find = |path: &str| find(Surface::Metrics, &Method::GET, Box::leak(Box::new(path.parse().expect("a URI"))));
+        let find =
+            |path: &str| find(ListenerKind::Metrics, &Method::GET, Box::leak(Box::new(path.parse().expect("a URI"))));
         assert_eq!(find("/metrics"), Ok(Resource::Metrics));
         assert_eq!(find("/readyz"), Ok(Resource::Ready));
         for path in ["/v1/services", "/v1/services/web", "/v1/status"] {

@@ -27,7 +27,7 @@ use super::answer::{Answer, Answers, Late};
 use super::clock::{Clock, Phase, Timed};
 use super::error::Problem;
 use super::respond::Body;
-use super::route::Surface;
+use super::route::ListenerKind;
 use super::xds::Discovery;
 use crate::sys::unix_socket;
 
@@ -72,7 +72,7 @@ impl Accept for TcpListener {
 #[derive(Debug)]
 pub(super) struct Server {
     /// Which resources it serves.
-    pub(super) surface: Surface,
+    pub(super) kind: ListenerKind,
     /// Connections at once.
     pub(super) connections: usize,
     /// Where answers come from.
@@ -87,7 +87,7 @@ impl Server {
     /// Serves until shutdown, and drains.
     pub(super) async fn run<L: Accept>(self, listener: L) {
         let server = Arc::new(self);
-        let house = Arc::new(House::new(server.connections));
+        let limit = Arc::new(ConnectionLimit::new(server.connections));
         let mut tasks = JoinSet::new();
         let mut accepting = Accepting::new(server.limits.accept_pause);
         loop {
@@ -96,21 +96,21 @@ impl Server {
                 () = server.shutdown.cancelled() => break,
                 Some(ended) = tasks.join_next() => { surface_panic(ended); continue }
                 next = async {
-                    if house.is_full() {
-                        house.told.notify_waiters();
+                    if limit.is_full() {
+                        limit.changed.notify_waiters();
                     }
-                    accepting.next(&listener, &house.permits).await
+                    accepting.next(&listener, &limit.permits).await
                 } => next,
             };
             let Some((io, permit)) = next else { break };
-            let denied = (server.surface == Surface::Admin).then(|| denied(L::peer(&io))).flatten();
-            tasks.spawn(Arc::clone(&server).connection(io, denied, permit, Arc::clone(&house)));
+            let denied = (server.kind == ListenerKind::Admin).then(|| denied(L::peer(&io))).flatten();
+            tasks.spawn(Arc::clone(&server).connection(io, denied, permit, Arc::clone(&limit)));
         }
         // New clients should find no listener, rather than wait for one that no longer accepts.
         drop(listener);
         // Who has just been let in has a request on the way; an answer now ends its connection.
         sleep(server.limits.linger).await;
-        house.close();
+        limit.close();
         if timeout(server.limits.drain, drained(&mut tasks)).await.is_err() {
             tracing::warn!(bound = ?server.limits.drain, "cutting off requests that did not end in time");
         }
@@ -123,17 +123,17 @@ impl Server {
         io: I,
         denied: Option<Problem>,
         permit: OwnedSemaphorePermit,
-        house: Arc<House>,
+        limit: Arc<ConnectionLimit>,
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { surface, answers, limits, shutdown, .. } = &*self;
-        let (clock, house) = (&Clock::new(), &*house);
-        let ending = Ending { house, clock, shutdown };
+        let Self { kind, answers, limits, shutdown, .. } = &*self;
+        let (clock, limit) = (&Clock::new(), &*limit);
+        let ending = Ending { limit, clock, shutdown };
         let service = service_fn(|request: Request<Incoming>| {
             clock.enter(Phase::Answering);
             let answer = match &denied {
-                None => answers.answer(*surface, &request, limits.request / 2, shutdown),
+                None => answers.answer(*kind, &request, limits.request / 2, shutdown),
                 Some(problem) => Answer::Now(problem.response()),
             };
             // The rest of the request would keep the buffer that it was read into.
@@ -186,12 +186,12 @@ impl Server {
                     tracing::debug!(?phase, "connection cut off: it took too long");
                     break;
                 }
-                wish = house.wish(clock, limits.crowded, is_closing) => match wish {
-                    Wish::Close => {
+                close_reason = limit.close_reason(clock, limits.crowded, is_closing) => match close_reason {
+                    CloseReason::Shutdown => {
                         is_closing = true;
                         connection.as_mut().graceful_shutdown();
                     }
-                    Wish::Room => {
+                    CloseReason::Crowded => {
                         tracing::debug!("idle connection ended: others wait");
                         break;
                     }
@@ -205,14 +205,14 @@ impl Server {
 /// How a request ends on a connection.
 #[derive(Clone, Copy)]
 struct Ending<'a> {
-    house: &'a House,
+    limit: &'a ConnectionLimit,
     clock: &'a Clock,
     shutdown: &'a CancellationToken,
 }
 
 impl Ending<'_> {
     fn send(self, mut response: Response<Body>, sending: Phase) -> Response<Body> {
-        if self.house.is_full() || self.shutdown.is_cancelled() || sending == Phase::Streaming {
+        if self.limit.is_full() || self.shutdown.is_cancelled() || sending == Phase::Streaming {
             // Others may be waiting: clients that keep connections open must not lock them out.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -223,54 +223,54 @@ impl Ending<'_> {
 
 /// What connections know of each other.
 #[derive(Debug)]
-struct House {
+struct ConnectionLimit {
     permits: Arc<Semaphore>,
     is_closing: AtomicBool,
     /// Told when the last permit is taken and another connection is to be accepted, and at the end.
-    told: Notify,
+    changed: Notify,
 }
 
-/// What all wish of one connection.
-enum Wish {
+/// What all close_reason of one connection.
+enum CloseReason {
     /// That it ends with the answer that is under way.
-    Close,
+    Shutdown,
     /// That it ends.
-    Room,
+    Crowded,
 }
 
-impl House {
+impl ConnectionLimit {
     fn new(connections: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
             is_closing: AtomicBool::new(false),
-            told: Notify::new(),
+            changed: Notify::new(),
         }
     }
 
     fn close(&self) {
         self.is_closing.store(true, Ordering::Release);
-        self.told.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     fn is_full(&self) -> bool {
         self.permits.available_permits() == 0
     }
 
-    /// Returns once the house closes, unless that `is_known`, or once this connection has been idle for `bound` while
+    /// Returns once the limit closes, unless that `is_known`, or once this connection has been idle for `bound` while
     /// others may be waiting.
-    async fn wish(&self, clock: &Clock, bound: Duration, is_known: bool) -> Wish {
+    async fn close_reason(&self, clock: &Clock, bound: Duration, is_known: bool) -> CloseReason {
         loop {
-            let mut told = pin!(self.told.notified());
-            told.as_mut().enable();
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
             if !is_known && self.is_closing.load(Ordering::Acquire) {
-                return Wish::Close;
+                return CloseReason::Shutdown;
             }
             // One that is busy ends with its answer.
             match clock.idle_for().filter(|_| self.is_full()).map(|idle| bound.saturating_sub(idle)) {
-                None => told.await,
-                Some(Duration::ZERO) => return Wish::Room,
+                None => changed.await,
+                Some(Duration::ZERO) => return CloseReason::Crowded,
                 // Boxed, as it is seldom, and would make every connection larger.
-                Some(left) => drop(Box::pin(timeout(left, told)).await),
+                Some(left) => drop(Box::pin(timeout(left, changed)).await),
             }
         }
     }
@@ -367,7 +367,7 @@ mod tests {
     use super::*;
     use crate::api::Sources;
 
-    /// Fails as often as told, then accepts.
+    /// Fails as often as changed, then accepts.
     struct Failing(AtomicUsize);
 
     impl Accept for Failing {
@@ -395,15 +395,15 @@ mod tests {
             orders: mpsc::channel(1).0,
         };
         let server = Arc::new(Server {
-            surface: Surface::Query,
+            kind: ListenerKind::Query,
             connections: 1,
             answers: Arc::new(Answers::new(sources)),
             limits: Limits::default(),
             shutdown: CancellationToken::new(),
         });
-        let house = Arc::new(House::new(1));
-        let permit = Arc::clone(&house.permits).try_acquire_owned().expect("room for one");
-        let connection = server.connection(UnixStream::pair().expect("a pair").0, None, permit, house);
+        let limit = Arc::new(ConnectionLimit::new(1));
+        let permit = Arc::clone(&limit.permits).try_acquire_owned().expect("room for one");
+        let connection = server.connection(UnixStream::pair().expect("a pair").0, None, permit, limit);
         assert!(size_of_val(&connection) <= 2048, "{} bytes", size_of_val(&connection));
     }
 

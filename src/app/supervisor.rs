@@ -1,4 +1,4 @@
-//! The tasks of the house. One that ends before it was told to is noticed.
+//! The tasks of the daemon. One that ends before it was told to is noticed.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `elasticd doctor`: whatever elasticd needs is looked at, with the code it works with, and nothing is changed.
 
 mod frontends;
-mod house;
+mod process;
 mod providers;
 
 use std::fmt::Display;
@@ -108,7 +108,7 @@ pub async fn run(args: &Args, file: &Path) -> Exit {
     let is_configured = match Config::load(file) {
         Ok(config) => {
             findings.add(Level::Ok, "configuration", "good");
-            house::look(&config, &mut findings).await;
+            process::look(&config, &mut findings).await;
             providers::look(&config, &mut findings).await;
             for frontend in &config.frontends {
                 frontends::look(frontend, &mut findings).await;

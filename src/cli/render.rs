@@ -7,7 +7,7 @@ use super::{Exit, client, complain, diff};
 use crate::config::Config;
 use crate::frontend;
 use crate::model::{Guard, Name, OnEmpty, Percent, Snapshot};
-use crate::provider::{Cost, Observation, Provider};
+use crate::provider::{ApiUsage, Observation, Provider};
 use crate::registry::{self, Registry};
 
 /// Prints what would be written. Nothing is written, nobody is signalled, and the guard is not asked.
@@ -98,7 +98,7 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
         let started = Instant::now();
         let limit = provider.pace.timeout;
         let instances =
-            match tokio::time::timeout(limit, provider.config.build(&selectors).leaving_no_trace().discover()).await {
+            match tokio::time::timeout(limit, provider.config.build(&selectors).read_only().discover()).await {
                 Ok(Ok(instances)) => instances,
                 Ok(Err(error)) => return Err(format!("providers.{name}: {error}")),
                 Err(_) => return Err(format!("providers.{name}: no complete answer within {limit:?}")),
@@ -107,7 +107,7 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
             provider: name.clone(),
             at: SystemTime::now(),
             took: started.elapsed(),
-            cost: Cost::default(),
+            cost: ApiUsage::default(),
             result: Ok(instances),
         }));
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::log;
-use crate::app::{App, Error, Ground};
+use crate::app::{App, Bootstrap, Error};
 use crate::config::Config;
 
 /// Threads for what is asked of elasticd; what waits for a disk has its own.
@@ -13,7 +13,7 @@ const THREADS: usize = 2;
 /// Runs elasticd on a configuration file until it is told to stop.
 pub fn run(file: PathBuf, log: &log::Args) -> ExitCode {
     log::start(log);
-    let ended = Config::load(&file).map_err(Error::from).and_then(|config| run_on(Ground::take(file, config)?));
+    let ended = Config::load(&file).map_err(Error::from).and_then(|config| run_on(Bootstrap::take(file, config)?));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -23,7 +23,7 @@ pub fn run(file: PathBuf, log: &log::Args) -> ExitCode {
     }
 }
 
-fn run_on(ground: Ground) -> Result<(), Error> {
+fn run_on(ground: Bootstrap) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()

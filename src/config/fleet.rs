@@ -10,7 +10,7 @@ use super::service::RawSelector;
 use super::{Provider, report, resolved, type_of};
 use crate::fleet;
 use crate::model::Name;
-use crate::provider::poll::Pace;
+use crate::provider::poll::PollSchedule;
 use crate::provider::{self, nats};
 
 /// Takes the keys of a connection out of an entry.
@@ -27,7 +27,7 @@ pub(super) fn provider(layers: &mut Layers, key: &str, own: &Name, entry: &mut V
 }
 
 /// Every provider by name, without what is known of those that have faults.
-fn all(layers: &Layers, sound: &BTreeMap<Name, Provider>) -> BTreeMap<Name, Option<(provider::Config, Pace)>> {
+fn all(layers: &Layers, sound: &BTreeMap<Name, Provider>) -> BTreeMap<Name, Option<(provider::Config, PollSchedule)>> {
     let written = layers.values.get("providers").and_then(Value::as_dict);
     let names = written.into_iter().flatten().filter_map(|(name, _)| name.parse::<Name>().ok());
     names

@@ -21,7 +21,7 @@ pub use fault::{Fault, Faults};
 use layers::Layers;
 
 use crate::model::{Name, Pattern, Selector, Service};
-use crate::provider::poll::Pace;
+use crate::provider::poll::PollSchedule;
 use crate::registry::Settings;
 use crate::sys::unix_socket;
 use crate::{api, frontend, provider};
@@ -82,7 +82,7 @@ pub struct Provider {
     /// The provider's own configuration.
     pub config: provider::Config,
     /// How often it is asked.
-    pub pace: Pace,
+    pub pace: PollSchedule,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +108,7 @@ struct RawApi {
 
 /// The keys every provider has, beside `type` and its own.
 #[derive(Deserialize)]
-struct RawPace {
+struct RawSchedule {
     #[serde(default, with = "compact::optional")]
     interval: Option<Duration>,
     #[serde(default, with = "compact::optional")]
@@ -130,7 +130,7 @@ impl Config {
         let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
         let mut frontends = frontends(&mut layers, &names, base);
         for frontend in &mut frontends {
-            frontend.is_told_all &= !patterns.is_empty();
+            frontend.follows_all_services &= !patterns.is_empty();
         }
         let top = top(&mut layers);
         #[cfg(feature = "nats")]
@@ -181,7 +181,7 @@ impl Config {
 
     /// What a provider's instances are selected by for other purposes than services: a fleet's, or as a fallback.
     #[cfg(feature = "nats")]
-    pub fn selectors_otherwise(&self, provider: &Name) -> Vec<Selector> {
+    pub fn extra_selectors(&self, provider: &Name) -> Vec<Selector> {
         let falls_back = |other: &Provider| match &other.config {
             provider::Config::Nats(nats) => nats.fallback.as_ref().is_some_and(|f| f.name == *provider),
             _ => false,
@@ -196,7 +196,7 @@ impl Config {
 
     /// The same without fleets: never.
     #[cfg(not(feature = "nats"))]
-    pub fn selectors_otherwise(&self, _: &Name) -> Vec<Selector> {
+    pub fn extra_selectors(&self, _: &Name) -> Vec<Selector> {
         Vec::new()
     }
 
@@ -245,7 +245,7 @@ impl Config {
                     layers.fault(&format!("{key}.output"), message);
                 }
             }
-            if frontend.is_told_all && frontend.outputs.iter().any(|o| o.service.is_some()) {
+            if frontend.follows_all_services && frontend.outputs.iter().any(|o| o.service.is_some()) {
                 let message = "missing: an output for each service cannot be made for those that tags create; list those \
                                that it is told of";
                 layers.fault(&format!("{key}.services"), message);
@@ -412,8 +412,8 @@ fn report(layers: &mut Layers, key: &str, messages: Vec<String>) {
     }
 }
 
-fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<Pace> {
-    let raw: RawPace = layers.part(key, entry, &["interval", "timeout"])?;
+fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<PollSchedule> {
+    let raw: RawSchedule = layers.part(key, entry, &["interval", "timeout"])?;
     let interval = raw.interval.unwrap_or(Duration::from_secs(15));
     let timeout = raw.timeout.unwrap_or(TIMEOUT);
     if !(INTERVALS.0..=INTERVALS.1).contains(&interval) {
@@ -422,7 +422,7 @@ fn pace(layers: &mut Layers, key: &str, entry: &mut Value) -> Option<Pace> {
     if timeout.is_zero() {
         layers.fault(&format!("{key}.timeout"), "must be longer than 0s");
     }
-    Some(Pace { interval, timeout })
+    Some(PollSchedule { interval, timeout })
 }
 
 fn frontends(layers: &mut Layers, services: &[Name], base: &Path) -> Vec<frontend::Config> {

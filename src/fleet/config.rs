@@ -10,7 +10,7 @@ use super::leader::Rules;
 use crate::model::{Name, Selector};
 use crate::provider;
 use crate::provider::nats::connection;
-use crate::provider::poll::Pace;
+use crate::provider::poll::PollSchedule;
 
 /// The shortest and the longest `leader_ttl`.
 const TTLS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_hours(1));
@@ -27,7 +27,7 @@ pub struct Config {
     /// What is published of the instances that there are.
     pub select: Selector,
     /// The providers, by name.
-    pub providers: BTreeMap<Name, (provider::Config, Pace)>,
+    pub providers: BTreeMap<Name, (provider::Config, PollSchedule)>,
 }
 
 /// The keys beside those of the connection, as written.
@@ -54,7 +54,7 @@ impl Raw {
         self,
         connection: Option<connection::Config>,
         select: Selector,
-        all: &BTreeMap<Name, Option<(provider::Config, Pace)>>,
+        all: &BTreeMap<Name, Option<(provider::Config, PollSchedule)>>,
     ) -> Result<Option<Config>, Vec<String>> {
         let mut faults = Vec::new();
         let named = self.providers.is_some();

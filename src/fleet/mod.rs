@@ -6,7 +6,7 @@
 //!
 //! 1. The store gives every write to a key one place in one order, and does a write that names the revision it replaces
 //!    only if that is still the key's last ("compare and set"). A leader writes in no other way: the leader key, each
-//!    provider's manifest and each beat.
+//!    provider's manifest and each heartbeat.
 //! 2. A publisher leads from the moment at which its write of the leader key replaced the revision it had read. Of
 //!    several that read the same revision one succeeds. Its term is higher than that of the record it replaced, and
 //!    than any it ever saw.
@@ -25,10 +25,10 @@
 //! everything: the terms go on from what publishers remember, and at least from the clock's milliseconds, so that they
 //! grow even when nobody remembers.
 
-mod book;
 mod config;
-mod desk;
 pub mod leader;
+mod manifest_writer;
+mod publish_loop;
 pub mod publisher;
 
 pub use config::{Config, Raw};

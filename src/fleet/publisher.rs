@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::book::{self, Book, Stop};
-use super::desk::Desk;
 use super::leader::{Follower, Found, Rules, Step, next_term};
+use super::manifest_writer::{self, ManifestWriter, Stop};
+use super::publish_loop::PublishLoop;
 use super::{Config, Ended};
 use crate::model::fleet::{Published, Publishing};
 use crate::provider::nats::connection::{self, Error, Session};
@@ -31,7 +31,7 @@ pub async fn examine(config: &Config) -> Result<String, Error> {
         Err(Error::NoBucket { .. }) => return Ok(format!("the first publisher will create the bucket {bucket}")),
         other => other?,
     };
-    let (_, leader) = book::read::<Leader>(&session, &store, format::LEADER, &config.connection.fleet).await?;
+    let (_, leader) = manifest_writer::read::<Leader>(&session, &store, format::LEADER, &config.connection.fleet).await?;
     Ok(match leader.filter(|leader| !leader.released) {
         Some(leader) => format!("the bucket {bucket} can be read; {} was the last to lead", leader.host),
         None => format!("the bucket {bucket} can be read; nobody leads"),
@@ -121,7 +121,7 @@ impl Publisher {
                         lead.record.released = true;
                         let value = format::encode(&lead.record);
                         // Without it others wait out the silence.
-                        let _ = book::swap(&session, &store, format::LEADER, value, lead.revision).await;
+                        let _ = manifest_writer::swap(&session, &store, format::LEADER, value, lead.revision).await;
                         return Ok(());
                     }
                     Ok(Ended::Deposed) => tracing::warn!("this publisher leads no more"),
@@ -145,7 +145,7 @@ impl Publisher {
         let mut follower = Follower::new(rules, self.id.clone());
         loop {
             let fleet = &self.config.connection.fleet;
-            let (revision, leader) = book::read::<Leader>(session, store, format::LEADER, fleet).await?;
+            let (revision, leader) = manifest_writer::read::<Leader>(session, store, format::LEADER, fleet).await?;
             self.known = self.known.max(leader.as_ref().map_or(0, |leader| leader.term));
             *failures = 0;
             let readers = session.readers(store).await.ok();
@@ -180,7 +180,7 @@ impl Publisher {
             released: false,
         };
         let begun = Instant::now();
-        let revision = book::swap(session, store, format::LEADER, format::encode(&record), expected).await?;
+        let revision = manifest_writer::swap(session, store, format::LEADER, format::encode(&record), expected).await?;
         Ok(revision.map(|revision| Lead { record, revision, confirmed: begun }))
     }
 
@@ -195,8 +195,8 @@ impl Publisher {
         self.known = lead.record.term;
         let mut standings = BTreeMap::new();
         for name in self.config.providers.keys() {
-            let book = match Book::fence(session, store, &lead.record, name).await {
-                Ok(book) => book,
+            let writer = match ManifestWriter::fence(session, store, &lead.record, name).await {
+                Ok(writer) => writer,
                 Err(Stop::Deposed) => return Ok(Ended::Deposed),
                 Err(Stop::Behind(term)) => {
                     // The next attempt is above it.
@@ -205,7 +205,7 @@ impl Publisher {
                 }
                 Err(Stop::Failed(error)) => return Err(error),
             };
-            standings.insert(name.clone(), book.into());
+            standings.insert(name.clone(), writer.into());
         }
         self.tell(|report| {
             report.leads = true;
@@ -227,10 +227,10 @@ impl Publisher {
         let (confirmed, confirmations) = watch::channel(lead.confirmed);
         let hold = self.config.rules.hold();
         let (select, report) = (&self.config.select, &self.report);
-        let desk = Desk { session, store, select, standings, observations, confirmations, hold, report };
+        let publish_loop = PublishLoop { session, store, select, standings, observations, confirmations, hold, report };
         tokio::select! {
             ended = renew(session, store, lead, self.config.rules, &confirmed) => ended,
-            ended = desk.run() => ended,
+            ended = publish_loop.run() => ended,
             // A panic of a poller is everybody's.
             Some(Err(error)) = pollers.join_next(), if !pollers.is_empty() => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -254,7 +254,7 @@ async fn renew(
         lead.record.renewals += 1;
         let begun = Instant::now();
         let limit = (lead.confirmed + rules.hold()).saturating_duration_since(begun);
-        let swap = book::swap(session, store, format::LEADER, format::encode(&lead.record), lead.revision);
+        let swap = manifest_writer::swap(session, store, format::LEADER, format::encode(&lead.record), lead.revision);
         match tokio::time::timeout(limit, swap).await {
             Err(_) => return Ok(Ended::Deposed),
             Ok(Ok(Some(revision))) => {
@@ -265,7 +265,7 @@ async fn renew(
             Ok(Ok(None)) => {
                 // A renewal that seemed to have failed may have come through.
                 let fleet = &lead.record.stamp.fleet;
-                let (revision, found) = book::read::<Leader>(session, store, format::LEADER, fleet).await?;
+                let (revision, found) = manifest_writer::read::<Leader>(session, store, format::LEADER, fleet).await?;
                 match found {
                     Some(found)
                         if found.id == lead.record.id && found.term == lead.record.term && revision > lead.revision =>

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::config::{CANDIDATE, Config, Output, Proof, Reload};
 use super::digest::Digest;
-use super::journal::{Generation, Journal, Proven, Step, Swap, Written};
+use super::journal::{FileChange, FileStamp, Generation, Journal, Proven, Step};
 use super::proof::{self, Asked, Found};
 use super::report::Timings;
-use super::runtime::{self, Evidence, Taken, Wanted};
-use super::swaps::{discard, restore, stage, unproven};
+use super::runtime::{self, Evidence, LiveUpdate, Wanted};
+use super::staging::{discard, restore, stage, unproven};
 use crate::sys::process::{self, Find, Process};
 use crate::sys::ticks::now_ticks;
 use crate::sys::{atomic_file, command};
@@ -132,7 +132,7 @@ impl Change<'_> {
     ///
     /// There is none: it must be asked for again.
     pub async fn prove_interrupted(mut self) -> Result<Found, Error> {
-        let Step::Reloading { swaps, swapped_at, before, asked, .. } = self.journal.step().clone() else {
+        let Step::Reloading { changes, swapped_at, before, asked, .. } = self.journal.step().clone() else {
             return Ok((None, None));
         };
         if matches!(self.config.proof, Proof::None) && !asked {
@@ -142,8 +142,8 @@ impl Change<'_> {
         // Only a signal that was certainly sent deserves the full patience.
         let limit = (!asked).then_some(Duration::from_secs(2));
         match self.await_proof(before.as_ref(), swapped_at, limit).await {
-            Ok(found) => Ok(self.conclude(&swaps, swapped_at, found)),
-            Err(error @ proof::Error::Ended { .. }) if asked => Err(undo(self.journal, &swaps, error.into(), None)),
+            Ok(found) => Ok(self.conclude(&changes, swapped_at, found)),
+            Err(error @ proof::Error::Ended { .. }) if asked => Err(undo(self.journal, &changes, error.into(), None)),
             Err(_) => self.reload_and_prove().await,
         }
     }
@@ -163,29 +163,29 @@ impl Change<'_> {
         self.effort.timings.stage = started.elapsed();
         // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a
         // failure must undo. Otherwise there is no one earlier version to go back to but what is in place.
-        let swaps = if staged.is_empty() {
+        let changes = if staged.is_empty() {
             owed
         } else {
-            discard(owed.iter().filter(|swap| staged.iter().all(|new| new.path != swap.path)));
+            discard(owed.iter().filter(|change| staged.iter().all(|new| new.path != change.path)));
             staged.clone()
         };
         let started = Instant::now();
         let judged = self.check_staged(&staged).await.map_err(Error::Check).inspect_err(|_| discard(&staged))?;
         self.effort.timings.check = started.elapsed();
         let started = Instant::now();
-        tokio::task::block_in_place(|| swap(self.journal, &staged, &swaps))?;
+        tokio::task::block_in_place(|| swap(self.journal, &staged, &changes))?;
         let swapped_at = now_ticks();
         self.effort.timings.swap = started.elapsed();
         if let Some(check) = config.check.as_ref().filter(|_| !judged) {
             let started = Instant::now();
             if let Err(error) = command::run(&check.argv, check.limit).await {
                 let known = self.journal.proven().cloned();
-                return Err(undo(self.journal, &swaps, Error::Check(error), known));
+                return Err(undo(self.journal, &changes, Error::Check(error), known));
             }
             self.effort.timings.check += started.elapsed();
         }
         self.journal.begin(Step::Reloading {
-            swaps,
+            changes,
             digest: rendered.digest.clone(),
             revision: rendered.revision,
             swapped_at,
@@ -204,22 +204,24 @@ impl Change<'_> {
 
     /// Has the candidate judged before anybody can load it. `false`: that is not possible here, and the check must
     /// follow the swap.
-    async fn check_staged(&self, staged: &[Swap]) -> Result<bool, command::Error> {
+    async fn check_staged(&self, staged: &[FileChange]) -> Result<bool, command::Error> {
         let Some(check) = &self.config.check else { return Ok(true) };
         if check.is_staged() {
             let output = &self.config.outputs[0];
-            let sibling = atomic_file::sibling(&output.path);
-            let candidate = if staged.iter().any(|swap| swap.path == output.path) { &sibling } else { &output.path };
+            let staging_path = atomic_file::staging_path(&output.path);
+            let candidate =
+                if staged.iter().any(|change| change.path == output.path) { &staging_path } else { &output.path };
             let argv: Vec<_> =
                 check.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect();
             command::run(&argv, check.limit).await?;
             return Ok(true);
         }
         // Only what exists can be covered.
-        if !check.isolate || staged.is_empty() || staged.iter().any(|swap| swap.previous.is_none()) {
+        if !check.isolate || staged.is_empty() || staged.iter().any(|change| change.previous.is_none()) {
             return Ok(false);
         }
-        let places: Vec<_> = staged.iter().map(|swap| (atomic_file::sibling(&swap.path), swap.path.clone())).collect();
+        let places: Vec<_> =
+            staged.iter().map(|change| (atomic_file::staging_path(&change.path), change.path.clone())).collect();
         match command::run_isolated(&places, &check.argv, check.limit).await {
             Some(judged) => judged.map(|()| true),
             None => Ok(false),
@@ -228,7 +230,7 @@ impl Change<'_> {
 
     /// Has the frontend take what is in place, and waits for the proof.
     async fn reload_and_prove(&mut self) -> Result<Found, Error> {
-        let Step::Reloading { swaps, swapped_at, .. } = self.journal.step().clone() else { return Ok((None, None)) };
+        let Step::Reloading { changes, swapped_at, .. } = self.journal.step().clone() else { return Ok((None, None)) };
         let started = Instant::now();
         let asked = self.tell_or_reload(swapped_at).await;
         self.effort.timings.reload = started.elapsed();
@@ -242,12 +244,12 @@ impl Change<'_> {
             Err(error) => Err(error),
         };
         match result {
-            Ok(found) => Ok(self.conclude(&swaps, swapped_at, found)),
+            Ok(found) => Ok(self.conclude(&changes, swapped_at, found)),
             // It went away just now; what comes next will read what is in place.
             Err(error) if error.is_not_running() => Err(error),
             // It may yet take the new outputs, late: from here on nothing is known of it.
             Err(error) => {
-                let error = undo(self.journal, &swaps, error, None);
+                let error = undo(self.journal, &changes, error, None);
                 self.tell_previous().await;
                 Err(error)
             }
@@ -259,13 +261,13 @@ impl Change<'_> {
         let config = self.config;
         if let Some(runtime) = &config.runtime {
             let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
-            match runtime.take(&self.rendered.wanted(config, swapped_at), last.as_ref()).await? {
-                Taken::Told => {
+            match runtime.apply(&self.rendered.wanted(config, swapped_at), last.as_ref()).await? {
+                LiveUpdate::Applied => {
                     self.effort.told = true;
                     return Ok(None);
                 }
-                Taken::ReadsItself => {}
-                Taken::NeedsReload(why) => {
+                LiveUpdate::NotNeeded => {}
+                LiveUpdate::NeedsReload(why) => {
                     tracing::info!(frontend = %config.name, why, "this change needs a reload");
                     if config.reload == Reload::None {
                         return Err(Error::NoReload(why));
@@ -293,7 +295,7 @@ impl Change<'_> {
             Reload::Signal { signal, find } => {
                 let process = Process::find(find)?;
                 let workers = process.children().into_iter().map(|child| child.identity).collect();
-                let pid_file = find.pid_file().and_then(Written::of);
+                let pid_file = find.pid_file().and_then(FileStamp::of);
                 before = Some(Generation { frontend: process.identity, workers, pid_file });
                 self.begin_reloading(before.clone(), false);
                 self.effort.reloaded = true;
@@ -318,8 +320,8 @@ impl Change<'_> {
     }
 
     /// Records what was found.
-    fn conclude(&mut self, swaps: &[Swap], swapped_at: u64, found: Found) -> Found {
-        discard(swaps);
+    fn conclude(&mut self, changes: &[FileChange], swapped_at: u64, found: Found) -> Found {
+        discard(changes);
         let (process, evidence) = found.clone();
         let Rendered { digest, revision, .. } = self.rendered;
         self.journal.end(Some(Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence }));
@@ -333,7 +335,7 @@ impl Change<'_> {
         let contents: Result<Vec<_>, _> = outputs.iter().map(|o| std::fs::read_to_string(&o.path)).collect();
         let Ok(contents) = contents else { return };
         let previous = Rendered::new(outputs, contents, 0);
-        if let Err(error) = runtime.take(&previous.wanted(self.config, 0), None).await {
+        if let Err(error) = runtime.apply(&previous.wanted(self.config, 0), None).await {
             tracing::warn!(frontend = %self.config.name, %error, "could not be brought back to its previous backends");
         }
     }
@@ -353,24 +355,24 @@ impl Change<'_> {
     }
 }
 
-/// All that are staged, or none. `swaps` are those to be undone until they have passed the check.
-fn swap(journal: &mut Journal, staged: &[Swap], swaps: &[Swap]) -> Result<(), Error> {
-    if swaps.is_empty() {
+/// All that are staged, or none. `changes` are those to be undone until they have passed the check.
+fn swap(journal: &mut Journal, staged: &[FileChange], changes: &[FileChange]) -> Result<(), Error> {
+    if changes.is_empty() {
         return Ok(());
     }
-    journal.begin(Step::Swapping { swaps: swaps.to_vec() });
-    for swap in staged {
-        if let Err(error) = atomic_file::swap(&swap.path) {
+    journal.begin(Step::Swapping { changes: changes.to_vec() });
+    for change in staged {
+        if let Err(error) = atomic_file::swap(&change.path) {
             let known = journal.proven().cloned();
-            return Err(undo(journal, swaps, error.into(), known));
+            return Err(undo(journal, changes, error.into(), known));
         }
     }
     Ok(())
 }
 
 /// Brings the previous outputs back and records what the frontend then runs.
-fn undo(journal: &mut Journal, swaps: &[Swap], cause: Error, proven: Option<Proven>) -> Error {
-    match restore(swaps) {
+fn undo(journal: &mut Journal, changes: &[FileChange], cause: Error, proven: Option<Proven>) -> Error {
+    match restore(changes) {
         Ok(()) => {
             journal.end(proven);
             cause

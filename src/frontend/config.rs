@@ -27,7 +27,7 @@ pub struct Config {
     /// The services it is told of, in the order in which templates see them.
     pub services: Vec<Name>,
     /// Whether it is told of those as well that tags create.
-    pub is_told_all: bool,
+    pub follows_all_services: bool,
     /// What is written; never empty.
     pub outputs: Vec<Output>,
     /// The syntax in which values are escaped.
@@ -95,7 +95,8 @@ impl Config {
 
     /// The services it is told of at a snapshot, in their order.
     fn told(&self, snapshot: &Snapshot) -> Cow<'_, [Name]> {
-        let created = snapshot.services.keys().filter(|name| self.is_told_all && !self.services.contains(name));
+        let created =
+            snapshot.services.keys().filter(|name| self.follows_all_services && !self.services.contains(name));
         let mut created = created.cloned().peekable();
         if created.peek().is_none() {
             return Cow::Borrowed(&self.services);

@@ -71,7 +71,7 @@ pub enum Escape {
     /// In a name, what is no ASCII letter or digit becomes `_`; in a value, a control character other than tab and
     /// newline, and a noncharacter, become `%XX`. Nothing else of the shell's language is known.
     Shell,
-    /// Varnish's VCL. Outside a string a value is a string literal: a word of the language, such as a name from the
+    /// Varnish's VCL. Unconfined a string a value is a string literal: a word of the language, such as a name from the
     /// functions `vcl_director` and `vcl_backend`, is written with `raw`.
     ///
     /// A string that holds quotes or newlines becomes a long one, `{"…"}` or `"""…"""`. VCL has no way to write a NUL, nor a

@@ -155,7 +155,7 @@ fn group_by(list: &[Value], key: &str) -> Result<Map, String> {
 }
 
 fn pad(list: &[Value], length: i64) -> Result<Vec<Value>, String> {
-    /// More than any frontend has servers; a slip of the hand must not cost all memory.
+    /// More than any frontend has servers; a slip of the thread must not cost all memory.
     const LONGEST: i64 = 100_000;
     let length = usize::try_from(length.min(LONGEST)).map_err(|_| format!("`pad` cannot make {length} items"))?;
     Ok(list.iter().cloned().chain(std::iter::repeat(Value::None)).take(length.max(list.len())).collect())

@@ -33,7 +33,7 @@ pub struct Proven {
 
 /// One output being replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Swap {
+pub struct FileChange {
     /// The output.
     pub path: PathBuf,
     /// What it becomes.
@@ -51,19 +51,19 @@ pub struct Generation {
     pub workers: Vec<Identity>,
     /// Its pid file. `None`: it is not found by one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pid_file: Option<Written>,
+    pub pid_file: Option<FileStamp>,
 }
 
 /// One writing of a file: each has another inode or another time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
+pub struct FileStamp {
     /// The file's inode.
     pub inode: u64,
     /// When it was last modified: seconds and nanoseconds since the epoch.
     pub modified: (i64, i64),
 }
 
-impl Written {
+impl FileStamp {
     /// How a file stands now. `None`: it is not there.
     pub fn of(path: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
@@ -81,12 +81,14 @@ pub enum Step {
     /// Outputs may be swapped that no check has passed yet: to be undone.
     Swapping {
         /// Those that are replaced.
-        swaps: Vec<Swap>,
+        #[serde(rename = "swaps")]
+        changes: Vec<FileChange>,
     },
     /// The outputs are in place and checked; the frontend has yet to be proven to run them.
     Reloading {
         /// Those that were replaced.
-        swaps: Vec<Swap>,
+        #[serde(rename = "swaps")]
+        changes: Vec<FileChange>,
         /// All outputs.
         digest: Digest,
         /// The snapshot they were rendered from.
@@ -214,11 +216,11 @@ mod tests {
         let mut journal = Journal::open(path.clone());
         assert_eq!((journal.proven(), journal.step()), (None, &Step::Idle));
         journal.end(Some(proven()));
-        let swaps = vec![Swap { path: "/x".into(), new: Digest::of(b"y"), previous: None }];
-        journal.begin(Step::Swapping { swaps: swaps.clone() });
+        let changes = vec![FileChange { path: "/x".into(), new: Digest::of(b"y"), previous: None }];
+        journal.begin(Step::Swapping { changes: changes.clone() });
         let again = Journal::open(path.clone());
         assert_eq!(again.proven(), Some(&proven()));
-        assert_eq!(again.step(), &Step::Swapping { swaps });
+        assert_eq!(again.step(), &Step::Swapping { changes });
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod raw;
 mod report;
 mod resolve;
 mod runtime;
-mod swaps;
+mod staging;
 pub mod template;
 mod verify;
 mod worker;

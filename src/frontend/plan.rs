@@ -88,7 +88,7 @@ mod tests {
     fn reloading(content: &str, before: Option<Identity>) -> Step {
         let before = before.map(|frontend| Generation { frontend, workers: vec![], pid_file: None });
         Step::Reloading {
-            swaps: vec![],
+            changes: vec![],
             digest: digest(content),
             revision: 2,
             swapped_at: SWAPPED_AT,

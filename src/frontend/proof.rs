@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::config::{Config, Proof};
-use super::journal::{Generation, Written};
-use super::runtime::{self, Evidence, Standing, Wanted};
+use super::journal::{FileStamp, Generation};
+use super::runtime::{self, Comparison, Evidence, Wanted};
 use crate::sys::command;
 use crate::sys::process::{Find, Identity, Process};
 
@@ -133,13 +133,13 @@ impl Asked<'_> {
             },
             (Proof::Runtime { .. }, ..) => {
                 let Some(runtime) = &config.runtime else { return Ok((process, None)) };
-                match runtime.standing(wanted, last).await {
-                    Ok(Standing::Runs(evidence)) => {
+                match runtime.compare(wanted, last).await {
+                    Ok(Comparison::Runs(evidence)) => {
                         // A frontend that replaces itself on a reload is another process by now.
                         let now = config.find().and_then(|find| Process::find(find).ok());
                         Ok((now.map(|process| process.identity).or(process), Some(evidence)))
                     }
-                    Ok(Standing::Differs(how)) => Err(Error::Differs { limit, how }),
+                    Ok(Comparison::Differs(how)) => Err(Error::Differs { limit, how }),
                     Err(source) => Err(Error::Runtime(source)),
                 }
             }
@@ -166,7 +166,7 @@ fn new_generation(find: &Find, before: &Generation, swapped_at: u64, old_leave: 
     let is_taken = if old_leave {
         old.iter().all(|child| child.title.contains("shutting down"))
     } else {
-        find.pid_file().is_none_or(|path| Written::of(path) != before.pid_file)
+        find.pid_file().is_none_or(|path| FileStamp::of(path) != before.pid_file)
     };
     (!new.is_empty() && is_taken).then_some(frontend.identity)
 }

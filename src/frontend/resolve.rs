@@ -63,7 +63,7 @@ impl Raw {
             name,
             type_name: type_name.to_owned(),
             services,
-            is_told_all: self.services.is_none(),
+            follows_all_services: self.services.is_none(),
             outputs,
             escape,
             check,

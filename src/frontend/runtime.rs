@@ -1,7 +1,7 @@
 //! Frontends that are asked what they run, and most of which can be told over the same API, without a reload.
 //!
 //! The outputs stay what counts: an API is brought to agree with them, so that a restarted frontend comes up right.
-//! One file a protocol, with two functions: `standing` compares what the frontend runs with the outputs, and `take`
+//! One file a protocol, with two functions: `compare` compares what the frontend runs with the outputs, and `apply`
 //! gives it what differs.
 
 mod apache;
@@ -98,7 +98,7 @@ pub struct Evidence {
 
 /// How a frontend stands to what it should run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum Comparison {
     /// It runs that.
     Runs(Evidence),
     /// It does not; in words.
@@ -107,13 +107,13 @@ pub enum Standing {
 
 /// How a frontend took what it should run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
+pub enum LiveUpdate {
     /// It was told, and has it.
-    Told,
+    Applied,
     /// This change cannot be told: it needs a reload; why.
     NeedsReload(String),
     /// Nothing can be told over this API: the frontend reads its outputs when it is reloaded, or by itself.
-    ReadsItself,
+    NotNeeded,
 }
 
 /// Why a frontend could not be asked or told.
@@ -151,16 +151,16 @@ impl Runtime {
     /// # Errors
     ///
     /// It cannot be asked.
-    pub async fn standing(&self, wanted: &Wanted<'_>, last: Option<&Evidence>) -> Result<Standing, Error> {
+    pub async fn compare(&self, wanted: &Wanted<'_>, last: Option<&Evidence>) -> Result<Comparison, Error> {
         match self.protocol {
-            Protocol::Apache => apache::standing(self, wanted, last).await,
-            Protocol::Caddy => caddy::standing(self, wanted).await,
-            Protocol::Caddyfile => caddyfile::standing(self, wanted, last).await,
-            Protocol::Envoy => envoy::standing(self, wanted).await,
-            Protocol::Haproxy => haproxy::standing(self, wanted, last).await,
-            Protocol::Prometheus => prometheus::standing(self, wanted).await,
-            Protocol::Traefik => traefik::standing(self, wanted).await,
-            Protocol::Varnish => varnish::standing(self, wanted).await,
+            Protocol::Apache => apache::compare(self, wanted, last).await,
+            Protocol::Caddy => caddy::compare(self, wanted).await,
+            Protocol::Caddyfile => caddyfile::compare(self, wanted, last).await,
+            Protocol::Envoy => envoy::compare(self, wanted).await,
+            Protocol::Haproxy => haproxy::compare(self, wanted, last).await,
+            Protocol::Prometheus => prometheus::compare(self, wanted).await,
+            Protocol::Traefik => traefik::compare(self, wanted).await,
+            Protocol::Varnish => varnish::compare(self, wanted).await,
         }
     }
 
@@ -169,13 +169,13 @@ impl Runtime {
     /// # Errors
     ///
     /// It cannot be told, or refuses.
-    pub async fn take(&self, wanted: &Wanted<'_>, last: Option<&Evidence>) -> Result<Taken, Error> {
+    pub async fn apply(&self, wanted: &Wanted<'_>, last: Option<&Evidence>) -> Result<LiveUpdate, Error> {
         match self.protocol {
-            Protocol::Haproxy => haproxy::take(self, wanted, last).await,
-            Protocol::Varnish => varnish::take(self, wanted).await,
-            Protocol::Caddy => caddy::take(self, wanted).await,
-            Protocol::Caddyfile => caddyfile::take(self).await,
-            Protocol::Apache | Protocol::Envoy | Protocol::Prometheus | Protocol::Traefik => Ok(Taken::ReadsItself),
+            Protocol::Haproxy => haproxy::apply(self, wanted, last).await,
+            Protocol::Varnish => varnish::apply(self, wanted).await,
+            Protocol::Caddy => caddy::apply(self, wanted).await,
+            Protocol::Caddyfile => caddyfile::apply(self).await,
+            Protocol::Apache | Protocol::Envoy | Protocol::Prometheus | Protocol::Traefik => Ok(LiveUpdate::NotNeeded),
         }
     }
 

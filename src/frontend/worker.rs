@@ -16,8 +16,8 @@ use super::digest::{Digest, all_on_disk};
 use super::journal::{Journal, Proven, Step};
 use super::plan::{self, Action};
 use super::report::{Phase, Report, Timings};
-use super::runtime::{Evidence, Standing};
-use super::swaps;
+use super::runtime::{Comparison, Evidence};
+use super::staging;
 use super::template::Template;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file;
@@ -165,7 +165,7 @@ impl Running {
             }
         }
         if !std::mem::replace(&mut self.is_recovered, true)
-            && let Err(error) = swaps::recover(&self.config, &mut self.journal)
+            && let Err(error) = staging::recover(&self.config, &mut self.journal)
         {
             self.failed(&error.to_string());
         }
@@ -239,9 +239,9 @@ impl Running {
             Some(runtime) if matches!(self.config.proof, Proof::Runtime { .. }) && on_disk == rendered.digest => {
                 let wanted = rendered.wanted(&self.config, self.swapped_at());
                 let last = self.journal.proven().and_then(|proven| proven.evidence.as_ref());
-                match runtime.standing(&wanted, last).await {
-                    Ok(Standing::Runs(evidence)) => (plan::Running::Asked { agrees: true }, Some(evidence)),
-                    Ok(Standing::Differs(how)) => {
+                match runtime.compare(&wanted, last).await {
+                    Ok(Comparison::Runs(evidence)) => (plan::Running::Asked { agrees: true }, Some(evidence)),
+                    Ok(Comparison::Differs(how)) => {
                         tracing::debug!(frontend = %self.config.name, how, "does not run what it should");
                         (plan::Running::Asked { agrees: false }, None)
                     }
@@ -319,9 +319,9 @@ impl Running {
     fn adopt(&mut self, rendered: &Rendered, evidence: Option<Evidence>) -> Duration {
         let process = self.process();
         let swapped_at = self.swapped_at();
-        if let Step::Reloading { swaps, .. } = self.journal.step() {
-            for swap in swaps {
-                atomic_file::discard(&swap.path);
+        if let Step::Reloading { changes, .. } = self.journal.step() {
+            for change in changes {
+                atomic_file::discard(&change.path);
             }
         }
         let Rendered { digest, revision, .. } = rendered;

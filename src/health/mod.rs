@@ -3,7 +3,7 @@
 //! One task asks every backend of every service that has a health check, spread over the interval, a bounded number at
 //! a time; [`judge`] makes verdicts of the answers.
 
-pub mod judge;
+pub mod evaluate;
 pub mod probe;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{HealthCheck, Name};
-use judge::{Judge, UNCHECKED};
+use evaluate::{Judge, UNCHECKED};
 use probe::Outcome;
 
 /// How many backends are asked at the same time, over all services: as many sockets are open at most.
@@ -53,7 +53,7 @@ pub struct Target {
 
 /// The verdicts on one service's backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdicts {
+pub struct HealthReport {
     /// The service.
     pub service: Name,
     /// Whom the verdicts are about, by id. A backend that is not here, or with another address, has not been judged.
@@ -68,14 +68,18 @@ pub struct Verdicts {
 ///
 /// A service's verdicts are sent once for each change of its pool, at once, and then whenever they change. Returns when
 /// stopped, or when nobody sends or listens any more.
-pub async fn run(pools: watch::Receiver<Arc<Vec<Pool>>>, verdicts: mpsc::Sender<Verdicts>, stop: CancellationToken) {
+pub async fn run(
+    pools: watch::Receiver<Arc<Vec<Pool>>>,
+    verdicts: mpsc::Sender<HealthReport>,
+    stop: CancellationToken,
+) {
     let ask = |address, check: Arc<HealthCheck>| async move { probe::probe(address, &check).await };
     stop.run_until_cancelled(check(pools, verdicts, ask)).await;
 }
 
 async fn check<F>(
     mut pools: watch::Receiver<Arc<Vec<Pool>>>,
-    verdicts: mpsc::Sender<Verdicts>,
+    verdicts: mpsc::Sender<HealthReport>,
     ask: impl Fn(SocketAddr, Arc<HealthCheck>) -> F,
 ) where
     F: Future<Output = Outcome> + Send + 'static,
@@ -132,7 +136,7 @@ struct Checked {
     judge: Judge,
     /// The question to each target, by its id.
     numbers: BTreeMap<String, u64>,
-    told: Option<Verdicts>,
+    told: Option<HealthReport>,
     /// Whether there may be something to tell.
     stirred: bool,
     /// Whether it is told even if nothing has changed.
@@ -282,17 +286,17 @@ impl Checker {
     }
 
     /// What has not been told yet.
-    fn news(&mut self) -> Vec<Verdicts> {
+    fn news(&mut self) -> Vec<HealthReport> {
         self.services.iter_mut().filter_map(|(service, checked)| checked.news(service)).collect()
     }
 }
 
 impl Checked {
-    fn news(&mut self, service: &Name) -> Option<Verdicts> {
+    fn news(&mut self, service: &Name) -> Option<HealthReport> {
         if !std::mem::take(&mut self.stirred) {
             return None;
         }
-        let news = Verdicts {
+        let news = HealthReport {
             service: service.clone(),
             targets: self.judge.targets(),
             out: self.judge.out(),
@@ -308,7 +312,7 @@ impl Checked {
         Some(news)
     }
 
-    fn log(&self, before: &Verdicts, now: &Verdicts) {
+    fn log(&self, before: &HealthReport, now: &HealthReport) {
         let service = &now.service;
         let known = |id: &String| before.out.get(id).is_some_and(|why| why != UNCHECKED);
         for (id, why) in now.out.iter().filter(|(id, why)| *why != UNCHECKED && !known(id)) {

@@ -57,7 +57,7 @@ impl World {
 struct Bench {
     world: Arc<World>,
     pools: watch::Sender<Arc<Vec<Pool>>>,
-    verdicts: mpsc::Receiver<Verdicts>,
+    verdicts: mpsc::Receiver<HealthReport>,
     _task: JoinSet<()>,
 }
 
@@ -80,7 +80,7 @@ impl Bench {
         self.pools.send_replace(Arc::new(pools));
     }
 
-    async fn told(&mut self) -> Verdicts {
+    async fn told(&mut self) -> HealthReport {
         self.verdicts.recv().await.expect("verdicts")
     }
 
@@ -253,7 +253,7 @@ async fn real_backends_are_asked() {
     let (sender, mut verdicts) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(pools.subscribe(), sender, stop.clone()));
-    let mut until = async |good: &dyn Fn(&Verdicts) -> bool| {
+    let mut until = async |good: &dyn Fn(&HealthReport) -> bool| {
         let told = async { while !good(&verdicts.recv().await.expect("it runs")) {} };
         tokio::time::timeout(Duration::from_secs(30), told).await.expect("in time");
     };

@@ -5,6 +5,7 @@
 //! region that fails, or a call, or a page, fails the whole: what comes back is every instance or an error.
 
 mod auto_scaling;
+mod availability;
 mod call;
 mod clients;
 mod config;
@@ -15,7 +16,6 @@ mod filters;
 mod instances;
 mod spot;
 mod status;
-mod verdicts;
 mod xml;
 mod zone;
 
@@ -23,17 +23,17 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
+use self::availability::AvailabilityOverrides;
+use self::call::ApiCallCounter;
 pub use self::call::Call;
-use self::call::Meter;
 use self::clients::Regional;
 pub use self::config::{Config, Raw};
 pub use self::error::Error;
 use self::events::{Events, Queue};
 use self::filters::Filter;
-use self::verdicts::Verdicts;
 pub use self::zone::{ZoneError, own_zone};
-use super::budget::Budget;
-use super::{Cost, Provider};
+use super::rate_limiter::RateLimiter;
+use super::{ApiUsage, Provider};
 use crate::model::{Instance, Selector};
 
 /// How many regions are asked at a time.
@@ -45,8 +45,8 @@ pub struct Ec2 {
     config: Config,
     /// The filters of each of a poll's calls for instances.
     calls: Vec<Vec<Filter>>,
-    budget: Budget,
-    meter: Meter,
+    budget: RateLimiter,
+    meter: ApiCallCounter,
     credentials: Option<SharedCredentialsProvider>,
     /// Built when first asked, and again whenever identity, region or connection were in doubt.
     clients: Option<Vec<Regional>>,
@@ -75,8 +75,8 @@ impl Ec2 {
         Self {
             config: config.clone(),
             calls: filters::calls(selectors),
-            budget: Budget::new(config.api_budget),
-            meter: Meter::default(),
+            budget: RateLimiter::new(config.api_budget),
+            meter: ApiCallCounter::default(),
             credentials,
             clients: None,
             events,
@@ -118,11 +118,11 @@ impl Provider for Ec2 {
         }
     }
 
-    fn cost(&mut self) -> Cost {
+    fn usage(&mut self) -> ApiUsage {
         self.meter.take()
     }
 
-    fn budget(&self) -> Budget {
+    fn rate_limiter(&self) -> RateLimiter {
         self.budget.clone()
     }
 }
@@ -144,7 +144,7 @@ async fn region(config: &Config, at: &Regional, calls: &[Vec<Filter>]) -> Result
     if instances.is_empty() {
         return Ok(instances);
     }
-    let mut verdicts = Verdicts::default();
+    let mut verdicts = AvailabilityOverrides::default();
     if config.auto_scaling {
         auto_scaling::judge(at, &instances, &mut verdicts).await?;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::written::Text;
+use super::instance_spec::Text;
 use super::{Provider, format};
 use crate::model::Instance;
 use crate::sys::program::{self, Program};
@@ -177,7 +177,7 @@ impl Provider for Exec {
     type Error = Error;
 
     async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
-        let output = self.program.output(self.max_bytes, super::own_share(self.timeout)).await;
+        let output = self.program.output(self.max_bytes, super::inner_timeout(self.timeout)).await;
         let output = output.map_err(|source| self.failed(source))?;
         let origin = format!("the output of `{}`", self.name);
         // Parsing may take long enough to hold up everything else.

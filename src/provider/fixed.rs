@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use serde::Deserialize;
 
 use super::Provider;
-use super::written::{self, Place, Written};
+use super::instance_spec::{self, InstanceSpec, Place};
 use crate::model::Instance;
 
 /// The instances, judged.
@@ -20,7 +20,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Raw {
     /// `instances = [{ address = "10.0.0.1:8080" }]`
-    pub instances: Vec<Written>,
+    pub instances: Vec<InstanceSpec>,
 }
 
 impl Raw {
@@ -31,7 +31,7 @@ impl Raw {
     /// All faults at once, each with the entry's index, counted from 0.
     pub fn resolve(self) -> Result<Config, Vec<String>> {
         let entries = self.instances.into_iter().enumerate().map(|(i, entry)| (Place::Listed(i), entry));
-        match written::resolve(entries) {
+        match instance_spec::resolve(entries) {
             Ok(instances) => Ok(Config { instances }),
             Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
         }

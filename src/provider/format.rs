@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
-use super::written::{self, Fault, Place, Text, Written};
+use super::instance_spec::{self, Fault, InstanceSpec, Place, Text};
 use crate::model::{Instance, Tags};
 
 /// The label of a target group that says its zone.
@@ -163,7 +163,7 @@ fn yaml(text: &str) -> Result<Entries<String>, (u64, u64, String)> {
 struct Entries<T>(Vec<Entry<T>>);
 
 enum Entry<T> {
-    Instance(Box<Written<T>>),
+    Instance(Box<InstanceSpec<T>>),
     Group(Group<T>),
 }
 
@@ -172,7 +172,7 @@ enum Entry<T> {
 #[serde(deny_unknown_fields)]
 struct Group<T> {
     targets: Vec<String>,
-    #[serde(default, deserialize_with = "written::tags::<T, _>", bound = "T: Deserialize<'de> + Into<String>")]
+    #[serde(default, deserialize_with = "instance_spec::tags::<T, _>", bound = "T: Deserialize<'de> + Into<String>")]
     labels: Tags,
     #[serde(skip)]
     reads: PhantomData<T>,
@@ -185,22 +185,22 @@ struct Named<T> {
 }
 
 impl<T: Default> Entries<T> {
-    fn resolve(self) -> Result<Vec<Instance>, Vec<written::Fault>> {
+    fn resolve(self) -> Result<Vec<Instance>, Vec<instance_spec::Fault>> {
         let entries = self.0.into_iter().enumerate().flat_map(|(i, entry)| match entry {
             Entry::Instance(written) => vec![(Place::Entry(i), *written)],
             Entry::Group(group) => group.instances(i),
         });
-        written::resolve(entries)
+        instance_spec::resolve(entries)
     }
 }
 
 impl<T: Default> Group<T> {
-    fn instances(self, i: usize) -> Vec<(Place, Written<T>)> {
-        let instance = |address: String| Written {
+    fn instances(self, i: usize) -> Vec<(Place, InstanceSpec<T>)> {
+        let instance = |address: String| InstanceSpec {
             address: Some(address),
             zone: self.labels.get(ZONE).cloned(),
             tags: self.labels.clone(),
-            ..Written::default()
+            ..InstanceSpec::default()
         };
         let targets = self.targets.into_iter().enumerate();
         targets.map(|(j, target)| (Place::Target(i, j), instance(target))).collect()
@@ -258,7 +258,7 @@ impl<'de, T: Deserialize<'de> + Into<String>> Visitor<'de> for EntryVisitor<T> {
         if group {
             Group::deserialize(whole).map(Entry::Group)
         } else {
-            Written::deserialize(whole).map(|written| Entry::Instance(Box::new(written)))
+            InstanceSpec::deserialize(whole).map(|written| Entry::Instance(Box::new(written)))
         }
     }
 }

@@ -189,7 +189,7 @@ impl Provider for Http {
 
     async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         let mut got = Progress::default();
-        let limit = super::own_share(self.config.timeout);
+        let limit = super::inner_timeout(self.config.timeout);
         let result = tokio::time::timeout(limit, self.ask(&mut got)).await;
         let result = result.unwrap_or_else(|_| Err(Error::Late { url: self.url(), got, timeout: self.config.timeout }));
         if result.is_err() {

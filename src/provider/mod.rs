@@ -6,7 +6,6 @@
 //! A new provider is one file here (its configuration, its type, its tests) and the lines in this file that the
 //! compiler then asks for.
 
-pub mod budget;
 #[cfg(feature = "ec2")]
 pub mod ec2;
 pub mod exec;
@@ -14,15 +13,16 @@ pub mod file;
 pub mod fixed;
 pub mod format;
 pub mod http;
+pub mod instance_spec;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod poll;
-pub mod written;
+pub mod rate_limiter;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
-use self::budget::Budget;
+use self::rate_limiter::RateLimiter;
 use crate::model::{Instance, Name, Selector};
 
 /// Learns which instances exist.
@@ -44,19 +44,19 @@ pub trait Provider: Send {
     }
 
     /// What was asked of the source since this was last called, by polls that failed or were dropped, too.
-    fn cost(&mut self) -> Cost {
-        Cost::default()
+    fn usage(&mut self) -> ApiUsage {
+        ApiUsage::default()
     }
 
     /// What its calls are taken out of. The time they wait for it is not counted as a poll's.
-    fn budget(&self) -> Budget {
-        Budget::default()
+    fn rate_limiter(&self) -> RateLimiter {
+        RateLimiter::default()
     }
 }
 
 /// What was asked of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
+pub struct ApiUsage {
     /// Calls, repeated ones included.
     pub calls: u64,
     /// Pages that came back.
@@ -146,10 +146,10 @@ pub enum AnyProvider {
 impl AnyProvider {
     /// The same for who only looks: what it discovers is remembered nowhere.
     #[must_use]
-    pub fn leaving_no_trace(self) -> Self {
+    pub fn read_only(self) -> Self {
         match self {
             #[cfg(feature = "nats")]
-            Self::Nats(provider) => Self::Nats(Box::new(provider.leaving_no_trace())),
+            Self::Nats(provider) => Self::Nats(Box::new(provider.read_only())),
             other => other,
         }
     }
@@ -241,35 +241,35 @@ impl Provider for AnyProvider {
         }
     }
 
-    fn cost(&mut self) -> Cost {
+    fn usage(&mut self) -> ApiUsage {
         match self {
-            Self::Fixed(provider) => provider.cost(),
-            Self::File(provider) => provider.cost(),
-            Self::Exec(provider) => provider.cost(),
-            Self::Http(provider) => provider.cost(),
+            Self::Fixed(provider) => provider.usage(),
+            Self::File(provider) => provider.usage(),
+            Self::Exec(provider) => provider.usage(),
+            Self::Http(provider) => provider.usage(),
             #[cfg(feature = "ec2")]
-            Self::Ec2(provider) => provider.cost(),
+            Self::Ec2(provider) => provider.usage(),
             #[cfg(feature = "nats")]
-            Self::Nats(provider) => provider.cost(),
+            Self::Nats(provider) => provider.usage(),
         }
     }
 
-    fn budget(&self) -> Budget {
+    fn rate_limiter(&self) -> RateLimiter {
         match self {
-            Self::Fixed(provider) => provider.budget(),
-            Self::File(provider) => provider.budget(),
-            Self::Exec(provider) => provider.budget(),
-            Self::Http(provider) => provider.budget(),
+            Self::Fixed(provider) => provider.rate_limiter(),
+            Self::File(provider) => provider.rate_limiter(),
+            Self::Exec(provider) => provider.rate_limiter(),
+            Self::Http(provider) => provider.rate_limiter(),
             #[cfg(feature = "ec2")]
-            Self::Ec2(provider) => provider.budget(),
+            Self::Ec2(provider) => provider.rate_limiter(),
             #[cfg(feature = "nats")]
-            Self::Nats(provider) => provider.budget(),
+            Self::Nats(provider) => provider.rate_limiter(),
         }
     }
 }
 
 /// How much of its `timeout` a provider takes that can say more of what it waited for than that it was too long.
-fn own_share(timeout: Duration) -> Duration {
+fn inner_timeout(timeout: Duration) -> Duration {
     timeout - timeout / 20
 }
 
@@ -311,7 +311,7 @@ pub struct Observation {
     /// How long the poll took.
     pub took: Duration,
     /// What it asked of its source.
-    pub cost: Cost,
+    pub cost: ApiUsage,
     /// The whole set, or why there is none.
     pub result: Result<Vec<Instance>, Error>,
 }

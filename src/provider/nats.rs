@@ -6,7 +6,7 @@
 pub mod connection;
 pub mod format;
 mod reader;
-pub mod shelf;
+pub mod set_assembler;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::budget::Budget;
-use super::poll::Pace;
-use super::{AnyProvider, Cost, Provider};
+use super::poll::PollSchedule;
+use super::rate_limiter::RateLimiter;
+use super::{AnyProvider, ApiUsage, Provider};
 use crate::model::fleet::Reading;
 use crate::model::{Instance, Name, Selector};
 use reader::{Reader, View};
-use shelf::Shelf;
+use set_assembler::SetAssembler;
 
 /// For how many sidecars the fallback's budget is divided before the fleet's size is known: rather too slow than too fast.
 const UNKNOWN_SIZE: usize = 1000;
@@ -132,7 +132,7 @@ impl Config {
     /// # Errors
     ///
     /// It cannot be one.
-    pub fn bind(&mut self, all: &BTreeMap<Name, Option<(super::Config, Pace)>>) -> Result<(), String> {
+    pub fn bind(&mut self, all: &BTreeMap<Name, Option<(super::Config, PollSchedule)>>) -> Result<(), String> {
         let Some(fallback) = &mut self.fallback else { return Ok(()) };
         match all.get(&fallback.name) {
             None => Err(format!("there is no provider {:?}", fallback.name)),
@@ -246,7 +246,7 @@ impl Nats {
                 provider: config.provider.clone(),
                 state: config.state.clone(),
                 keeps: true,
-                shelf: Shelf::default(),
+                assembler: SetAssembler::default(),
                 view,
             }),
             task: None,
@@ -261,7 +261,7 @@ impl Nats {
     }
 
     /// Keeps no position.
-    pub(super) fn leaving_no_trace(mut self) -> Self {
+    pub(super) fn read_only(mut self) -> Self {
         if let Some(reader) = &mut self.idle {
             reader.keeps = false;
         }
@@ -373,12 +373,12 @@ impl Provider for Nats {
         self.observed.unwrap_or_else(SystemTime::now)
     }
 
-    fn cost(&mut self) -> Cost {
-        self.fallback.as_mut().map(|direct| direct.provider.cost()).unwrap_or_default()
+    fn usage(&mut self) -> ApiUsage {
+        self.fallback.as_mut().map(|direct| direct.provider.usage()).unwrap_or_default()
     }
 
-    fn budget(&self) -> Budget {
-        self.fallback.as_ref().map(|direct| direct.provider.budget()).unwrap_or_default()
+    fn rate_limiter(&self) -> RateLimiter {
+        self.fallback.as_ref().map(|direct| direct.provider.rate_limiter()).unwrap_or_default()
     }
 }
 
@@ -423,7 +423,7 @@ mod tests {
         let mut config = resolve(r#"{"fallback": "direct"}"#).unwrap();
         let all = |found| [("direct".parse().unwrap(), found)].into();
         assert!(config.bind(&BTreeMap::new()).unwrap_err().contains("\"direct\""));
-        let pace = Pace { interval: Duration::from_secs(9), timeout: Duration::from_secs(1) };
+        let pace = PollSchedule { interval: Duration::from_secs(9), timeout: Duration::from_secs(1) };
         let other = crate::provider::Config::Nats(resolve("{}").unwrap());
         assert!(config.bind(&all(Some((other, pace)))).unwrap_err().contains("directly"));
         let fixed = crate::provider::Config::Fixed(crate::provider::fixed::Config { instances: Vec::new() });

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
-use super::{Cost, Error, Observation, Provider};
+use super::rate_limiter::RateLimiter;
+use super::{ApiUsage, Error, Observation, Provider};
 use crate::model::Name;
 
 /// How far an interval strays to either side, so that sidecars started together do not poll together.
@@ -30,7 +30,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// How often a provider is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct PollSchedule {
     /// Between the end of one poll and the start of the next.
     pub interval: Duration,
     /// How long one poll may take, not counting what it waits for its budget.
@@ -40,7 +40,7 @@ pub struct Pace {
 /// The length of the pause before the next poll.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    pace: Pace,
+    pace: PollSchedule,
     widening: u32,
     failures: u32,
 }
@@ -56,7 +56,7 @@ pub enum Pause {
 
 impl Backoff {
     /// At the configured pace.
-    pub const fn new(pace: Pace) -> Self {
+    pub const fn new(pace: PollSchedule) -> Self {
         Self { pace, widening: 1, failures: 0 }
     }
 
@@ -66,7 +66,7 @@ impl Backoff {
     /// succeeded in the end; each other success takes one interval off again (additive increase, multiplicative
     /// decrease, as TCP finds its share of a line). Any other failure is retried sooner than the interval: within 1 s,
     /// 2 s, 4 s and so on.
-    pub fn after<T>(&mut self, result: &Result<T, Error>, cost: Cost) -> Pause {
+    pub fn after<T>(&mut self, result: &Result<T, Error>, cost: ApiUsage) -> Pause {
         let throttled = cost.throttles > 0 || result.as_ref().is_err_and(Error::is_throttled);
         match result {
             Ok(_) => self.failures = 0,
@@ -102,7 +102,11 @@ impl Pause {
 }
 
 /// The poll's result, unless it takes longer than the limit, not counting what it waits for its budget.
-async fn within<T>(limit: Duration, budget: &Budget, poll: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn within<T>(
+    limit: Duration,
+    budget: &RateLimiter,
+    poll: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let mut poll = pin!(poll);
     let (started, before) = (tokio::time::Instant::now(), budget.waited());
     let deadline = || started + limit + budget.waited().saturating_sub(before);
@@ -122,7 +126,7 @@ async fn within<T>(limit: Duration, budget: &Budget, poll: impl Future<Output = 
 pub async fn run<P: Provider<Error = Error>>(
     name: Name,
     mut provider: P,
-    pace: Pace,
+    pace: PollSchedule,
     mut refresh: watch::Receiver<u64>,
     observations: mpsc::Sender<Observation>,
     cancelled: CancellationToken,
@@ -132,8 +136,8 @@ pub async fn run<P: Provider<Error = Error>>(
         loop {
             refresh.mark_unchanged();
             let started = Instant::now();
-            let result = within(pace.timeout, &provider.budget(), provider.discover()).await;
-            let (at, took, cost) = (provider.observed_at(), started.elapsed(), provider.cost());
+            let result = within(pace.timeout, &provider.rate_limiter(), provider.discover()).await;
+            let (at, took, cost) = (provider.observed_at(), started.elapsed(), provider.usage());
             let pause = backoff.after(&result, cost).jittered();
             let observation = Observation { provider: name.clone(), at, took, cost, result };
             if observations.send(observation).await.is_err() {
@@ -156,7 +160,7 @@ mod tests {
     use super::*;
     use crate::model::Instance;
 
-    const PACE: Pace = Pace { interval: Duration::from_secs(15), timeout: Duration::from_secs(60) };
+    const PACE: PollSchedule = PollSchedule { interval: Duration::from_secs(15), timeout: Duration::from_secs(60) };
 
     struct Script(VecDeque<Step>);
 
@@ -184,10 +188,10 @@ mod tests {
     fn a_failure_is_retried_sooner_and_then_at_the_interval() {
         let mut backoff = Backoff::new(PACE);
         for seconds in [1, 2, 4, 8, 15, 15] {
-            assert_eq!(backoff.after(&failure(), Cost::default()), Pause::Retry(Duration::from_secs(seconds)));
+            assert_eq!(backoff.after(&failure(), ApiUsage::default()), Pause::Retry(Duration::from_secs(seconds)));
         }
-        assert_eq!(backoff.after(&Ok(()), Cost::default()), Pause::Interval(PACE.interval));
-        assert_eq!(backoff.after(&failure(), Cost::default()), Pause::Retry(FIRST_RETRY));
+        assert_eq!(backoff.after(&Ok(()), ApiUsage::default()), Pause::Interval(PACE.interval));
+        assert_eq!(backoff.after(&failure(), ApiUsage::default()), Pause::Retry(FIRST_RETRY));
     }
 
     #[cfg(feature = "ec2")]
@@ -200,18 +204,18 @@ mod tests {
             Pause::Retry(_) => panic!("throttled polls are not retried sooner"),
         };
         let mut backoff = Backoff::new(PACE);
-        let pauses: Vec<_> = (0..6).map(|_| intervals(backoff.after(&throttled(), Cost::default()))).collect();
+        let pauses: Vec<_> = (0..6).map(|_| intervals(backoff.after(&throttled(), ApiUsage::default()))).collect();
         assert_eq!(pauses, [2, 4, 8, 16, 16, 16]);
-        let pauses: Vec<_> = (0..16).map(|_| intervals(backoff.after(&Ok(()), Cost::default()))).collect();
+        let pauses: Vec<_> = (0..16).map(|_| intervals(backoff.after(&Ok(()), ApiUsage::default()))).collect();
         assert_eq!(pauses, [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1]);
-        assert_eq!(intervals(backoff.after(&throttled(), Cost::default())), 2);
-        let repeated = Cost { throttles: 1, ..Cost::default() };
+        assert_eq!(intervals(backoff.after(&throttled(), ApiUsage::default())), 2);
+        let repeated = ApiUsage { throttles: 1, ..ApiUsage::default() };
         assert_eq!(intervals(backoff.after(&Ok(()), repeated)), 4, "it went well in the end, and yet");
 
         // Widened it stays below a quarter of an hour; what is configured longer stays as it is.
         for (minutes, widened) in [(5, 10), (10, 15), (20, 20)] {
             let interval = Duration::from_secs(60 * minutes);
-            let pause = Backoff::new(Pace { interval, ..PACE }).after(&throttled(), Cost::default());
+            let pause = Backoff::new(PollSchedule { interval, ..PACE }).after(&throttled(), ApiUsage::default());
             assert_eq!(pause, Pause::Interval(Duration::from_secs(60 * widened)));
         }
     }
@@ -230,7 +234,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_for_the_budget_is_not_counted() {
-        let budget = Budget::new("2/min".parse().ok());
+        let budget = RateLimiter::new("2/min".parse().ok());
         let calls = async |pause: u64| {
             for _ in 0..5 {
                 let _spent = budget.spend().await;

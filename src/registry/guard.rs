@@ -36,9 +36,9 @@ pub enum Hold {
 
 /// How many observations in a row have shown too large a drop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Suspicion(u32);
+pub struct DropConfirmations(u32);
 
-impl Suspicion {
+impl DropConfirmations {
     /// Forgets the last observation that was judged: the same one is going to be judged again.
     pub const fn again(&mut self) {
         self.0 = self.0.saturating_sub(1);
@@ -53,20 +53,25 @@ impl Suspicion {
 /// # Errors
 ///
 /// The reason to keep serving the current set.
-pub fn judge(policy: &Guard, current: Option<usize>, observed: usize, suspicion: &mut Suspicion) -> Result<(), Hold> {
+pub fn evaluate(
+    policy: &Guard,
+    current: Option<usize>,
+    observed: usize,
+    suspicion: &mut DropConfirmations,
+) -> Result<(), Hold> {
     if observed == 0 && current != Some(0) && policy.on_empty == OnEmpty::Hold {
-        *suspicion = Suspicion::default();
+        *suspicion = DropConfirmations::default();
         return Err(Hold::Empty { current: current.unwrap_or(0) });
     }
     let current = current.unwrap_or(0);
     let lost = current.saturating_sub(observed);
     if lost * 100 <= current * usize::from(policy.max_drop.0) {
-        *suspicion = Suspicion::default();
+        *suspicion = DropConfirmations::default();
         return Ok(());
     }
     suspicion.0 += 1;
     if suspicion.0 >= policy.confirm {
-        *suspicion = Suspicion::default();
+        *suspicion = DropConfirmations::default();
         return Ok(());
     }
     Err(Hold::Drop { current, observed, seen: suspicion.0, confirm: policy.confirm })
@@ -85,42 +90,42 @@ mod tests {
 
     #[test]
     fn an_empty_set_is_held_however_often_it_is_seen() {
-        let mut suspicion = Suspicion::default();
+        let mut suspicion = DropConfirmations::default();
         for _ in 0..100 {
-            let verdict = judge(&policy(OnEmpty::Hold, 100, 1), Some(4), 0, &mut suspicion);
+            let verdict = evaluate(&policy(OnEmpty::Hold, 100, 1), Some(4), 0, &mut suspicion);
             assert_eq!(verdict, Err(Hold::Empty { current: 4 }));
         }
         // With nothing served there is nothing to lose, but an empty configuration may replace one that works.
-        assert_eq!(judge(&Guard::default(), None, 0, &mut suspicion), Err(Hold::Empty { current: 0 }));
+        assert_eq!(evaluate(&Guard::default(), None, 0, &mut suspicion), Err(Hold::Empty { current: 0 }));
         // Once empty has been accepted, it may stay empty.
-        assert_eq!(judge(&Guard::default(), Some(0), 0, &mut suspicion), Ok(()));
+        assert_eq!(evaluate(&Guard::default(), Some(0), 0, &mut suspicion), Ok(()));
     }
 
     #[test]
     fn an_accepted_empty_set_is_still_a_drop_to_be_confirmed() {
         let policy = policy(OnEmpty::Accept, 50, 2);
-        let mut suspicion = Suspicion::default();
+        let mut suspicion = DropConfirmations::default();
         assert_eq!(
-            judge(&policy, Some(4), 0, &mut suspicion),
+            evaluate(&policy, Some(4), 0, &mut suspicion),
             Err(Hold::Drop { current: 4, observed: 0, seen: 1, confirm: 2 })
         );
-        assert_eq!(judge(&policy, Some(4), 0, &mut suspicion), Ok(()));
-        assert_eq!(judge(&policy, None, 0, &mut suspicion), Ok(()));
+        assert_eq!(evaluate(&policy, Some(4), 0, &mut suspicion), Ok(()));
+        assert_eq!(evaluate(&policy, None, 0, &mut suspicion), Ok(()));
     }
 
     #[test]
     fn half_may_go_at_once_and_more_when_confirmed_in_a_row() {
         let policy = Guard::default();
-        let mut suspicion = Suspicion::default();
-        assert_eq!(judge(&policy, Some(4), 2, &mut suspicion), Ok(()));
-        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert_eq!(judge(&policy, Some(4), 4, &mut suspicion), Ok(()), "a full set ends the row");
-        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert!(judge(&policy, Some(4), 0, &mut suspicion).is_err());
-        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err(), "an empty set ends the row too");
-        assert!(judge(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert_eq!(judge(&policy, Some(4), 1, &mut suspicion), Ok(()));
+        let mut suspicion = DropConfirmations::default();
+        assert_eq!(evaluate(&policy, Some(4), 2, &mut suspicion), Ok(()));
+        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert_eq!(evaluate(&policy, Some(4), 4, &mut suspicion), Ok(()), "a full set ends the row");
+        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert!(evaluate(&policy, Some(4), 0, &mut suspicion).is_err());
+        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err(), "an empty set ends the row too");
+        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
+        assert_eq!(evaluate(&policy, Some(4), 1, &mut suspicion), Ok(()));
     }
 
     proptest! {
@@ -132,14 +137,14 @@ mod tests {
             confirm in 1_u32..5,
         ) {
             let policy = policy(OnEmpty::Hold, max_drop, confirm);
-            let mut suspicion = Suspicion::default();
+            let mut suspicion = DropConfirmations::default();
             let mut current: Option<usize> = None;
             let mut row = 0;
             for observed in observations {
                 let kept = current.unwrap_or(0);
                 let too_far = (kept.saturating_sub(observed)) * 100 > kept * usize::from(max_drop);
                 row = if too_far && observed > 0 { row + 1 } else { 0 };
-                if judge(&policy, current, observed, &mut suspicion).is_ok() {
+                if evaluate(&policy, current, observed, &mut suspicion).is_ok() {
                     prop_assert!(observed > 0);
                     prop_assert!(!too_far || row >= confirm);
                     current = Some(observed);

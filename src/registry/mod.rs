@@ -8,9 +8,9 @@ pub mod guard;
 mod pool;
 pub mod registration;
 mod report;
-mod shape;
 pub mod state;
 mod times;
+mod traffic_policy;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use report::{Excluded, MAX_EXCLUSIONS, ProviderReport, Report, ServiceReport, SourceReport};
 
-use crate::health::{self, Verdicts};
+use crate::health::{self, HealthReport};
 use crate::model::{Backend, Created, Instance, Name, Pattern, Service, ServiceSet, Snapshot};
 use crate::provider::{Error, Observation};
 use clock::Clock;
-use pool::{Kept, Pool, Served};
+use pool::{PersistedService, Pool, Served};
 use registration::Registered;
 use state::{Restored, State};
 
@@ -55,7 +55,7 @@ pub enum Event {
     /// Our own zone was found out.
     Located(String),
     /// The sidecar's own checks found something.
-    Checked(Verdicts),
+    Checked(HealthReport),
     /// A person or a program asks for a change.
     Asked(Request, oneshot::Sender<Result<u64, Refusal>>),
 }
@@ -409,7 +409,7 @@ impl Registry {
                 }
                 None => {
                     let is_served = self.known.snapshot.services.contains_key(&name);
-                    let kept = Kept { origin, ..kept.remove(&name).unwrap_or_default() };
+                    let kept = PersistedService { origin, ..kept.remove(&name).unwrap_or_default() };
                     Pool::new(service, kept, is_served)
                 }
             };

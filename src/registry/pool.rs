@@ -9,13 +9,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Step;
-use super::guard::{self, Hold, Suspicion};
+use super::guard::{self, DropConfirmations, Hold};
 use super::registration::Registered;
 use super::report::{Excluded, ServiceReport, SourceReport};
-use super::shape::{self, Shape, Shaped};
 use super::times;
-use crate::health::judge::UNCHECKED;
-use crate::health::{self, Verdicts};
+use super::traffic_policy::{self, EffectiveSet, TrafficPolicy};
+use crate::health::evaluate::UNCHECKED;
+use crate::health::{self, HealthReport};
 use crate::model::{
     Backend, BackendState, Exclusion, Instance, Member, Name, Origin, Reason, Selection, Service, Sources, select,
 };
@@ -32,12 +32,12 @@ pub struct Source {
 
 /// What is known of a service beside what is served, and kept across restarts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct PersistedService {
     /// By provider.
     pub sources: BTreeMap<Name, Source>,
     /// What time does to those that have come or gone of late.
-    #[serde(default, skip_serializing_if = "Shape::is_default")]
-    pub shape: Shape,
+    #[serde(default, skip_serializing_if = "TrafficPolicy::is_default")]
+    pub shape: TrafficPolicy,
     /// Who fails the sidecar's own checks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub failing: BTreeSet<String>,
@@ -57,8 +57,8 @@ struct Held {
 #[derive(Debug)]
 pub struct Pool {
     service: Arc<Service>,
-    kept: Kept,
-    suspicions: BTreeMap<Name, Suspicion>,
+    kept: PersistedService,
+    suspicions: BTreeMap<Name, DropConfirmations>,
     held: BTreeMap<Name, Held>,
     /// Providers that have answered or failed since elasticd started.
     heard: BTreeSet<Name>,
@@ -66,7 +66,7 @@ pub struct Pool {
     confirmed: BTreeSet<Name>,
     /// Of each provider's last complete answer.
     excluded: BTreeMap<Name, Excluded>,
-    health: Option<Verdicts>,
+    health: Option<HealthReport>,
     /// Who failed the sidecar's own checks before a restart.
     failed: BTreeSet<String>,
     /// Whether anything was ever served.
@@ -92,7 +92,7 @@ pub struct Served {
 
 impl Pool {
     /// A service of which this much was kept; `is_served` says whether it is in the snapshot already.
-    pub fn new(service: Service, kept: Kept, is_served: bool) -> Self {
+    pub fn new(service: Service, kept: PersistedService, is_served: bool) -> Self {
         let mut pool = Self {
             service: Arc::new(service),
             failed: kept.failing.clone(),
@@ -116,13 +116,13 @@ impl Pool {
     }
 
     /// What is to be kept across restarts.
-    pub fn kept(&self) -> &Kept {
+    pub fn kept(&self) -> &PersistedService {
         &self.kept
     }
 
     /// A service that tags have just created.
     pub fn created(service: Service, origin: Origin) -> Self {
-        Self::new(service, Kept { origin: Some(origin), ..Kept::default() }, false)
+        Self::new(service, PersistedService { origin: Some(origin), ..PersistedService::default() }, false)
     }
 
     /// Whether tags created it, and nothing is left of it.
@@ -171,7 +171,7 @@ impl Pool {
         if self.held.get(provider).is_some_and(|held| held.source.observed >= at) {
             suspicion.again();
         }
-        let verdict = guard::judge(&self.service.guard, current, taking(&members), suspicion);
+        let verdict = guard::evaluate(&self.service.guard, current, taking(&members), suspicion);
         let source = Source { observed: at, members };
         match verdict {
             Err(hold) => {
@@ -214,7 +214,7 @@ impl Pool {
     }
 
     /// Takes what the sidecar's own checks found.
-    pub fn judge_health(&mut self, verdicts: Verdicts) {
+    pub fn judge_health(&mut self, verdicts: HealthReport) {
         if self.service.health.is_some() {
             self.kept.failing = verdicts.out.keys().cloned().collect();
             self.health = Some(verdicts);
@@ -250,8 +250,8 @@ impl Pool {
         let (members, mut out, expiry) = self.gather(now, registered);
         let members: Vec<_> = members.into_values().map(Cow::into_owned).collect();
         let failing = self.failing(&members);
-        let around = shape::Around { now, zone, failing: failing.as_ref(), is_first: !self.is_served };
-        let Shaped { backends, exclusions, next } = self.kept.shape.apply(&self.service, members, &around);
+        let input = traffic_policy::PolicyInput { now, zone, failing: failing.as_ref(), is_first: !self.is_served };
+        let EffectiveSet { backends, exclusions, next } = self.kept.shape.apply(&self.service, members, &input);
         self.is_served = true;
         out.extend(exclusions);
         out.sort_by(|a, b| a.id.cmp(&b.id));

@@ -27,7 +27,7 @@ fn service(sources: Sources, expire: Option<u64>) -> Service {
 }
 
 fn pool(service: Service) -> Pool {
-    Pool::new(service, Kept::default(), false)
+    Pool::new(service, PersistedService::default(), false)
 }
 
 fn ids(pool: &mut Pool, seconds: u64) -> Option<Vec<String>> {
@@ -157,7 +157,7 @@ fn what_was_kept_is_served_until_its_provider_answers() {
     before.observe(&name("far"), &instances(&["b"]), at(0));
     assert_eq!(ids(&mut before, 0), some(&["a", "b"]));
     let json = serde_json::to_string(before.kept()).expect("plain data");
-    let kept: Kept = serde_json::from_str(&json).expect("read back");
+    let kept: PersistedService = serde_json::from_str(&json).expect("read back");
     assert_eq!(&kept, before.kept());
     let mut after = Pool::new(service(Sources::Union, None), kept, true);
     assert_eq!(ids(&mut after, 1), some(&["a", "b"]));

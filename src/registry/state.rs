@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::pool::Kept;
+use super::pool::PersistedService;
 use super::registration::Registrations;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file::{self, Ownership};
@@ -30,7 +30,7 @@ pub struct Restored {
     /// By service and id; those that have expired meanwhile included.
     pub registered: Registrations,
     /// What is known of each service beside what is served.
-    pub pools: BTreeMap<Name, Kept>,
+    pub pools: BTreeMap<Name, PersistedService>,
 }
 
 #[derive(Serialize)]
@@ -39,7 +39,7 @@ struct Stored<'a> {
     snapshot: &'a Snapshot,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     registered: &'a Registrations,
-    pools: &'a BTreeMap<&'a Name, &'a Kept>,
+    pools: &'a BTreeMap<&'a Name, &'a PersistedService>,
 }
 
 #[derive(Deserialize)]
@@ -48,7 +48,7 @@ struct Read {
     snapshot: Snapshot,
     #[serde(default)]
     registered: Registrations,
-    pools: BTreeMap<Name, Kept>,
+    pools: BTreeMap<Name, PersistedService>,
 }
 
 /// Why there is nothing to restore though a file is there.
@@ -169,7 +169,7 @@ impl State {
         &self,
         snapshot: &Snapshot,
         registered: &Registrations,
-        pools: &BTreeMap<&Name, &Kept>,
+        pools: &BTreeMap<&Name, &PersistedService>,
     ) -> Result<(), atomic_file::Error> {
         let stored = Stored { version: VERSION, snapshot, registered, pools };
         let json = serde_json::to_vec(&stored).expect("plain data always serialises");
@@ -228,7 +228,10 @@ mod tests {
             observed: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             members: vec![Member { backend: backend.clone(), launched: None }],
         };
-        let kept = Kept { sources: [("prod".parse().expect("a name"), source)].into(), ..Kept::default() };
+        let kept = PersistedService {
+            sources: [("prod".parse().expect("a name"), source)].into(),
+            ..PersistedService::default()
+        };
         let set = ServiceSet { revision: 3, backends: vec![backend] };
         Restored {
             snapshot: Snapshot { revision: 4, services: [(web.clone(), Arc::new(set))].into() },

@@ -4,7 +4,7 @@
 //! moved. Where the target exists the two are exchanged, so that the previous version lies under the hidden name until
 //! the new one has proven itself: going back is one more exchange.
 //!
-//! All writing is done by the thread that may write in the target's directory ([`outside::write_in`]).
+//! All writing is done by the thread that may write in the target's directory ([`unconfined::write_in`]).
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 
-use super::outside;
+use super::unconfined;
 
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 }
 
 /// The hidden name beside `target` under which its next, then its previous version lies.
-pub fn sibling(target: &Path) -> PathBuf {
+pub fn staging_path(target: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
     name.push(".elasticd");
@@ -91,7 +91,7 @@ pub fn stage(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBu
 /// The move failed; the target is untouched.
 pub fn swap(target: &Path) -> Result<(), Error> {
     by_its_writer("replace", target, |target| {
-        let staged = sibling(target);
+        let staged = staging_path(target);
         let moved = match rustix::fs::renameat_with(CWD, &staged, CWD, target, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::EXIST) => exchange(&staged, target),
             // Not every file system knows the flag; what it guards against is then up to the directory's owner.
@@ -111,7 +111,7 @@ pub fn swap(target: &Path) -> Result<(), Error> {
 /// The move failed; the new version is still in place.
 pub fn unswap(target: &Path, had_previous: bool) -> Result<(), Error> {
     by_its_writer("restore", target, move |target| {
-        let previous = sibling(target);
+        let previous = staging_path(target);
         let moved = if had_previous { fs::rename(&previous, target) } else { fs::remove_file(target) };
         moved.map_err(failed("restore", target))?;
         sync_directory(target)
@@ -133,11 +133,11 @@ fn by_its_writer<T: Send + 'static>(
     work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let path = target.to_owned();
-    outside::write_in(directory_of(target), move || work(&path)).map_err(failed(action, target))?
+    unconfined::write_in(directory_of(target), move || work(&path)).map_err(failed(action, target))?
 }
 
 fn fill(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Error> {
-    let path = sibling(target);
+    let path = staging_path(target);
     remove(target);
     let fill = || -> io::Result<()> {
         // Created anew and closed to others: whoever can write the directory cannot have us write elsewhere.
@@ -155,7 +155,7 @@ fn fill(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Er
 }
 
 fn remove(target: &Path) {
-    let _ = fs::remove_file(sibling(target));
+    let _ = fs::remove_file(staging_path(target));
 }
 
 /// What [`write()`] would say of `target`, as far as that shows without writing anything.
@@ -234,10 +234,10 @@ mod tests {
         stage(&target, b"two", PLAIN).expect("staged");
         swap(&target).expect("swapped");
         assert_eq!(fs::read(&target).expect("readable"), b"two");
-        assert_eq!(fs::read(sibling(&target)).expect("kept"), b"one");
+        assert_eq!(fs::read(staging_path(&target)).expect("kept"), b"one");
         unswap(&target, true).expect("restored");
         assert_eq!(fs::read(&target).expect("readable"), b"one");
-        assert!(!sibling(&target).exists());
+        assert!(!staging_path(&target).exists());
         unswap(&target, false).expect("removed");
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
     }
@@ -259,7 +259,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (target, victim) = (dir.path().join("out"), dir.path().join("victim"));
         fs::write(&victim, "precious").expect("written");
-        std::os::unix::fs::symlink(&victim, sibling(&target)).expect("linked");
+        std::os::unix::fs::symlink(&victim, staging_path(&target)).expect("linked");
         write(&target, b"new", PLAIN).expect("written");
         assert_eq!(fs::read(&victim).expect("readable"), b"precious");
         assert_eq!(fs::read(&target).expect("readable"), b"new");
@@ -278,7 +278,8 @@ mod tests {
             swap(&target).expect("swapped");
             assert_eq!(fs::read(&target).expect("readable"), b"new");
             assert!(
-                fs::symlink_metadata(sibling(&target)).is_err() && fs::symlink_metadata(&target).unwrap().is_file()
+                fs::symlink_metadata(staging_path(&target)).is_err()
+                    && fs::symlink_metadata(&target).unwrap().is_file()
             );
             assert_eq!(fs::read(&victim).expect("readable"), b"precious");
             unswap(&target, false).expect("removed");

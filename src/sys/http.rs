@@ -84,7 +84,7 @@ pub fn encode(text: &str) -> String {
     text.bytes().map(encoded).collect()
 }
 
-/// One request on a connection that is at hand. The error is a text, as it only ever becomes part of a message.
+/// One request on a connection that is at thread. The error is a text, as it only ever becomes part of a message.
 ///
 /// # Errors
 ///

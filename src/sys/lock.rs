@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
 
-use super::outside;
+use super::unconfined;
 
 /// The lock's file name in the directory.
 const FILE: &str = "lock";
@@ -67,7 +67,7 @@ impl Drop for TargetLock {
 ///
 /// [`Error::Target`]: another process holds it.
 pub fn target(target: &Path) -> Result<Option<TargetLock>, Error> {
-    let path = super::atomic_file::sibling(target).with_added_extension("lock");
+    let path = super::atomic_file::staging_path(target).with_added_extension("lock");
     loop {
         let made = path.clone();
         let file = beside(target, move || {
@@ -92,7 +92,7 @@ pub fn target(target: &Path) -> Result<Option<TargetLock>, Error> {
 
 /// Has `work` done by whoever may write into the directory of `path`.
 fn beside<T: Send + 'static>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    outside::write_in(super::atomic_file::directory_of(path), work)?
+    unconfined::write_in(super::atomic_file::directory_of(path), work)?
 }
 
 /// Why a directory, or a file, could not be locked.

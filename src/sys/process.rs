@@ -10,8 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::outside;
 use super::regular_file;
+use super::unconfined;
 
 /// The longest pid file worth reading, in bytes.
 const MAX_PID_FILE: usize = 64;
@@ -209,7 +209,7 @@ impl Process {
     /// There is none, or it is not what it should be.
     pub fn find(find: &Find) -> Result<Self, Error> {
         let find = find.clone();
-        outside::run(move || match &find {
+        unconfined::run(move || match &find {
             Find::PidFile { path, executable } => Self::by_pid_file(path, executable),
             Find::Match { executable } => Self::by_executable(executable),
         })
@@ -304,7 +304,7 @@ impl Process {
             let title = entry.cmdline().unwrap_or_default().join(" ");
             Some(Child { identity: Identity { pid: stat.pid, start_ticks: stat.starttime }, title })
         };
-        outside::run(move || match listed_children(parent) {
+        unconfined::run(move || match listed_children(parent) {
             Some(pids) => pids.into_iter().filter_map(|pid| ProcEntry::new(pid).ok()).filter_map(child).collect(),
             None => entries().filter_map(child).collect(),
         })
@@ -323,7 +323,7 @@ pub struct Child {
 /// When a process and its parent started, in ticks since boot, if both run the same program. `None`: they do not, or
 /// it cannot be seen.
 pub fn parent_of_same_program(pid: i32) -> Option<(u64, u64)> {
-    outside::run(move || {
+    unconfined::run(move || {
         let child = ProcEntry::new(pid).ok()?;
         let stat = child.stat().ok().filter(alive)?;
         let parent = ProcEntry::new(stat.ppid).ok()?;

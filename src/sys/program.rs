@@ -18,7 +18,7 @@ use super::group::Group;
 /// How much of the end of its standard error is kept, in bytes.
 const MAX_WORDS: usize = 4096;
 
-/// How long its standard output may stay open after it has ended, by the hand of something that it started.
+/// How long its standard output may stay open after it has ended, by the thread of something that it started.
 const HELD: Duration = Duration::from_secs(5);
 
 /// How long the last of its standard error is waited for.

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
-use super::outside;
+use super::unconfined;
 
 /// The children that are waited for where they were started. Locked while one is started, so that a child that ends
 /// at once is never taken for an orphan.
@@ -32,7 +32,7 @@ impl Drop for Ours {
 /// The child could not be started.
 pub fn spawn(mut command: Command) -> io::Result<(Child, Ours)> {
     let runtime = Handle::current();
-    outside::run(move || {
+    unconfined::run(move || {
         let _in_it = runtime.enter();
         let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;
@@ -44,7 +44,7 @@ pub fn spawn(mut command: Command) -> io::Result<(Child, Ours)> {
 
 /// Waits for every ended child that nobody else waits for. Returns how many there were.
 pub fn reap_orphans() -> usize {
-    outside::run(|| {
+    unconfined::run(|| {
         let ourselves = std::process::id().cast_signed();
         let ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
         procfs::process::all_processes()

@@ -1,4 +1,4 @@
-//! What systemd wants to hear. Outside systemd every call does nothing.
+//! What systemd wants to hear. Unconfined systemd every call does nothing.
 
 use std::sync::LazyLock;
 use std::sync::mpsc::{SyncSender, sync_channel};

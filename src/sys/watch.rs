@@ -48,7 +48,7 @@ struct Name {
 }
 
 impl PathWatch {
-    /// Watches from now on. Outside a tokio runtime, from the first call of [`changed`](Self::changed) on.
+    /// Watches from now on. Unconfined a tokio runtime, from the first call of [`changed`](Self::changed) on.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let armed = tokio::runtime::Handle::try_current().ok().and_then(|_| Armed::new(&path).ok());

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use elasticd::config::Config;
 use elasticd::model::Instance;
-use elasticd::provider::{AnyProvider, Cost, Error, Observation, Provider as _};
+use elasticd::provider::{AnyProvider, ApiUsage, Error, Observation, Provider as _};
 use elasticd::registry::{Event, Registry};
 
 use crate::Fault;
@@ -55,7 +55,7 @@ fn flapping(rounds: u32, random: &mut fastrand::Rng) -> String {
             }
         };
         let provider = "p".parse().expect("a name");
-        let (took, cost) = (Duration::from_millis(1), Cost::default());
+        let (took, cost) = (Duration::from_millis(1), ApiUsage::default());
         // An error says nothing of how many there are.
         in_a_row = match &result {
             Ok(some) if some.len() == ALL / 2 => in_a_row + 1,

@@ -1,8 +1,8 @@
 //! Mutated values of a fleet's bucket: a whole set of the fleet's own, or an error; and whatever set that is can be
 //! selected from, served and rendered.
 
-use elasticd::provider::nats::format::{self, Beat, Leader, Manifest, Position};
-use elasticd::provider::nats::shelf::{Offer, Shelf};
+use elasticd::provider::nats::format::{self, Heartbeat, Leader, Manifest, Position};
+use elasticd::provider::nats::set_assembler::{Offer, SetAssembler};
 use sha2::{Digest, Sha256};
 
 use crate::payloads::Chain;
@@ -46,7 +46,7 @@ const TOKENS: &[&str] = &[
 #[test]
 fn whatever_lies_in_a_fleets_bucket() {
     let mut chain = Chain::new("[providers.p]\ntype = 'fixed'\ninstances = []\n");
-    let mut shelf = Shelf::new(Position::default());
+    let mut assembler = SetAssembler::new(Position::default());
     for_a_while("fleets", |random| {
         let chunk = match random.bool() {
             true => random.choice(CHUNKS).expect("some").as_bytes().to_vec(),
@@ -57,23 +57,23 @@ fn whatever_lies_in_a_fleets_bucket() {
         let value = String::from_utf8_lossy(&value).replace("HASH", &hash).into_bytes();
         for error in [
             format::decode::<Leader>("leader", &value, "shop").err(),
-            format::decode::<Beat>("beat", &value, "shop").map(|beat| shelf.hear(beat)).err(),
+            format::decode::<Heartbeat>("heartbeat", &value, "shop").map(|heartbeat| assembler.hear(heartbeat)).err(),
         ] {
             assert!(error.is_none_or(|error| !error.to_string().is_empty()));
         }
         let taken = format::decode::<Manifest>("set", &value, "shop").and_then(|manifest| {
-            let (floor, offer) = (shelf.floor(), shelf.offer(&manifest));
+            let (floor, offer) = (assembler.floor(), assembler.offer(&manifest));
             let Offer::Missing(missing) = offer else { return Ok(false) };
             assert!(manifest.position >= floor, "it never goes back");
             let fetched: Vec<_> = missing.into_iter().map(|hash| (hash, chunk.clone())).collect();
-            shelf.take(&manifest, &fetched)?;
-            assert_eq!(shelf.set().map(|set| set.len()), Some(manifest.instances));
+            assembler.take(&manifest, &fetched)?;
+            assert_eq!(assembler.set().map(|set| set.len()), Some(manifest.instances));
             Ok(true)
         });
-        if random.u8(0..4) == 0 || shelf.floor() > (Position { term: 8, number: 2 }) {
-            shelf = Shelf::new(Position::default());
+        if random.u8(0..4) == 0 || assembler.floor() > (Position { term: 8, number: 2 }) {
+            assembler = SetAssembler::new(Position::default());
         }
-        chain.takes(taken.map(|new| if new { shelf.set().map(|set| set.to_vec()) } else { None }));
+        chain.takes(taken.map(|new| if new { assembler.set().map(|set| set.to_vec()) } else { None }));
     });
     chain.conclude("fleets");
 }

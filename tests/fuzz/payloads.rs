@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use elasticd::config::Config;
 use elasticd::model::Instance;
-use elasticd::provider::{AnyProvider, Cost, Observation};
+use elasticd::provider::{AnyProvider, ApiUsage, Observation};
 use elasticd::registry::{Event, Registry};
 
 use crate::{for_a_while, mutated};
@@ -130,7 +130,7 @@ impl Chain {
 
     fn follow(&self, instances: Vec<Instance>) {
         let mut registry = Registry::trial(self.config.settings(), &self.dir.path().join("state"));
-        let (at, took, cost) = (SystemTime::now(), Duration::ZERO, Cost::default());
+        let (at, took, cost) = (SystemTime::now(), Duration::ZERO, ApiUsage::default());
         let provider = "p".parse().expect("a name");
         registry.take(Event::Observed(Observation { provider, at, took, cost, result: Ok(instances) }));
         for later in [0, 1, 61, 1 << 20] {

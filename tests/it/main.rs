@@ -6,6 +6,7 @@ mod apache_syntax;
 mod api;
 mod api_live;
 mod api_slow;
+mod architecture;
 mod bad_input;
 mod caddy;
 mod caddy_syntax;
@@ -33,7 +34,6 @@ mod haproxy_syntax;
 mod harness;
 mod health;
 mod hostile_user;
-mod house;
 mod isolated;
 #[cfg(feature = "ec2")]
 mod moto;

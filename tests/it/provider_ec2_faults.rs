@@ -135,11 +135,11 @@ async fn a_hundred_thousand_instances_are_learnt() {
     endpoint.fault(When::Page(100), Fault::Unauthorized);
     provider.discover().await.expect_err("never a part, however large");
     endpoint.heal();
-    assert_eq!(provider.cost().pages, 99);
+    assert_eq!(provider.usage().pages, 99);
     let instances = provider.discover().await.expect("all");
     assert_eq!(instances.len(), 100_000);
     assert_eq!(instances[99_999].tags["Name"], "web-99999");
-    assert_eq!(provider.cost().pages, 100);
+    assert_eq!(provider.usage().pages, 100);
 }
 
 /// A TLS server that nobody has reason to trust. It prints its port, and ends with its input.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use elasticd::model::Selector;
 use elasticd::provider::ec2::Config;
-use elasticd::provider::{Cost, Provider as _};
+use elasticd::provider::{ApiUsage, Provider as _};
 
 use crate::ec2_endpoint::{Endpoint, Fault, GROUP, Machine, When};
 use crate::harness::elasticd::Elasticd;
@@ -43,8 +43,12 @@ async fn a_budget_is_never_exceeded() {
     assert_eq!(provider.discover().await.expect("nine pages").len(), 45);
     assert_never_more(&endpoint, 10);
     let calls = endpoint.requests().len() as u64;
-    assert_eq!(provider.cost(), Cost { calls, pages: calls - 1, throttles: 0 }, "all but the page that did not come");
-    assert_eq!(provider.cost(), Cost::default(), "since last asked");
+    assert_eq!(
+        provider.usage(),
+        ApiUsage { calls, pages: calls - 1, throttles: 0 },
+        "all but the page that did not come"
+    );
+    assert_eq!(provider.usage(), ApiUsage::default(), "since last asked");
 }
 
 #[tokio::test]
@@ -55,7 +59,7 @@ async fn with_a_budget_nothing_is_repeated_behind_its_back() {
         let mut provider = ec2(&Config { api_budget: budget, ..config(endpoint.url()) }, &[]);
         endpoint.fault(When::Always, Fault::Code(503, "Unavailable"));
         provider.discover().await.expect_err("a fault");
-        assert_eq!(provider.cost(), Cost { calls, pages: 0, throttles: 0 });
+        assert_eq!(provider.usage(), ApiUsage { calls, pages: 0, throttles: 0 });
         endpoint.heal();
     }
 }
@@ -67,17 +71,17 @@ async fn throttling_is_counted_even_where_it_passes() {
     let mut provider = ec2(&Config { auto_scaling: true, ..config(endpoint.url()) }, &[]);
     endpoint.fault(When::Next(1), Fault::Throttled);
     provider.discover().await.expect("repeated");
-    assert_eq!(provider.cost(), Cost { calls: 3, pages: 2, throttles: 1 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 3, pages: 2, throttles: 1 });
     endpoint.fault(When::Next(1), Fault::Html(429));
     provider.discover().await.expect_err("this, the SDK does not repeat");
-    assert_eq!(provider.cost(), Cost { calls: 1, pages: 0, throttles: 1 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 1, pages: 0, throttles: 1 });
     endpoint.fault(When::Call("DescribeAutoScalingGroups"), Fault::Throttled);
     provider.discover().await.expect_err("throttled for good");
-    assert_eq!(provider.cost(), Cost { calls: 4, pages: 1, throttles: 3 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 4, pages: 1, throttles: 3 });
     endpoint.heal();
     endpoint.fault(When::Always, Fault::Code(503, "Unavailable"));
     provider.discover().await.expect_err("something else");
-    assert_eq!(provider.cost(), Cost { calls: 3, pages: 0, throttles: 0 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 3, pages: 0, throttles: 0 });
 }
 
 #[tokio::test]
@@ -90,7 +94,7 @@ async fn regions_and_other_calls_share_the_budget() {
     for _ in 0..2 {
         assert_eq!(provider.discover().await.expect("three regions").len(), 9);
     }
-    assert_eq!(provider.cost(), Cost { calls: 24, pages: 24, throttles: 0 }, "four in each region");
+    assert_eq!(provider.usage(), ApiUsage { calls: 24, pages: 24, throttles: 0 }, "four in each region");
     assert_never_more(&endpoint, 7);
 }
 
@@ -102,7 +106,7 @@ async fn one_call_serves_fifty_services() {
         let services: Vec<Selector> = (0..count).map(service).collect();
         let mut provider = ec2(&config(endpoint.url()), &services);
         provider.discover().await.expect("instances");
-        assert_eq!(provider.cost(), Cost { calls: 1, pages: 1, throttles: 0 }, "{count} services");
+        assert_eq!(provider.usage(), ApiUsage { calls: 1, pages: 1, throttles: 0 }, "{count} services");
     }
 }
 
@@ -117,14 +121,14 @@ async fn what_is_too_much_for_one_call_is_split_and_comes_back_once() {
     endpoint.set_instances([both, machines(30).split_off(1)].concat());
     let mut provider = ec2(&config(endpoint.url()), &[selector(&[("Role", &names)])]);
     assert_eq!(provider.discover().await.expect("instances").len(), 30);
-    assert_eq!(provider.cost(), Cost { calls: 3, pages: 3, throttles: 0 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 3, pages: 3, throttles: 0 });
     for form in endpoint.requests() {
         assert!(form.keys().filter(|key| key.contains(".Value.")).count() <= 200);
     }
     // Whichever of the calls fails, all of it does.
     endpoint.fault(When::Next(3), Fault::Unauthorized);
     provider.discover().await.expect_err("the first");
-    assert_eq!(provider.cost(), Cost { calls: 1, pages: 0, throttles: 0 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 1, pages: 0, throttles: 0 });
 }
 
 #[test]

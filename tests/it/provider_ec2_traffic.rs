@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use elasticd::model::{Attribute, Availability, Condition, Instance, Selector};
 use elasticd::provider::ec2::{Config, Error};
-use elasticd::provider::{Cost, Provider as _};
+use elasticd::provider::{ApiUsage, Provider as _};
 
 use crate::ec2_endpoint::{Endpoint, Fault, GROUP, Machine, When};
 use crate::moto::Moto;
@@ -62,7 +62,7 @@ async fn only_in_service_takes_traffic_and_who_is_in_no_group_is_let_alone() {
     ];
     assert_eq!(said(&instances).into_values().collect::<Vec<_>>(), expected);
     assert_eq!(instances[0].group.as_deref(), Some("web"));
-    assert_eq!(provider.cost(), Cost { calls: 2, pages: 2, throttles: 0 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 2, pages: 2, throttles: 0 });
 
     // Unless it is asked for, nothing of it is.
     let instances = ec2(&config(endpoint.url()), &[]).discover().await.expect("instances");
@@ -121,7 +121,7 @@ async fn checks_events_and_spot_requests_are_heeded_at_a_constant_cost() {
     ];
     assert_eq!(said.iter().map(|(n, said)| (*n, said.as_str())).collect::<Vec<_>>(), expected);
     // Three pages of instances, one for each check, one for events, one for spot requests, none for groups.
-    assert_eq!(provider.cost(), Cost { calls: 7, pages: 7, throttles: 0 });
+    assert_eq!(provider.usage(), ApiUsage { calls: 7, pages: 7, throttles: 0 });
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
     let subject = format!("providers.{name}");
     let mut selectors = config.selectors(name);
     if selectors.is_empty() {
-        selectors = config.selectors_otherwise(name);
+        selectors = config.extra_selectors(name);
     }
     if selectors.is_empty() {
         findings.add(
@@ -42,7 +42,7 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
         );
         return findings;
     }
-    let mut built = provider.config.build(&selectors).leaving_no_trace();
+    let mut built = provider.config.build(&selectors).read_only();
     let (limit, started) = (provider.pace.timeout, Instant::now());
     let asked = tokio::time::timeout(limit, built.discover()).await;
     match asked.unwrap_or(Err(provider::Error::Timeout(limit))) {

@@ -5,7 +5,7 @@
 //! the parent has read its whole configuration without a fault. So a higher generation than just before the signal, or
 //! a later start, is a process that runs what was in place then.
 
-use super::{Error, Evidence, Runtime, Standing, Wanted};
+use super::{Comparison, Error, Evidence, Runtime, Wanted};
 use crate::sys::ticks::{now_ticks, ticks_per_second};
 
 const PATH: &str = "/server-status?auto";
@@ -23,15 +23,15 @@ struct Status {
 
 /// Whether the process that answers was forked after the outputs were swapped in. `last` is the evidence of what it was
 /// last proven to run, or the [`mark`] made before the reload.
-pub(super) async fn standing(
+pub(super) async fn compare(
     runtime: &Runtime,
     wanted: &Wanted<'_>,
     last: Option<&Evidence>,
-) -> Result<Standing, Error> {
+) -> Result<Comparison, Error> {
     let status = ask(runtime).await?;
     Ok(match status.differs(wanted, last, now_ticks()) {
-        None => Standing::Runs(Evidence { fixed: Some(wanted.digest.clone()), ..status.evidence() }),
-        Some(how) => Standing::Differs(how),
+        None => Comparison::Runs(Evidence { fixed: Some(wanted.digest.clone()), ..status.evidence() }),
+        Some(how) => Comparison::Differs(how),
     })
 }
 

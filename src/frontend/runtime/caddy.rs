@@ -12,23 +12,23 @@ use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value};
 
-use super::{Error, Evidence, Runtime, Standing, Taken, Wanted, excerpt};
+use super::{Comparison, Error, Evidence, LiveUpdate, Runtime, Wanted, excerpt};
 use crate::sys::http::encode;
 
-pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
+pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Comparison, Error> {
     for (id, upstreams) in parse(runtime, wanted)? {
         let running = upstreams_of(runtime, &id).await?;
         if !is_same(&running, &upstreams) {
             let (runs, wants) = (count(&running), count(&upstreams));
-            return Ok(Standing::Differs(format!(
+            return Ok(Comparison::Differs(format!(
                 "handler {id:?} has {runs} upstreams, not the {wants} it should have"
             )));
         }
     }
-    Ok(Standing::Runs(Evidence::default()))
+    Ok(Comparison::Runs(Evidence::default()))
 }
 
-pub(super) async fn take(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Taken, Error> {
+pub(super) async fn apply(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<LiveUpdate, Error> {
     let mut differing = Vec::new();
     // Whatever is missing is found before anything is changed.
     for (id, upstreams) in parse(runtime, wanted)? {
@@ -42,7 +42,7 @@ pub(super) async fn take(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Taken
         let json = ("application/json", upstreams.to_string());
         send(runtime, method, &path, Some(json)).await?;
     }
-    Ok(Taken::Told)
+    Ok(LiveUpdate::Applied)
 }
 
 /// Sends a request, and returns the body of an answer with status 200. Any other is a refusal, in Caddy's own words.

@@ -13,7 +13,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::caddy::{is_same, send};
-use super::{Error, Evidence, Runtime, Standing, Taken, Wanted};
+use super::{Comparison, Error, Evidence, LiveUpdate, Runtime, Wanted};
 use crate::frontend::digest::Digest;
 use crate::sys::endpoint::Endpoint;
 
@@ -28,32 +28,32 @@ const DEFAULT_ADMIN: &str = "localhost:2019";
 
 /// Once Caddy is proven to run the outputs, it is taken to do so until it runs anything else: what somebody edits in
 /// the Caddyfile is not loaded before he says so, or the outputs change.
-pub(super) async fn standing(
+pub(super) async fn compare(
     runtime: &Runtime,
     wanted: &Wanted<'_>,
     last: Option<&Evidence>,
-) -> Result<Standing, Error> {
+) -> Result<Comparison, Error> {
     let answer = runtime.get(CONFIG).await?;
     // What it runs, and for which outputs.
     let parts = [("running", Digest::of(&answer)), ("wanted", wanted.digest.clone())];
     let fixed = Digest::of_all(parts.map(|(name, digest)| (Path::new(name), Some(digest))));
     let now = Evidence { instance: None, fixed: Some(fixed) };
     if last == Some(&now) {
-        return Ok(Standing::Runs(now));
+        return Ok(Comparison::Runs(now));
     }
     if is_same(&adapted(runtime).await?, &runtime.understood(CONFIG, &answer)?) {
-        return Ok(Standing::Runs(now));
+        return Ok(Comparison::Runs(now));
     }
-    Ok(Standing::Differs(format!("what it runs is not what it reads in {}", main(runtime)?)))
+    Ok(Comparison::Differs(format!("what it runs is not what it reads in {}", main(runtime)?)))
 }
 
-pub(super) async fn take(runtime: &Runtime) -> Result<Taken, Error> {
+pub(super) async fn apply(runtime: &Runtime) -> Result<LiveUpdate, Error> {
     let adapted = adapted(runtime).await?;
     if let Some(why) = admin_moves(&runtime.endpoint, &adapted) {
         return Err(runtime.unusable(format!("{why}: make `admin` in {} and `api` agree", main(runtime)?)));
     }
     send(runtime, Method::POST, "/load", Some(("application/json", adapted.to_string()))).await?;
-    Ok(Taken::Told)
+    Ok(LiveUpdate::Applied)
 }
 
 /// The Caddyfile as Caddy reads it now. It is imported by its path, so that its own relative imports are found.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Error, Evidence, Runtime, Standing, Wanted, difference};
+use super::{Comparison, Error, Evidence, Runtime, Wanted, difference};
 
 /// Which version of its file each cluster has taken, and how many it has refused. The pattern is
 /// `\.(version_text|update_failure|update_rejected)$`.
@@ -22,7 +22,7 @@ struct Assignment {
     endpoints: Endpoints,
 }
 
-pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
+pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Comparison, Error> {
     let mut assignments = BTreeMap::new();
     for output in &wanted.outputs {
         let file: Discovery = runtime.parse(*output)?;
@@ -45,19 +45,19 @@ pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<S
             ));
         }
         differences.extend(takers.filter_map(|cluster| {
-            let how = compare(&assignment.endpoints, &cluster.host_statuses)
+            let how = compare_endpoints(&assignment.endpoints, &cluster.host_statuses)
                 .or_else(|| compare_version(&assignment.version, cluster, &stats))?;
             Some(format!("cluster {:?}: {how}{}", cluster.name, refusals(cluster, &stats)))
         }));
     }
     if differences.is_empty() {
-        return Ok(Standing::Runs(Evidence::default()));
+        return Ok(Comparison::Runs(Evidence::default()));
     }
-    Ok(Standing::Differs(differences.join("; ")))
+    Ok(Comparison::Differs(differences.join("; ")))
 }
 
 /// Two backends at one address are one endpoint to Envoy, with the weight of either.
-fn compare(wanted: &Endpoints, running: &[Host]) -> Option<String> {
+fn compare_endpoints(wanted: &Endpoints, running: &[Host]) -> Option<String> {
     let addresses = |endpoints: &Endpoints| endpoints.iter().map(|(address, _)| address.clone()).collect();
     // One that is still healthy by Envoy's own checks may stay until they fail: Envoy has been told all the same.
     let stay = running.iter().filter(|host| !host.health_status.pending_dynamic_removal);

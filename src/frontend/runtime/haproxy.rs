@@ -24,39 +24,43 @@ pub(super) use master::reload_by_master;
 use proven::{Options, Proven};
 use running::{Running, State};
 
-use super::{Error, Evidence, Runtime, Standing, Taken, Wanted};
+use super::{Comparison, Error, Evidence, LiveUpdate, Runtime, Wanted};
 use crate::frontend::digest::Digest;
 
-pub(super) async fn standing(
+pub(super) async fn compare(
     runtime: &Runtime,
     wanted: &Wanted<'_>,
     last: Option<&Evidence>,
-) -> Result<Standing, Error> {
+) -> Result<Comparison, Error> {
     let mut session = Session::open(runtime).await?;
     let asked = Asked::ask(&mut session, wanted, last).await?;
     if let Some(why) = asked.unknown() {
-        return Ok(Standing::Differs(why));
+        return Ok(Comparison::Differs(why));
     }
     let difference = asked.difference();
     if let Some(how) = difference.reload.or_else(|| difference.commands.first().map(|told| told.what.clone())) {
-        return Ok(Standing::Differs(how));
+        return Ok(Comparison::Differs(how));
     }
     if let Some(how) = maps::differ(&mut session, wanted).await? {
-        return Ok(Standing::Differs(how));
+        return Ok(Comparison::Differs(how));
     }
     // Refused as long as they have connections; nothing depends on it.
     session.ask(&difference.leftovers).await?;
-    Ok(Standing::Runs(asked.evidence()))
+    Ok(Comparison::Runs(asked.evidence()))
 }
 
-pub(super) async fn take(runtime: &Runtime, wanted: &Wanted<'_>, last: Option<&Evidence>) -> Result<Taken, Error> {
+pub(super) async fn apply(
+    runtime: &Runtime,
+    wanted: &Wanted<'_>,
+    last: Option<&Evidence>,
+) -> Result<LiveUpdate, Error> {
     let mut session = Session::open(runtime).await?;
     let asked = Asked::ask(&mut session, wanted, last).await?;
     let unknown = asked.unknown();
     // What is on no record is what a failed change went back to: there the servers are brought back as far as may be.
     if let Some(why) = unknown.as_ref().filter(|_| wanted.swapped_at > 0) {
         running::await_other_second(asked.changed_at).await;
-        return Ok(Taken::NeedsReload(why.clone()));
+        return Ok(LiveUpdate::NeedsReload(why.clone()));
     }
     let difference = asked.difference();
     let mut reload = difference.reload.or(unknown);
@@ -72,10 +76,10 @@ pub(super) async fn take(runtime: &Runtime, wanted: &Wanted<'_>, last: Option<&E
         reload = reload.or(refused);
     }
     match reload {
-        None => Ok(Taken::Told),
+        None => Ok(LiveUpdate::Applied),
         Some(why) => {
             running::await_other_second(asked.changed_at).await;
-            Ok(Taken::NeedsReload(why))
+            Ok(LiveUpdate::NeedsReload(why))
         }
     }
 }

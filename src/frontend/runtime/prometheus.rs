@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::{Error, Evidence, Runtime, Standing, Wanted, difference};
+use super::{Comparison, Error, Evidence, Runtime, Wanted, difference};
 
 const ADDRESS: &str = "__address__";
 /// Prometheus' own label of the file a target comes from.
@@ -16,7 +16,7 @@ const FILE: &str = "__meta_filepath";
 
 type Labels = BTreeMap<String, String>;
 
-pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
+pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Comparison, Error> {
     let Answer { data } = runtime.get_json("/api/v1/targets?state=any").await?;
     let discovered: Vec<_> = data.active.into_iter().chain(data.dropped).map(|found| found.labels).collect();
     for (path, text) in &wanted.outputs {
@@ -36,10 +36,10 @@ pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<S
         let running = ours.map(|labels| target(labels.get(ADDRESS).map_or("", String::as_str), labels)).collect();
         if let Some(how) = difference(&wanted, &running) {
             let hint = if running.is_empty() { "; do `file_sd_configs` of some job name that file?" } else { "" };
-            return Ok(Standing::Differs(format!("of the targets in {path}, {how}{hint}")));
+            return Ok(Comparison::Differs(format!("of the targets in {path}, {how}{hint}")));
         }
     }
-    Ok(Standing::Runs(Evidence::default()))
+    Ok(Comparison::Runs(Evidence::default()))
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]

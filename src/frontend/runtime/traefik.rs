@@ -4,28 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Error, Evidence, Runtime, Standing, Wanted, difference};
+use super::{Comparison, Error, Evidence, Runtime, Wanted, difference};
 use crate::sys::http::encode;
 
-pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
+pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Comparison, Error> {
     for output in &wanted.outputs {
         let file: File = runtime.parse(*output)?;
         for (name, service) in file.http.services {
             let Some(wanted) = service.servers() else { continue };
             let path = format!("/api/http/services/{}@file", encode(&name));
             let Some(answer) = runtime.find(&path).await? else {
-                return Ok(Standing::Differs(format!(
+                return Ok(Comparison::Differs(format!(
                     "Traefik knows of no service {name}@file: does its file provider watch {}?",
                     output.0.display()
                 )));
             };
             let running: Service = runtime.understood(&path, &answer)?;
             if let Some(how) = difference(&wanted, &running.servers().unwrap_or_default()) {
-                return Ok(Standing::Differs(format!("service {name}@file: {how}")));
+                return Ok(Comparison::Differs(format!("service {name}@file: {how}")));
             }
         }
     }
-    Ok(Standing::Runs(Evidence::default()))
+    Ok(Comparison::Runs(Evidence::default()))
 }
 
 #[derive(Deserialize)]

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::super::digest::Digest;
-use super::{Error, Evidence, Runtime, Standing, Taken, Wanted, excerpt};
+use super::{Comparison, Error, Evidence, LiveUpdate, Runtime, Wanted, excerpt};
 use crate::sys::endpoint::Connection;
 use crate::sys::http::MAX_ANSWER;
 use crate::sys::ticks::{now_ticks, ticks};
@@ -41,27 +41,27 @@ const OK: u16 = 200;
 const UNKNOWN: u16 = 101;
 const AUTHENTICATE: u16 = 107;
 
-pub(super) async fn standing(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Standing, Error> {
+pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Comparison, Error> {
     let mut cli = Cli::connect(runtime).await?;
     let vcls = cli.vcls().await?;
     match vcls.iter().find(|vcl| vcl.is_active()) {
         Some(active) if active.is_of(wanted) => {
             cli.discard_replaced(&vcls).await;
-            Ok(Standing::Runs(Evidence { instance: Some(active.name.clone()), fixed: None }))
+            Ok(Comparison::Runs(Evidence { instance: Some(active.name.clone()), fixed: None }))
         }
-        Some(active) => Ok(Standing::Differs(format!("its active VCL is {}", active.name))),
-        None => Ok(Standing::Differs("it has no active VCL".to_owned())),
+        Some(active) => Ok(Comparison::Differs(format!("its active VCL is {}", active.name))),
+        None => Ok(Comparison::Differs("it has no active VCL".to_owned())),
     }
 }
 
-pub(super) async fn take(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Taken, Error> {
+pub(super) async fn apply(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<LiveUpdate, Error> {
     let Some(main) = &runtime.config else {
         return Err(runtime.unusable("set `config` to the file that varnishd is started with (`varnishd -f`)"));
     };
     let mut cli = Cli::connect(runtime).await?;
     let vcls = cli.vcls().await?;
     if vcls.iter().any(|vcl| vcl.is_active() && vcl.is_of(wanted)) {
-        return Ok(Taken::Told);
+        return Ok(LiveUpdate::Applied);
     }
     // Attempts that come to nothing leave VCLs too.
     cli.discard_replaced(&vcls).await;
@@ -77,7 +77,7 @@ pub(super) async fn take(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Taken
         )));
     }
     cli.order(&["vcl.use", &name]).await?;
-    Ok(Taken::Told)
+    Ok(LiveUpdate::Applied)
 }
 
 /// A VCL, as `vcl.list -j` tells of it.

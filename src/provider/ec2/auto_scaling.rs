@@ -11,16 +11,20 @@ use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoSc
 use aws_sdk_autoscaling::types::{Instance as Member, LifecycleState};
 
 use super::Error;
+use super::availability::{AvailabilityOverrides, leaving, out};
 use super::call::{Call, follow};
 use super::clients::Regional;
-use super::verdicts::{Verdicts, leaving, out};
 use crate::model::{Availability, Instance};
 
 /// How many groups are asked for in a call, and come back in a page: the most there may be.
 const GROUPS: u8 = 100;
 
 /// Judges the instances that belong to a group. The others are none of its business.
-pub(super) async fn judge(at: &Regional, instances: &[Instance], verdicts: &mut Verdicts) -> Result<(), Error> {
+pub(super) async fn judge(
+    at: &Regional,
+    instances: &[Instance],
+    verdicts: &mut AvailabilityOverrides,
+) -> Result<(), Error> {
     let grouped = || instances.iter().filter_map(|instance| Some((&*instance.id, instance.group.as_deref()?)));
     let groups: Vec<&str> = grouped().map(|(_, group)| group).collect::<BTreeSet<_>>().into_iter().collect();
     let mut members = BTreeMap::new();

@@ -17,7 +17,7 @@ use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use super::Error;
 use super::clients::Regional;
 use super::error::is_throttle;
-use crate::provider::Cost;
+use crate::provider::ApiUsage;
 
 /// The calls that this provider makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl fmt::Display for Call {
 
 /// Counts what is asked. It outlives the clients, and a poll that is dropped.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meter(Arc<Counts>);
+pub(super) struct ApiCallCounter(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -80,16 +80,16 @@ struct Counts {
     throttles: AtomicU64,
 }
 
-impl Meter {
+impl ApiCallCounter {
     /// What was counted since this was last asked.
-    pub fn take(&self) -> Cost {
+    pub fn take(&self) -> ApiUsage {
         let [calls, pages, throttles] =
             [&self.0.calls, &self.0.pages, &self.0.throttles].map(|count| count.swap(0, Ordering::Relaxed));
-        Cost { calls, pages, throttles }
+        ApiUsage { calls, pages, throttles }
     }
 }
 
-impl Intercept for Meter {
+impl Intercept for ApiCallCounter {
     fn name(&self) -> &'static str {
         "meter"
     }

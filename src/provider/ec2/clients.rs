@@ -12,11 +12,11 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider as Tls;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
-use super::call::Meter;
+use super::call::ApiCallCounter;
 use super::error::Context;
 use super::xml::Whole;
 use super::{Config, Error, credentials};
-use crate::provider::budget::Budget;
+use crate::provider::rate_limiter::RateLimiter;
 
 /// How long a connection may take to come about: the SDK's own default, written here so that it stays.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
@@ -31,8 +31,8 @@ pub(super) struct Regional {
     pub ec2: Client,
     pub auto_scaling: aws_sdk_autoscaling::Client,
     pub page_size: i32,
-    pub budget: Budget,
-    pub meter: Meter,
+    pub budget: RateLimiter,
+    pub meter: ApiCallCounter,
     pub context: Context,
 }
 
@@ -40,8 +40,8 @@ pub(super) struct Regional {
 pub(super) async fn build(
     config: &Config,
     given: Option<&SharedCredentialsProvider>,
-    budget: &Budget,
-    meter: &Meter,
+    budget: &RateLimiter,
+    meter: &ApiCallCounter,
 ) -> Result<Vec<Regional>, Error> {
     let base = base(config, given).await;
     let regions = match (&*config.regions, base.region()) {
@@ -91,7 +91,13 @@ fn bounds(call: Duration) -> TimeoutConfig {
         .build()
 }
 
-fn regional(config: &Config, sdk: &SdkConfig, region: Region, budget: &Budget, meter: &Meter) -> Regional {
+fn regional(
+    config: &Config,
+    sdk: &SdkConfig,
+    region: Region,
+    budget: &RateLimiter,
+    meter: &ApiCallCounter,
+) -> Regional {
     let endpoint = |configured: &Option<String>, service: &str, host: &str| {
         // For messages alone: the SDK finds it by itself, in this order.
         configured

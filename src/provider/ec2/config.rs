@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::events;
-use crate::provider::budget::Rate;
+use crate::provider::rate_limiter::Rate;
 
 /// How many instances a page may hold (EC2 API reference, `DescribeInstances`, `MaxResults`).
 const PAGE_SIZES: std::ops::RangeInclusive<i64> = 5..=1000;

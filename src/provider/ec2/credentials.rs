@@ -14,7 +14,7 @@ use aws_sdk_ec2::error::ErrorMetadata;
 use super::error::{Context, Error, causes};
 use super::{Call, Config};
 use crate::provider::chain;
-use crate::sys::outside::Outside;
+use crate::sys::unconfined::Unconfined;
 
 /// How the role's sessions are named, in CloudTrail for one.
 const SESSION_NAME: &str = "elasticd";
@@ -53,7 +53,7 @@ impl ProvideCredentials for ByProgram {
         Self: 'a,
     {
         let inside = self.0.clone();
-        future::ProvideCredentials::new(Outside::new(async move { inside.provide_credentials().await }))
+        future::ProvideCredentials::new(Unconfined::new(async move { inside.provide_credentials().await }))
     }
 }
 

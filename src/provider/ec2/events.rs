@@ -45,13 +45,13 @@ const DOUBLINGS: u32 = 4;
 pub(super) struct Events {
     /// The read under way. It comes back with the queue, and whether there was an event.
     step: ReusableBoxFuture<'static, (Queue, bool)>,
-    pace: Pace,
+    pace: PollSchedule,
 }
 
 impl Events {
     /// Nothing is read before it is waited for.
     pub fn new(queue: Queue) -> Self {
-        Self { step: ReusableBoxFuture::new(queue.step()), pace: Pace::default() }
+        Self { step: ReusableBoxFuture::new(queue.step()), pace: PollSchedule::default() }
     }
 
     /// A poll begins now: it serves all events told so far.
@@ -92,7 +92,7 @@ async fn sleep_until(due: Option<Instant>) {
 
 /// When the next poll is due for an event.
 #[derive(Debug, Default)]
-struct Pace {
+struct PollSchedule {
     /// An event was told since the last poll began.
     is_told: bool,
     follow_up: Option<Instant>,
@@ -102,7 +102,7 @@ struct Pace {
     failures: u32,
 }
 
-impl Pace {
+impl PollSchedule {
     fn begins(&mut self, now: Instant) {
         if std::mem::take(&mut self.is_told) {
             self.follow_up = Some(now + FOLLOW_UP);
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     /// In seconds after `start`.
-    fn due(pace: &Pace, start: Instant) -> Option<u64> {
+    fn due(pace: &PollSchedule, start: Instant) -> Option<u64> {
         pace.due().map(|due| (due - start).as_secs())
     }
 
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_event_leads_to_a_poll_and_to_one_more() {
         let start = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = PollSchedule::default();
         pace.begins(start);
         pace.failures = 0;
         assert_eq!(due(&pace, start), None, "nothing was told");
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn an_event_during_a_poll_asks_for_another() {
         let start = Instant::now();
-        let mut pace = Pace { is_told: true, ..Pace::default() };
+        let mut pace = PollSchedule { is_told: true, ..PollSchedule::default() };
         pace.begins(start);
         pace.is_told = true;
         pace.failures = 0;
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn events_do_not_undo_the_back_off() {
         let start = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = PollSchedule::default();
         let gaps: Vec<_> = (0..7)
             .map(|n| {
                 // Each poll fails, or is given up, and events go on being told.

@@ -7,17 +7,17 @@ use aws_sdk_ec2::operation::describe_spot_instance_requests::DescribeSpotInstanc
 use aws_sdk_ec2::types::SpotInstanceRequest;
 
 use super::Error;
+use super::availability::{AvailabilityOverrides, leaving};
 use super::call::{Call, follow};
 use super::clients::Regional;
 use super::filters::Filter;
 use super::instances::filter;
-use super::verdicts::{Verdicts, leaving};
 
 /// What the status codes of an interruption to come begin with.
 const MARKED: &str = "marked-for-";
 
 /// An instance that is about to be taken back leaves.
-pub(super) async fn judge(at: &Regional, verdicts: &mut Verdicts) -> Result<(), Error> {
+pub(super) async fn judge(at: &Regional, verdicts: &mut AvailabilityOverrides) -> Result<(), Error> {
     let filter = filter(&Filter { name: "status-code".to_owned(), values: vec![format!("{MARKED}*")] });
     let page = |token| {
         let call = at.ec2.describe_spot_instance_requests().max_results(at.page_size);

@@ -10,11 +10,11 @@ use aws_sdk_ec2::types::{EventCode, InstanceStatus, InstanceStatusEvent};
 use jiff::Timestamp;
 
 use super::Error;
+use super::availability::{AvailabilityOverrides, leaving, out};
 use super::call::{Call, follow};
 use super::clients::Regional;
 use super::filters::Filter;
 use super::instances::filter;
-use super::verdicts::{Verdicts, leaving, out};
 use crate::model::Availability;
 
 /// How long before its time a scheduled event makes an instance leave.
@@ -34,7 +34,7 @@ const EVENTS: [EventCode; 5] = [
 const IMPAIRED: &str = "impaired";
 
 /// An instance that fails a check is out.
-pub(super) async fn checks(at: &Regional, verdicts: &mut Verdicts) -> Result<(), Error> {
+pub(super) async fn checks(at: &Regional, verdicts: &mut AvailabilityOverrides) -> Result<(), Error> {
     for (name, check) in [("system-status.status", "system"), ("instance-status.status", "instance")] {
         let each = |listed: InstanceStatus| {
             let Some(id) = listed.instance_id() else { return };
@@ -50,7 +50,7 @@ pub(super) async fn checks(at: &Regional, verdicts: &mut Verdicts) -> Result<(),
 }
 
 /// An instance that EC2 is going to interrupt leaves some time before.
-pub(super) async fn events(at: &Regional, now: Timestamp, verdicts: &mut Verdicts) -> Result<(), Error> {
+pub(super) async fn events(at: &Regional, now: Timestamp, verdicts: &mut AvailabilityOverrides) -> Result<(), Error> {
     let codes = EVENTS.iter().map(|code| code.as_str().to_owned()).collect();
     let each = |listed: InstanceStatus| {
         let Some(id) = listed.instance_id() else { return };

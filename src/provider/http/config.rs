@@ -11,7 +11,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use crate::provider::format;
-use crate::provider::written::Text;
+use crate::provider::instance_spec::Text;
 use crate::sys::endpoint::Endpoint;
 
 /// Headers that are elasticd's own to write: they frame the request, or ask for what it could not read.

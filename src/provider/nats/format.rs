@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `leader` | [`Leader`]: who publishes, renewed while it does |
 //! | `p.PROVIDER.set` | [`Manifest`]: the chunks that make up the provider's whole set, and where it stands |
-//! | `p.PROVIDER.beat` | [`Beat`]: that the set was observed anew, unchanged, and who says so |
+//! | `p.PROVIDER.heartbeat` | [`Heartbeat`]: that the set was observed anew, unchanged, and who says so |
 //! | `p.PROVIDER.d.SHA256` | a chunk: a JSON list of instances, under the hash of its bytes |
 //!
 //! A chunk ends where the hash of an instance's id says so, so that an instance that changes alters its own chunk and
@@ -103,7 +103,7 @@ pub struct Manifest {
 
 /// A sign of life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beat {
+pub struct Heartbeat {
     /// The format and the fleet.
     #[serde(flatten)]
     pub stamp: Stamp,
@@ -119,9 +119,9 @@ pub struct Beat {
     pub since: Timestamp,
     /// How many sidecars watch the bucket. None: the server did not tell.
     pub readers: Option<usize>,
-    /// Milliseconds until the next beat is due.
+    /// Milliseconds until the next heartbeat is due.
     pub every_ms: u64,
-    /// Grows with each beat of a leader, so that each is a new value.
+    /// Grows with each heartbeat of a leader, so that each is a new value.
     pub count: u64,
     /// Why the last poll failed, while polls do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,9 +214,9 @@ pub fn set_key(provider: &Name) -> String {
     prefix(provider) + ".set"
 }
 
-/// The beat's key.
+/// The heartbeat's key.
 pub fn beat_key(provider: &Name) -> String {
-    prefix(provider) + ".beat"
+    prefix(provider) + ".heartbeat"
 }
 
 /// A chunk's key.
@@ -224,7 +224,7 @@ pub fn chunk_key(provider: &Name, hash: &str) -> String {
     format!("{}.d.{hash}", prefix(provider))
 }
 
-/// What matches the manifest and the beat, and no chunk.
+/// What matches the manifest and the heartbeat, and no chunk.
 pub fn watch_key(provider: &Name) -> String {
     prefix(provider) + ".*"
 }

@@ -9,9 +9,9 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::{self, Error, REQUEST, Session, Written};
-use super::format::{self, Beat, Manifest, Position};
-use super::shelf::{Offer, Shelf};
+use super::connection::{self, Error, InstanceSpec, REQUEST, Session};
+use super::format::{self, Heartbeat, Manifest, Position};
+use super::set_assembler::{Offer, SetAssembler};
 use crate::model::fleet::Reading;
 use crate::model::{Instance, Name};
 use crate::sys::atomic_file::{self, Ownership};
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 16;
 /// Before a set that was not whole is asked for again: a replica may be behind.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// So many beats may be missing, and this much more, before the fleet counts as silent.
+/// So many heartbeats may be missing, and this much more, before the fleet counts as silent.
 const BEATS: u32 = 3;
 
 /// The least time after which the fleet counts as silent: a new leader's takeover takes up to ten seconds.
@@ -55,7 +55,7 @@ pub(super) struct Reader {
     pub state: Option<PathBuf>,
     /// Whether it is kept there, or only looked up.
     pub keeps: bool,
-    pub shelf: Shelf,
+    pub assembler: SetAssembler,
     pub view: watch::Sender<View>,
 }
 
@@ -63,7 +63,7 @@ impl Reader {
     /// Never returns.
     pub async fn run(mut self) {
         if let Some(path) = &self.state {
-            self.shelf = Shelf::new(kept(path).await);
+            self.assembler = SetAssembler::new(kept(path).await);
         }
         let mut failures = 0;
         loop {
@@ -135,7 +135,7 @@ impl Reader {
         )
     }
 
-    async fn enter(&mut self, session: &Session, store: &Store, written: Written, pending: &mut Option<Manifest>) {
+    async fn enter(&mut self, session: &Session, store: &Store, written: InstanceSpec, pending: &mut Option<Manifest>) {
         let (fleet, key) = (&self.connection.fleet, &written.key);
         let Some(value) = written.value else {
             let why = format!("somebody deleted the key {key} in NATS: what is known stands until a leader writes it");
@@ -147,8 +147,8 @@ impl Reader {
                 Err(error) => self.refuse(session.content(error).to_string()),
             }
         } else if *key == format::beat_key(&self.provider) {
-            match format::decode::<Beat>(key, &value, fleet) {
-                Ok(beat) => self.hear(beat),
+            match format::decode::<Heartbeat>(key, &value, fleet) {
+                Ok(heartbeat) => self.hear(heartbeat),
                 Err(error) => self.refuse(session.content(error).to_string()),
             }
         }
@@ -158,30 +158,31 @@ impl Reader {
         self.tell(|view| view.trouble = Some(message));
     }
 
-    fn hear(&mut self, beat: Beat) {
-        if !self.shelf.hear(beat) {
+    fn hear(&mut self, heartbeat: Heartbeat) {
+        if !self.assembler.hear(heartbeat) {
             return;
         }
-        let Some(beat) = self.shelf.beat().cloned() else { return };
-        let is_complete = beat.position == self.shelf.floor();
+        let Some(heartbeat) = self.assembler.heartbeat().cloned() else { return };
+        let is_complete = heartbeat.position == self.assembler.floor();
         self.tell(|view| {
             view.heard = Instant::now();
-            view.patience = (Duration::from_millis(beat.every_ms) * BEATS).max(LEAST_SILENCE);
-            view.failing = beat.error.map(|error| format!("the publisher on {} fails to poll: {error}", beat.host));
+            view.patience = (Duration::from_millis(heartbeat.every_ms) * BEATS).max(LEAST_SILENCE);
+            view.failing =
+                heartbeat.error.map(|error| format!("the publisher on {} fails to poll: {error}", heartbeat.host));
             if is_complete {
                 view.trouble = None;
             }
             let reading = Arc::make_mut(&mut view.reading);
-            reading.leader = Some(beat.host);
-            reading.since = Some(format::system_time(beat.since));
-            reading.readers = beat.readers.or(reading.readers);
+            reading.leader = Some(heartbeat.host);
+            reading.since = Some(format::system_time(heartbeat.since));
+            reading.readers = heartbeat.readers.or(reading.readers);
         });
         self.show();
     }
 
     async fn fetch(&mut self, session: &Session, store: &Store, manifest: Manifest, pending: &mut Option<Manifest>) {
         *pending = None;
-        let missing = match self.shelf.offer(&manifest) {
+        let missing = match self.assembler.offer(&manifest) {
             Offer::Same => return,
             Offer::Nothing => return self.refuse_if_empty(),
             Offer::Older => {
@@ -191,7 +192,7 @@ impl Reader {
                      and remove {} in its state_dir",
                     self.connection.bucket,
                     manifest.position,
-                    self.shelf.floor(),
+                    self.assembler.floor(),
                     self.state
                         .as_ref()
                         .and_then(|path| path.file_name())
@@ -210,7 +211,7 @@ impl Reader {
         let taken = match fetched {
             Ok(fetched) => {
                 let fetched: Vec<_> = fetched.into_iter().flatten().collect();
-                self.shelf.take(&manifest, &fetched).map_err(|error| session.content(error))
+                self.assembler.take(&manifest, &fetched).map_err(|error| session.content(error))
             }
             Err(error) => Err(error),
         };
@@ -218,7 +219,7 @@ impl Reader {
             Ok(()) => {
                 self.keep().await;
                 self.tell(|view| {
-                    view.set = self.shelf.set().cloned();
+                    view.set = self.assembler.set().cloned();
                     view.heard = Instant::now();
                     view.trouble = None;
                 });
@@ -233,25 +234,25 @@ impl Reader {
     }
 
     fn refuse_if_empty(&self) {
-        if self.shelf.set().is_none() {
+        if self.assembler.set().is_none() {
             self.refuse(self.nothing());
         }
     }
 
     fn show(&self) {
-        let Position { term, number } = self.shelf.floor();
+        let Position { term, number } = self.assembler.floor();
         self.tell(|view| {
             let reading = Arc::make_mut(&mut view.reading);
-            reading.instances = self.shelf.set().map_or(0, |set| set.len());
-            reading.position = self.shelf.set().is_some().then_some((term, number));
-            reading.observed = self.shelf.observed().map(format::system_time);
+            reading.instances = self.assembler.set().map_or(0, |set| set.len());
+            reading.position = self.assembler.set().is_some().then_some((term, number));
+            reading.observed = self.assembler.observed().map(format::system_time);
         });
     }
 
     /// Remembers the position beyond this life.
     async fn keep(&self) {
         let Some(path) = self.state.clone().filter(|_| self.keeps) else { return };
-        let bytes = format::encode(&self.shelf.floor());
+        let bytes = format::encode(&self.assembler.floor());
         let write = move || atomic_file::write(&path, &bytes, Ownership { mode: 0o600, uid: None, gid: None });
         match tokio::task::spawn_blocking(write).await {
             Ok(Ok(())) => {}

@@ -138,7 +138,7 @@ pub(super) fn is_configuration(text: &str) -> bool {
 pub(super) fn previous(wanted: &Wanted<'_>, moment: u64) -> Option<File> {
     let mut previous = File::default();
     for (path, content) in wanted.outputs.iter().filter(|(_, content)| is_configuration(content)) {
-        let kept = atomic_file::sibling(path);
+        let kept = atomic_file::staging_path(path);
         // One that was not changed has nothing kept beside it.
         let (text, written) = match std::fs::read_to_string(&kept) {
             Ok(text) => (text, written_at(&kept)?),

@@ -2,7 +2,7 @@
 
 use super::config::{Config, Output};
 use super::digest::{Digest, on_disk};
-use super::journal::{Journal, Step, Swap};
+use super::journal::{FileChange, Journal, Step};
 use crate::sys::atomic_file;
 
 /// Undoes what an earlier run left swapped in and unchecked, and removes what it left staged.
@@ -11,22 +11,22 @@ use crate::sys::atomic_file;
 ///
 /// The previous outputs could not be brought back.
 pub fn recover(config: &Config, journal: &mut Journal) -> Result<(), atomic_file::Error> {
-    if let Step::Swapping { swaps } = journal.step().clone() {
+    if let Step::Swapping { changes } = journal.step().clone() {
         tracing::info!(frontend = %config.name, "an interrupted change is undone; it will be made again");
-        restore(&swaps)?;
+        restore(&changes)?;
         journal.end(journal.proven().cloned());
     }
     let owed = unproven(journal);
-    for output in config.outputs.iter().filter(|output| owed.iter().all(|swap| swap.path != output.path)) {
+    for output in config.outputs.iter().filter(|output| owed.iter().all(|change| change.path != output.path)) {
         atomic_file::discard(&output.path);
     }
     Ok(())
 }
 
 /// What is swapped in and checked, but was never proven: its previous versions are still there to go back to.
-pub fn unproven(journal: &Journal) -> Vec<Swap> {
+pub fn unproven(journal: &Journal) -> Vec<FileChange> {
     match journal.step() {
-        Step::Reloading { swaps, .. } => swaps.clone(),
+        Step::Reloading { changes, .. } => changes.clone(),
         Step::Idle | Step::Swapping { .. } => Vec::new(),
     }
 }
@@ -36,45 +36,45 @@ pub fn unproven(journal: &Journal) -> Vec<Swap> {
 /// # Errors
 ///
 /// Some could not be written.
-pub fn stage(outputs: &[Output], contents: &[String]) -> Result<Vec<Swap>, atomic_file::Error> {
-    let mut swaps = Vec::new();
+pub fn stage(outputs: &[Output], contents: &[String]) -> Result<Vec<FileChange>, atomic_file::Error> {
+    let mut changes = Vec::new();
     for (output, content) in outputs.iter().zip(contents) {
         let (new, previous) = (Digest::of(content.as_bytes()), on_disk(&output.path));
         if previous.as_ref() == Some(&new) {
             continue;
         }
         if let Err(error) = atomic_file::stage(&output.path, content.as_bytes(), output.ownership) {
-            discard(&swaps);
+            discard(&changes);
             return Err(error);
         }
-        swaps.push(Swap { path: output.path.clone(), new, previous });
+        changes.push(FileChange { path: output.path.clone(), new, previous });
     }
-    Ok(swaps)
+    Ok(changes)
 }
 
-/// Brings the previous outputs back. Goes by what is really there: any of the swaps may not have happened.
+/// Brings the previous outputs back. Goes by what is really there: any of the changes may not have happened.
 ///
 /// # Errors
 ///
 /// Some could not be brought back.
-pub fn restore(swaps: &[Swap]) -> Result<(), atomic_file::Error> {
-    for swap in swaps {
-        let kept = on_disk(&atomic_file::sibling(&swap.path));
-        let is_new = on_disk(&swap.path).as_ref() == Some(&swap.new);
-        if is_new && swap.previous.is_none() {
-            atomic_file::unswap(&swap.path, false)?;
-        } else if is_new && kept == swap.previous {
-            atomic_file::unswap(&swap.path, true)?;
+pub fn restore(changes: &[FileChange]) -> Result<(), atomic_file::Error> {
+    for change in changes {
+        let kept = on_disk(&atomic_file::staging_path(&change.path));
+        let is_new = on_disk(&change.path).as_ref() == Some(&change.new);
+        if is_new && change.previous.is_none() {
+            atomic_file::unswap(&change.path, false)?;
+        } else if is_new && kept == change.previous {
+            atomic_file::unswap(&change.path, true)?;
         } else {
-            atomic_file::discard(&swap.path);
+            atomic_file::discard(&change.path);
         }
     }
     Ok(())
 }
 
 /// Removes what is staged, or kept of before, beside their places.
-pub fn discard<'a>(swaps: impl IntoIterator<Item = &'a Swap>) {
-    for swap in swaps {
-        atomic_file::discard(&swap.path);
+pub fn discard<'a>(changes: impl IntoIterator<Item = &'a FileChange>) {
+    for change in changes {
+        atomic_file::discard(&change.path);
     }
 }

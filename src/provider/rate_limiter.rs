@@ -40,7 +40,7 @@ impl FromStr for Rate {
 
 /// What may be spent. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Budget(Option<Arc<Limited>>);
+pub struct RateLimiter(Option<Arc<Limited>>);
 
 #[derive(Debug)]
 struct Limited {
@@ -64,7 +64,7 @@ struct Account {
 #[must_use = "the call counts as ended when this is dropped"]
 pub struct Spent(Option<Arc<Limited>>);
 
-impl Budget {
+impl RateLimiter {
     /// A budget of this rate; `None`: without a bound.
     pub fn new(rate: Option<Rate>) -> Self {
         let limited = |rate| Limited { rate, spent: Mutex::default(), queue: Default::default(), ended: Notify::new() };
@@ -149,14 +149,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_rate_nothing_waits() {
-        let budget = Budget::default();
+        let budget = RateLimiter::default();
         let spent = join_all((0..1000).map(|_| budget.spend())).await;
         assert_eq!((spent.len(), budget.waited()), (1000, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_given_up_counts_all_the_same() {
-        let budget = Budget::new("2/min".parse().ok());
+        let budget = RateLimiter::new("2/min".parse().ok());
         let started = Instant::now();
         for _ in 0..2 {
             let call = async {
@@ -179,7 +179,7 @@ mod tests {
             workers in proptest::collection::vec(proptest::collection::vec((0_u64..40_000, 0_u64..20_000), 1..12), 1..5),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-            let budget = Budget::new(Some(Rate { calls, per: Duration::from_secs(60) }));
+            let budget = RateLimiter::new(Some(Rate { calls, per: Duration::from_secs(60) }));
             let arrivals = Mutex::new(Vec::new());
             runtime.expect("a runtime").block_on(join_all(workers.into_iter().map(async |steps| {
                 for (pause, length) in steps {

@@ -16,7 +16,7 @@ fn targets(ids: &[&str]) -> Vec<Target> {
 }
 
 /// A judge of a service's first backends.
-fn judge(check: &HealthCheck, ids: &[&str]) -> Judge {
+fn evaluate(check: &HealthCheck, ids: &[&str]) -> Judge {
     let mut judge = Judge::new(check);
     judge.set(&targets(ids));
     judge
@@ -44,7 +44,7 @@ impl Judge {
 #[test]
 fn who_failed_before_a_restart_is_out_until_it_passes() {
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
-    let mut judge = judge(&check(2, 3, 50), &["a", "b", "c"]);
+    let mut judge = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
     judge.recall(&ids(&["b", "gone"]));
     assert_eq!(judge.out().keys().collect::<Vec<_>>(), ["b"]);
     assert!(judge.out()["b"].contains("before elasticd was restarted"));
@@ -59,7 +59,7 @@ fn who_failed_before_a_restart_is_out_until_it_passes() {
 
 #[test]
 fn one_goes_out_after_so_many_failures_and_comes_back_after_so_many_successes() {
-    let mut judge = judge(&check(2, 3, 50), &["a", "b", "c"]);
+    let mut judge = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
     assert_eq!(judge.outs(), "", "nothing is known yet");
     ["abC", "abC"].iter().for_each(|round| judge.round(round));
     assert_eq!(judge.outs(), "");
@@ -75,7 +75,7 @@ fn one_goes_out_after_so_many_failures_and_comes_back_after_so_many_successes() 
 
 #[test]
 fn the_cause_of_who_is_out_is_the_last_one() {
-    let mut judge = judge(&check(2, 1, 50), &["a", "b"]);
+    let mut judge = evaluate(&check(2, 1, 50), &["a", "b"]);
     judge.round("aBaB");
     judge.begin("b");
     assert!(judge.note("b", Err("no answer within 2s".to_owned())));
@@ -84,7 +84,7 @@ fn the_cause_of_who_is_out_is_the_last_one() {
 
 #[test]
 fn a_newcomer_is_out_until_its_first_success() {
-    let mut judge = judge(&check(2, 3, 50), &["a", "b"]);
+    let mut judge = evaluate(&check(2, 3, 50), &["a", "b"]);
     assert_eq!(judge.set(&targets(&["a", "b", "c", "d"])), ["c", "d"]);
     assert_eq!(judge.out()["c"], "has not been checked yet");
     ["abCd", "abC"].iter().for_each(|round| judge.round(round));
@@ -97,7 +97,7 @@ fn a_newcomer_is_out_until_its_first_success() {
 
 #[test]
 fn newcomers_that_fail_say_nothing_about_the_sidecar() {
-    let mut judge = judge(&check(2, 2, 50), &["a", "b"]);
+    let mut judge = evaluate(&check(2, 2, 50), &["a", "b"]);
     judge.set(&targets(&["a", "b", "c", "d", "e", "f"]));
     (0..5).for_each(|_| judge.round("abCDEF"));
     assert_eq!((judge.outs().as_str(), judge.is_panicking()), ("cdef", false));
@@ -105,7 +105,7 @@ fn newcomers_that_fail_say_nothing_about_the_sidecar() {
 
 #[test]
 fn another_address_or_an_absence_makes_a_newcomer() {
-    let mut judge = judge(&check(2, 3, 50), &["a", "b", "c"]);
+    let mut judge = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
     judge.round("abc");
     assert_eq!(judge.set(&[target("a", 80), target("b", 81)]), ["b"]);
     assert_eq!(judge.set(&targets(&["a", "c"])), ["c"]);
@@ -125,7 +125,7 @@ fn who_comes_to_nobody_is_taken_as_the_first_are() {
 
 #[test]
 fn while_too_few_pass_verdicts_freeze() {
-    let mut judge = judge(&check(1, 2, 50), &["a", "b", "c", "d"]);
+    let mut judge = evaluate(&check(1, 2, 50), &["a", "b", "c", "d"]);
     ["abcD", "abcD"].iter().for_each(|round| judge.round(round));
     judge.set(&targets(&["a", "b", "c", "d", "e"]));
     assert_eq!(judge.outs(), "de");
@@ -145,7 +145,7 @@ fn while_too_few_pass_verdicts_freeze() {
 
 #[test]
 fn who_seems_to_fail_when_a_panic_ends_is_asked_once_more() {
-    let mut judge = judge(&check(2, 1, 50), &["a", "b"]);
+    let mut judge = evaluate(&check(2, 1, 50), &["a", "b"]);
     judge.round("AB");
     assert!(judge.is_panicking());
     judge.begin("b");
@@ -160,7 +160,7 @@ fn who_seems_to_fail_when_a_panic_ends_is_asked_once_more() {
 #[test]
 fn who_is_left_alone_is_in_however_it_fails() {
     for panic in [0, 50, 100] {
-        let mut judge = judge(&check(2, 1, panic), &["a", "b"]);
+        let mut judge = evaluate(&check(2, 1, panic), &["a", "b"]);
         (0..2).for_each(|_| judge.round("aB"));
         assert_eq!(judge.outs(), if panic == 100 { "" } else { "b" }, "{panic}%");
         judge.set(&targets(&["b"]));
@@ -174,7 +174,7 @@ fn who_is_left_alone_is_in_however_it_fails() {
 
 #[test]
 fn another_check_keeps_verdicts_and_forgets_what_it_did_not_count() {
-    let mut judge = judge(&check(3, 2, 50), &["a", "b", "c", "d"]);
+    let mut judge = evaluate(&check(3, 2, 50), &["a", "b", "c", "d"]);
     ["abcD", "abcD", "abCd", "abcd"].iter().for_each(|round| judge.round(round));
     assert_eq!(judge.outs(), "d");
     judge.reconfigure(&check(3, 2, 50), true);

@@ -6,9 +6,9 @@ use crate::model::{Availability, Instance};
 
 /// By instance. Of several, the strictest holds: out before leaving; among equals, the first.
 #[derive(Debug, Default)]
-pub(super) struct Verdicts(BTreeMap<String, Availability>);
+pub(super) struct AvailabilityOverrides(BTreeMap<String, Availability>);
 
-impl Verdicts {
+impl AvailabilityOverrides {
     pub fn add(&mut self, id: impl Into<String>, verdict: Availability) {
         let known = self.0.entry(id.into()).or_default();
         if strictness(&verdict) > strictness(known) {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn the_strictest_holds_and_of_equals_the_first() {
-        let mut verdicts = Verdicts::default();
+        let mut verdicts = AvailabilityOverrides::default();
         for (id, verdict) in [
             ("a", leaving("1")),
             ("a", out("2")),

@@ -8,22 +8,22 @@ use async_nats::jetstream::kv::Store;
 use tokio::sync::{mpsc, watch};
 
 use super::Ended;
-use super::book::{Book, Stop, Told};
+use super::manifest_writer::{HeartbeatInfo, ManifestWriter, Stop};
 use crate::model::fleet::{Published, Publishing};
 use crate::model::{Instance, Name, Selector};
 use crate::provider::nats::connection::{Error, Session};
 use crate::provider::{self, Observation};
 
-/// How long readers wait for a beat at most: while polls fail or are widened, the last one is repeated. Longer than the
-/// default interval of 15 s, strayed by a tenth, and a poll: each poll brings its own beat, and none is wanted beside.
-const BEAT: Duration = Duration::from_secs(18);
+/// How long readers wait for a heartbeat at most: while polls fail or are widened, the last one is repeated. Longer than the
+/// default interval of 15 s, strayed by a tenth, and a poll: each poll brings its own heartbeat, and none is wanted beside.
+const HEARTBEAT: Duration = Duration::from_secs(18);
 
 /// Before what could not be stored is tried again: an election among NATS' servers takes some seconds, and the next poll
 /// may be minutes away.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a leader publishes what its pollers bring.
-pub(super) struct Desk<'a> {
+pub(super) struct PublishLoop<'a> {
     pub session: &'a Session,
     pub store: &'a Store,
     pub select: &'a Selector,
@@ -36,7 +36,7 @@ pub(super) struct Desk<'a> {
 
 /// How publishing one provider stands.
 pub(super) struct Standing {
-    book: Book,
+    writer: ManifestWriter,
     /// What was observed and is not published yet.
     unpublished: Option<(Vec<Instance>, SystemTime)>,
     /// Why there is nothing newer, as readers are told.
@@ -45,13 +45,13 @@ pub(super) struct Standing {
     due: Instant,
 }
 
-impl From<Book> for Standing {
-    fn from(book: Book) -> Self {
-        Self { book, unpublished: None, error: None, due: Instant::now() }
+impl From<ManifestWriter> for Standing {
+    fn from(writer: ManifestWriter) -> Self {
+        Self { writer, unpublished: None, error: None, due: Instant::now() }
     }
 }
 
-impl Desk<'_> {
+impl PublishLoop<'_> {
     pub async fn run(mut self) -> Result<Ended, Error> {
         while let Some((next, standing)) = self.standings.iter().min_by_key(|(_, standing)| standing.due) {
             let name = tokio::select! {
@@ -121,9 +121,9 @@ impl Desk<'_> {
         let (session, store) = (self.session, self.store);
         let Some(standing) = self.standings.get_mut(name) else { return Ok(()) };
         standing.due = Instant::now() + AGAIN;
-        let told = Told { readers, every: BEAT, error: standing.error.clone() };
+        let told = HeartbeatInfo { readers, every: HEARTBEAT, error: standing.error.clone() };
         if let Some((instances, at)) = standing.unpublished.take() {
-            match standing.book.publish(session, store, &instances, at, &told).await {
+            match standing.writer.publish(session, store, &instances, at, &told).await {
                 Ok(bytes) => {
                     note(self.report, name, |account| {
                         account.instances = instances.len();
@@ -138,9 +138,9 @@ impl Desk<'_> {
                 Err(Stop::Failed(error @ Error::Content { .. })) => {
                     // Such a set will not fit next time either: readers should know why theirs grows old.
                     standing.error = Some(error.to_string());
-                    let told = Told { error: standing.error.clone(), ..told };
-                    standing.book.beat(session, store, &told).await?;
-                    standing.due = Instant::now() + BEAT;
+                    let told = HeartbeatInfo { error: standing.error.clone(), ..told };
+                    standing.writer.heartbeat(session, store, &told).await?;
+                    standing.due = Instant::now() + HEARTBEAT;
                     return Err(Stop::Failed(error));
                 }
                 Err(stop) => {
@@ -149,9 +149,9 @@ impl Desk<'_> {
                 }
             }
         } else {
-            standing.book.beat(session, store, &told).await?;
+            standing.writer.heartbeat(session, store, &told).await?;
         }
-        standing.due = Instant::now() + BEAT;
+        standing.due = Instant::now() + HEARTBEAT;
         note(self.report, name, |account| account.error.clone_from(&standing.error));
         Ok(())
     }

@@ -99,7 +99,7 @@ impl Judge {
         Self { rise, fall, panic, members: BTreeMap::new(), clock: 0, panicking: false, recovered: 0 }
     }
 
-    /// Another check from now on. Verdicts stand. What was counted stands too, unless `forget` says that it was
+    /// Another check from now on. HealthReport stand. What was counted stands too, unless `forget` says that it was
     /// something else that was counted.
     pub fn reconfigure(&mut self, check: &HealthCheck, forget: bool) {
         (self.rise, self.fall, self.panic) = (check.rise, check.fall, check.panic);
@@ -249,5 +249,5 @@ impl Judge {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
+#[path = "evaluate_tests.rs"]
 mod tests;

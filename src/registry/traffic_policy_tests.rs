@@ -40,97 +40,99 @@ fn in_zone(id: &str, zone: &str) -> Member {
     member
 }
 
-fn around(seconds: u64) -> Around<'static> {
-    Around { now: at(seconds), zone: None, failing: None, is_first: false }
+fn around(seconds: u64) -> PolicyInput<'static> {
+    PolicyInput { now: at(seconds), zone: None, failing: None, is_first: false }
 }
 
 /// As `id=weight`, with a `-` before the id of one that drains.
-fn served(shaped: &Shaped) -> Vec<String> {
+fn served(effective: &EffectiveSet) -> Vec<String> {
     let sign = |backend: &Backend| if backend.state == BackendState::Draining { "-" } else { "" };
-    shaped.backends.iter().map(|b| format!("{}{}={}", sign(b), b.id, b.weight)).collect()
+    effective.backends.iter().map(|b| format!("{}{}={}", sign(b), b.id, b.weight)).collect()
 }
 
-fn reasons(shaped: &Shaped) -> Vec<(&str, String)> {
-    shaped.exclusions.iter().map(|e| (e.id.as_str(), e.reason.to_string())).collect()
+fn reasons(effective: &EffectiveSet) -> Vec<(&str, String)> {
+    effective.exclusions.iter().map(|e| (e.id.as_str(), e.reason.to_string())).collect()
 }
 
 #[test]
 fn without_any_rule_all_are_served_as_they_are() {
-    let mut shape = Shape::default();
-    let shaped = shape.apply(&service(), vec![member("a"), launched("b", 5)], &around(10));
-    assert_eq!((served(&shaped), shaped.next), (vec!["a=1".to_owned(), "b=1".to_owned()], None));
-    assert_eq!(shape, Shape::default(), "nothing is kept that nobody needs");
+    let mut shape = TrafficPolicy::default();
+    let effective = shape.apply(&service(), vec![member("a"), launched("b", 5)], &around(10));
+    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned(), "b=1".to_owned()], None));
+    assert_eq!(shape, TrafficPolicy::default(), "nothing is kept that nobody needs");
 }
 
 #[test]
 fn an_instance_waits_for_its_age_unless_nobody_else_is_there() {
     let service = Service { min_age: Duration::from_secs(30), ..service() };
     let members = || vec![member("a"), launched("b", 0), launched("c", 20)];
-    let mut shape = Shape::default();
-    let shaped = shape.apply(&service, members(), &around(29));
-    assert_eq!((served(&shaped), shaped.next), (vec!["a=1".to_owned()], Some(at(30))));
+    let mut shape = TrafficPolicy::default();
+    let effective = shape.apply(&service, members(), &around(29));
+    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned()], Some(at(30))));
     let expected = "it was launched less than 30s ago, the service's `min_age`";
-    assert_eq!(reasons(&shaped), [("b", expected.to_owned()), ("c", expected.to_owned())]);
-    let shaped = shape.apply(&service, members(), &around(30));
-    assert_eq!((served(&shaped), shaped.next), (vec!["a=1".to_owned(), "b=1".to_owned()], Some(at(50))));
-    let shaped = shape.apply(&service, vec![launched("c", 20)], &around(21));
-    assert_eq!(served(&shaped), ["c=1"]);
+    assert_eq!(reasons(&effective), [("b", expected.to_owned()), ("c", expected.to_owned())]);
+    let effective = shape.apply(&service, members(), &around(30));
+    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned(), "b=1".to_owned()], Some(at(50))));
+    let effective = shape.apply(&service, vec![launched("c", 20)], &around(21));
+    assert_eq!(served(&effective), ["c=1"]);
 }
 
 #[test]
 fn who_fails_its_check_is_out_unless_all_are() {
     let failing = BTreeMap::from([("a".to_owned(), "fails its health check: refused".to_owned())]);
-    let with = Around { failing: Some(&failing), ..around(0) };
-    let shaped = Shape::default().apply(&service(), vec![member("a"), member("b")], &with);
-    assert_eq!(served(&shaped), ["b=1"]);
-    assert_eq!(reasons(&shaped), [("a", "it fails its health check: refused".to_owned())]);
-    assert_eq!(served(&Shape::default().apply(&service(), vec![member("a")], &with)), ["a=1"]);
+    let with = PolicyInput { failing: Some(&failing), ..around(0) };
+    let effective = TrafficPolicy::default().apply(&service(), vec![member("a"), member("b")], &with);
+    assert_eq!(served(&effective), ["b=1"]);
+    assert_eq!(reasons(&effective), [("a", "it fails its health check: refused".to_owned())]);
+    assert_eq!(served(&TrafficPolicy::default().apply(&service(), vec![member("a")], &with)), ["a=1"]);
 }
 
 #[test]
 fn our_own_zone_is_preferred_as_long_as_it_has_enough() {
     let members = || vec![in_zone("a", "z1"), in_zone("b", "z1"), in_zone("c", "z2"), member("d")];
     let prefer = |at_least| Service { prefer: Some(Prefer { at_least }), ..service() };
-    let ours = Around { zone: Some("z1"), ..around(0) };
-    let near =
-        |service: &Service, around: &Around<'_>| served(&Shape::default().apply(service, members(), around)).len();
+    let ours = PolicyInput { zone: Some("z1"), ..around(0) };
+    let near = |service: &Service, input: &PolicyInput<'_>| {
+        served(&TrafficPolicy::default().apply(service, members(), input)).len()
+    };
     assert_eq!(near(&prefer(AtLeast::Count(2)), &ours), 2);
     assert_eq!(near(&prefer(AtLeast::Count(3)), &ours), 4, "too few: all join");
     assert_eq!(near(&prefer(AtLeast::Part(Percent(50))), &ours), 2);
     assert_eq!(near(&prefer(AtLeast::Part(Percent(51))), &ours), 4);
     assert_eq!(
-        near(&prefer(AtLeast::Part(Percent(0))), &Around { zone: Some("z9"), ..around(0) }),
+        near(&prefer(AtLeast::Part(Percent(0))), &PolicyInput { zone: Some("z9"), ..around(0) }),
         4,
         "nobody is near"
     );
     assert_eq!(near(&prefer(AtLeast::Count(2)), &around(0)), 4, "our own zone is not known");
-    let shaped = Shape::default().apply(&prefer(AtLeast::Count(2)), members(), &ours);
-    assert_eq!(shaped.exclusions[0].reason, Reason::OtherZone);
+    let effective = TrafficPolicy::default().apply(&prefer(AtLeast::Count(2)), members(), &ours);
+    assert_eq!(effective.exclusions[0].reason, Reason::OtherZone);
 }
 
 #[test]
 fn who_joins_comes_to_its_weight_in_steps() {
     let service = Service { slow_start: Some(Duration::from_secs(100)), ..service() };
-    let mut shape = Shape::default();
-    let first = Around { is_first: true, ..around(0) };
-    let shaped = shape.apply(&service, vec![member("a")], &first);
-    assert_eq!((served(&shaped), shaped.next), (vec!["a=10".to_owned()], None), "the first set needs none");
+    let mut shape = TrafficPolicy::default();
+    let first = PolicyInput { is_first: true, ..around(0) };
+    let effective = shape.apply(&service, vec![member("a")], &first);
+    assert_eq!((served(&effective), effective.next), (vec!["a=10".to_owned()], None), "the first set needs none");
     let mut weights = Vec::new();
     let mut now = 5;
     loop {
-        let shaped = shape.apply(&service, vec![member("a"), member("b")], &around(now));
-        weights.push(shaped.backends[1].weight);
-        assert_eq!(shaped.backends[0].weight, 10);
-        let Some(next) = shaped.next else { break };
+        let effective = shape.apply(&service, vec![member("a"), member("b")], &around(now));
+        weights.push(effective.backends[1].weight);
+        assert_eq!(effective.backends[0].weight, 10);
+        let Some(next) = effective.next else { break };
         let next = next.duration_since(at(0)).expect("later").as_secs();
         assert_eq!(next, now + 10);
         now = next;
     }
     assert_eq!(weights, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]);
     // Whoever was launched long before it was first seen by a new sidecar needs none either.
-    let mut shape = Shape::default();
-    let shaped = shape.apply(&service, vec![launched("a", 0), launched("b", 150)], &Around { now: at(200), ..first });
-    assert_eq!(served(&shaped), ["a=10", "b=6"]);
+    let mut shape = TrafficPolicy::default();
+    let effective =
+        shape.apply(&service, vec![launched("a", 0), launched("b", 150)], &PolicyInput { now: at(200), ..first });
+    assert_eq!(served(&effective), ["a=10", "b=6"]);
 }
 
 #[test]
@@ -141,27 +143,27 @@ fn weights_stay_within_bounds_while_they_rise() {
         member.backend.weight = weight;
         member
     };
-    let mut shape = Shape::default();
+    let mut shape = TrafficPolicy::default();
     shape.apply(&service, vec![with("a", 100)], &around(0));
-    let shaped = shape.apply(&service, vec![with("a", 100), with("b", 100), with("c", 0)], &around(200));
-    assert_eq!(served(&shaped), ["a=200", "b=20", "c=0"]);
-    let shaped = shape.apply(&service, vec![with("a", 256), with("b", 1)], &around(200));
-    assert_eq!(served(&shaped), ["a=256", "b=1"]);
+    let effective = shape.apply(&service, vec![with("a", 100), with("b", 100), with("c", 0)], &around(200));
+    assert_eq!(served(&effective), ["a=200", "b=20", "c=0"]);
+    let effective = shape.apply(&service, vec![with("a", 256), with("b", 1)], &around(200));
+    assert_eq!(served(&effective), ["a=256", "b=1"]);
 }
 
 #[test]
 fn who_leaves_drains_and_who_comes_back_does_not() {
     let service = Service { drain: Duration::from_secs(30), ..service() };
-    let mut shape = Shape::default();
+    let mut shape = TrafficPolicy::default();
     shape.apply(&service, vec![member("a"), member("b")], &around(0));
-    let shaped = shape.apply(&service, vec![member("a")], &around(10));
-    assert_eq!((served(&shaped), shaped.next), (vec!["a=1".to_owned(), "-b=0".to_owned()], Some(at(40))));
+    let effective = shape.apply(&service, vec![member("a")], &around(10));
+    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned(), "-b=0".to_owned()], Some(at(40))));
     let again = shape.clone().apply(&service, vec![member("a"), member("b")], &around(20));
     assert_eq!(served(&again), ["a=1", "b=1"]);
-    let shaped = shape.apply(&service, vec![member("a")], &around(39));
-    assert_eq!(served(&shaped), ["a=1", "-b=0"]);
-    let shaped = shape.apply(&service, vec![member("a")], &around(40));
-    assert_eq!((served(&shaped), shaped.next), (vec!["a=1".to_owned()], None));
+    let effective = shape.apply(&service, vec![member("a")], &around(39));
+    assert_eq!(served(&effective), ["a=1", "-b=0"]);
+    let effective = shape.apply(&service, vec![member("a")], &around(40));
+    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned()], None));
     // One whose end the cloud announces drains for as long as it is there, and for a while longer.
     let mut leaving = member("a");
     (leaving.backend.state, leaving.backend.weight) = (BackendState::Draining, 0);
@@ -173,7 +175,7 @@ fn who_leaves_drains_and_who_comes_back_does_not() {
 #[test]
 fn a_shorter_drain_holds_for_those_who_are_leaving() {
     let drain = |seconds| Service { drain: Duration::from_secs(seconds), ..service() };
-    let mut shape = Shape::default();
+    let mut shape = TrafficPolicy::default();
     shape.apply(&drain(60), vec![member("a"), member("b")], &around(0));
     assert_eq!(served(&shape.apply(&drain(60), vec![member("a")], &around(0))), ["a=1", "-b=0"]);
     assert_eq!(served(&shape.apply(&drain(0), vec![member("a")], &around(1))), ["a=1"]);
@@ -198,7 +200,7 @@ proptest! {
             prefer: Some(Prefer { at_least: AtLeast::Count(at_least) }),
             ..service()
         };
-        let mut shape = Shape::default();
+        let mut shape = TrafficPolicy::default();
         for (turn, set) in sets.iter().enumerate() {
             let members: Vec<_> = set.iter().map(|(id, (age, weight, zone))| {
                 let mut member = launched(id, *age);
@@ -206,23 +208,23 @@ proptest! {
                 member
             }).collect();
             let now = turn as u64 * 10;
-            let with = Around { zone: Some("x"), failing: Some(&failing), is_first: turn == 0, ..around(now) };
+            let with = PolicyInput { zone: Some("x"), failing: Some(&failing), is_first: turn == 0, ..around(now) };
             let before = shape.clone();
-            let shaped = shape.apply(&service, members.clone(), &with);
-            let up: Vec<_> = shaped.backends.iter().filter(|b| b.state == BackendState::Up).collect();
+            let effective = shape.apply(&service, members.clone(), &with);
+            let up: Vec<_> = effective.backends.iter().filter(|b| b.state == BackendState::Up).collect();
             prop_assert!(!up.is_empty());
-            prop_assert!(shaped.backends.windows(2).all(|pair| pair[0].id < pair[1].id));
-            prop_assert!(shaped.backends.iter().all(|b| b.weight <= MAX_WEIGHT));
-            prop_assert!(shaped.next.is_none_or(|next| next > with.now));
+            prop_assert!(effective.backends.windows(2).all(|pair| pair[0].id < pair[1].id));
+            prop_assert!(effective.backends.iter().all(|b| b.weight <= MAX_WEIGHT));
+            prop_assert!(effective.next.is_none_or(|next| next > with.now));
             for member in &members {
                 let is_up = up.iter().any(|b| b.id == member.backend.id);
-                prop_assert!(is_up != shaped.exclusions.iter().any(|e| e.id == member.backend.id));
+                prop_assert!(is_up != effective.exclusions.iter().any(|e| e.id == member.backend.id));
                 prop_assert!(!is_up || member.backend.weight == 0 || up.iter().all(|b| b.id != member.backend.id || b.weight > 0));
             }
             // The same again is the same.
             let mut again = before;
-            prop_assert_eq!(&again.apply(&service, members.clone(), &with), &shaped);
-            prop_assert_eq!(&again.apply(&service, members, &Around { is_first: false, ..with }), &shaped);
+            prop_assert_eq!(&again.apply(&service, members.clone(), &with), &effective);
+            prop_assert_eq!(&again.apply(&service, members, &PolicyInput { is_first: false, ..with }), &effective);
         }
     }
 }

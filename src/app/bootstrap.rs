@@ -8,19 +8,19 @@ use std::sync::Arc;
 use super::Error;
 use crate::config::{Config, Confine};
 use crate::sys::lock::{self, DirectoryLock};
-use crate::sys::{confine, outside};
+use crate::sys::{confine, unconfined};
 
 /// What elasticd stands on before it has a runtime, and so more than one thread: a state directory of its own, and no
 /// more rights than it needs.
 #[derive(Debug)]
-pub struct Ground {
+pub struct Bootstrap {
     pub(super) file: PathBuf,
     pub(super) config: Config,
     pub(super) lock: DirectoryLock,
     pub(super) confinement: Arc<confine::Report>,
 }
 
-impl Ground {
+impl Bootstrap {
     /// Takes the state directory that `config`, read from `file`, names, and confines this thread and all that it starts
     /// from now on.
     ///
@@ -40,7 +40,7 @@ impl Ground {
             // Let go at once: the worker takes it when it starts, and keeps it.
             drop(lock::target(&output.path)?);
         }
-        // Outside systemd nobody makes /run/elasticd. Only the last directory: more would hide a misspelt path. Where it
+        // Unconfined systemd nobody makes /run/elasticd. Only the last directory: more would hide a misspelt path. Where it
         // cannot be made, binding says so.
         if let Some(directory) = config.api.socket.parent() {
             let _ = std::fs::create_dir(directory);
@@ -58,8 +58,8 @@ impl Ground {
 /// Leaves what programs need to a thread of their own, and gives up the rest.
 fn confine(config: &Config) -> io::Result<confine::Report> {
     let mut report = confine::process();
-    outside::start()?;
-    outside::admit(config.output_directories());
+    unconfined::start()?;
+    unconfined::allow_directory(config.output_directories());
     let sockets = [Some(&config.api.socket), config.api.admin_socket.as_ref()];
     let directories = sockets.into_iter().flatten().filter_map(|socket| socket.parent()).chain([&*config.state_dir]);
     // What is not there cannot be written to either; whoever needs it says so.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::format::{self, Beat, Error, Manifest, Position};
+use super::format::{self, Error, Heartbeat, Manifest, Position};
 use crate::model::Instance;
 
 /// What to do about a manifest.
@@ -17,22 +17,22 @@ pub enum Offer {
     Older,
     /// Nothing: it is what we have.
     Same,
-    /// Fetch these chunks, and then [`Shelf::take`].
+    /// Fetch these chunks, and then [`SetAssembler::take`].
     Missing(Vec<String>),
 }
 
 /// The set, and the chunks it was made of.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct SetAssembler {
     /// The highest position seen, in this life or an earlier one.
     floor: Position,
     set: Option<Arc<Vec<Instance>>>,
     observed: Option<Timestamp>,
     chunks: HashMap<String, Arc<Vec<Instance>>>,
-    beat: Option<Beat>,
+    heartbeat: Option<Heartbeat>,
 }
 
-impl Shelf {
+impl SetAssembler {
     /// An empty one of somebody who saw this position before.
     pub fn new(floor: Position) -> Self {
         Self { floor, ..Self::default() }
@@ -97,24 +97,26 @@ impl Shelf {
     }
 
     /// Takes note of a sign of life. Whether it is a new one.
-    pub fn hear(&mut self, beat: Beat) -> bool {
-        let is_new = beat.position >= self.floor && self.beat.as_ref() != Some(&beat);
+    pub fn hear(&mut self, heartbeat: Heartbeat) -> bool {
+        let is_new = heartbeat.position >= self.floor && self.heartbeat.as_ref() != Some(&heartbeat);
         if is_new {
-            self.beat = Some(beat);
+            self.heartbeat = Some(heartbeat);
             self.confirm();
         }
         is_new
     }
 
     /// The last sign of life.
-    pub const fn beat(&self) -> Option<&Beat> {
-        self.beat.as_ref()
+    pub const fn heartbeat(&self) -> Option<&Heartbeat> {
+        self.heartbeat.as_ref()
     }
 
-    /// A beat says when the set that it names was last observed.
+    /// A heartbeat says when the set that it names was last observed.
     fn confirm(&mut self) {
-        if let Some(beat) = self.beat.as_ref().filter(|beat| self.set.is_some() && beat.position == self.floor) {
-            self.observed = self.observed.max(beat.observed);
+        if let Some(heartbeat) =
+            self.heartbeat.as_ref().filter(|heartbeat| self.set.is_some() && heartbeat.position == self.floor)
+        {
+            self.observed = self.observed.max(heartbeat.observed);
         }
     }
 }
@@ -144,18 +146,18 @@ mod tests {
         (manifest, chunks)
     }
 
-    fn taken(shelf: &mut Shelf, (manifest, chunks): &(Manifest, Vec<Chunk>)) -> Offer {
-        let offer = shelf.offer(manifest);
+    fn taken(assembler: &mut SetAssembler, (manifest, chunks): &(Manifest, Vec<Chunk>)) -> Offer {
+        let offer = assembler.offer(manifest);
         if let Offer::Missing(missing) = &offer {
             let fetched: Vec<_> = chunks.iter().filter(|chunk| missing.contains(&chunk.hash)).collect();
             let fetched: Vec<_> = fetched.iter().map(|c| (c.hash.clone(), c.bytes.clone())).collect();
-            shelf.take(manifest, &fetched).unwrap();
+            assembler.take(manifest, &fetched).unwrap();
         }
         offer
     }
 
-    fn beat(term: u64, number: u64, second: i64) -> Beat {
-        Beat {
+    fn heartbeat(term: u64, number: u64, second: i64) -> Heartbeat {
+        Heartbeat {
             stamp: stamp(),
             fence: term,
             position: Position { term, number },
@@ -171,12 +173,12 @@ mod tests {
 
     #[test]
     fn an_older_set_is_not_taken_in_this_life_or_the_next() {
-        let mut shelf = Shelf::default();
+        let mut assembler = SetAssembler::default();
         let [old, new] = [published(5, 9, 3), published(6, 1, 4)];
-        taken(&mut shelf, &new);
-        assert_eq!(shelf.offer(&old.0), Offer::Older);
-        assert_eq!(shelf.offer(&new.0), Offer::Same);
-        let mut reborn = Shelf::new(shelf.floor());
+        taken(&mut assembler, &new);
+        assert_eq!(assembler.offer(&old.0), Offer::Older);
+        assert_eq!(assembler.offer(&new.0), Offer::Same);
+        let mut reborn = SetAssembler::new(assembler.floor());
         assert_eq!(reborn.offer(&old.0), Offer::Older);
         assert!(matches!(taken(&mut reborn, &new), Offer::Missing(_)));
         assert_eq!(reborn.set().unwrap().len(), 4);
@@ -184,53 +186,53 @@ mod tests {
 
     #[test]
     fn a_fence_moves_nothing() {
-        let mut shelf = Shelf::default();
+        let mut assembler = SetAssembler::default();
         let (mut manifest, chunks) = published(5, 1, 3);
-        taken(&mut shelf, &(manifest.clone(), chunks));
+        taken(&mut assembler, &(manifest.clone(), chunks));
         manifest.fence = 6;
-        assert_eq!(shelf.offer(&manifest), Offer::Same);
+        assert_eq!(assembler.offer(&manifest), Offer::Same);
         let empty = Manifest { observed: None, position: Position::default(), ..manifest };
-        assert_eq!(shelf.offer(&empty), Offer::Nothing);
+        assert_eq!(assembler.offer(&empty), Offer::Nothing);
     }
 
     #[test]
     fn half_a_set_changes_nothing() {
-        let mut shelf = Shelf::default();
-        taken(&mut shelf, &published(1, 1, 500));
+        let mut assembler = SetAssembler::default();
+        taken(&mut assembler, &published(1, 1, 500));
         let (manifest, chunks) = published(1, 2, 500);
         let half: Vec<_> = chunks[1..].iter().map(|c| (c.hash.clone(), c.bytes.clone())).collect();
-        assert!(matches!(shelf.take(&manifest, &half), Err(Error::NotWhole { .. })));
-        assert_eq!((shelf.floor().number, shelf.set().unwrap()[0].id.as_str()), (1, "i-1-0"));
+        assert!(matches!(assembler.take(&manifest, &half), Err(Error::NotWhole { .. })));
+        assert_eq!((assembler.floor().number, assembler.set().unwrap()[0].id.as_str()), (1, "i-1-0"));
     }
 
     #[test]
     fn a_beat_renews_the_set_it_names_and_no_other() {
-        let mut shelf = Shelf::default();
-        taken(&mut shelf, &published(2, 1, 1));
-        assert!(shelf.hear(beat(2, 1, 5000)));
-        assert!(!shelf.hear(beat(2, 1, 5000)), "the same again is no sign of life");
-        assert_eq!(shelf.observed().unwrap().as_second(), 5000);
-        assert!(!shelf.hear(beat(1, 7, 6000)), "an older leader's");
-        // The beat may be known before the set that it names has been fetched.
-        assert!(shelf.hear(beat(2, 2, 7000)));
-        assert_eq!(shelf.observed().unwrap().as_second(), 5000);
-        taken(&mut shelf, &published(2, 2, 1));
-        assert_eq!(shelf.observed().unwrap().as_second(), 7000);
+        let mut assembler = SetAssembler::default();
+        taken(&mut assembler, &published(2, 1, 1));
+        assert!(assembler.hear(heartbeat(2, 1, 5000)));
+        assert!(!assembler.hear(heartbeat(2, 1, 5000)), "the same again is no sign of life");
+        assert_eq!(assembler.observed().unwrap().as_second(), 5000);
+        assert!(!assembler.hear(heartbeat(1, 7, 6000)), "an older leader's");
+        // The heartbeat may be known before the set that it names has been fetched.
+        assert!(assembler.hear(heartbeat(2, 2, 7000)));
+        assert_eq!(assembler.observed().unwrap().as_second(), 5000);
+        taken(&mut assembler, &published(2, 2, 1));
+        assert_eq!(assembler.observed().unwrap().as_second(), 7000);
     }
 
     proptest! {
         /// In whatever order manifests arrive, what is held is whole, and its position only grows.
         #[test]
         fn positions_only_grow(order in prop::collection::vec((1u64..4, 1u64..6), 1..30)) {
-            let mut shelf = Shelf::default();
+            let mut assembler = SetAssembler::default();
             let mut last = Position::default();
             for (term, number) in order {
-                taken(&mut shelf, &published(term, number, 70));
-                prop_assert!(shelf.floor() >= last);
-                last = shelf.floor();
+                taken(&mut assembler, &published(term, number, 70));
+                prop_assert!(assembler.floor() >= last);
+                last = assembler.floor();
                 let prefix = format!("i-{}-", last.number);
-                prop_assert!(shelf.set().unwrap().iter().all(|instance| instance.id.starts_with(&prefix)));
-                prop_assert_eq!(shelf.set().unwrap().len(), 70);
+                prop_assert!(assembler.set().unwrap().iter().all(|instance| instance.id.starts_with(&prefix)));
+                prop_assert_eq!(assembler.set().unwrap().len(), 70);
             }
         }
     }

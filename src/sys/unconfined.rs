@@ -28,9 +28,9 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// A thread that does what it is sent, in that order.
 #[derive(Debug, Clone)]
-struct Hand(Sender<Job>);
+struct WorkerThread(Sender<Job>);
 
-static OUTSIDE: OnceLock<Hand> = OnceLock::new();
+static UNCONFINED: OnceLock<WorkerThread> = OnceLock::new();
 
 /// The directories outputs are written to, each with the directory that its thread can write, once it was needed.
 static WRITERS: Mutex<BTreeMap<PathBuf, Option<Writer>>> = Mutex::new(BTreeMap::new());
@@ -39,10 +39,10 @@ static WRITERS: Mutex<BTreeMap<PathBuf, Option<Writer>>> = Mutex::new(BTreeMap::
 struct Writer {
     /// Device and inode.
     identity: (u64, u64),
-    hand: Hand,
+    thread: WorkerThread,
 }
 
-impl Hand {
+impl WorkerThread {
     fn start(name: &str, prepare: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (sender, jobs) = channel::<Job>();
         let work = move || {
@@ -66,8 +66,8 @@ impl Hand {
 ///
 /// There is no thread to be had.
 pub fn start() -> io::Result<()> {
-    let hand = Hand::start("outside", || {})?;
-    OUTSIDE.set(hand).map_err(|_| io::ErrorKind::AlreadyExists.into())
+    let thread = WorkerThread::start("outside", || {})?;
+    UNCONFINED.set(thread).map_err(|_| io::ErrorKind::AlreadyExists.into())
 }
 
 /// Has `work` done outside, and waits for it.
@@ -76,15 +76,15 @@ pub fn start() -> io::Result<()> {
 ///
 /// If `work` does.
 pub fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match OUTSIDE.get() {
-        Some(outside) => outside.run(work),
+    match UNCONFINED.get() {
+        Some(unconfined) => unconfined.run(work),
         None => work(),
     }
 }
 
 /// Takes these directories for ones that outputs are written to, for as long as the process lives: what is being
 /// replaced may still have something to put back.
-pub fn admit(directories: impl IntoIterator<Item = PathBuf>) {
+pub fn allow_directory(directories: impl IntoIterator<Item = PathBuf>) {
     let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
     for directory in directories {
         writers.entry(directory).or_default();
@@ -99,43 +99,43 @@ pub fn admit(directories: impl IntoIterator<Item = PathBuf>) {
 /// The directory cannot be opened; nothing was done.
 pub fn write_in<T: Send + 'static>(directory: &Path, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     match writer(directory)? {
-        Some(hand) => Ok(hand.run(work)),
+        Some(thread) => Ok(thread.run(work)),
         None => Ok(work()),
     }
 }
 
-fn writer(directory: &Path) -> io::Result<Option<Hand>> {
-    let Some(outside) = OUTSIDE.get() else { return Ok(None) };
+fn writer(directory: &Path) -> io::Result<Option<WorkerThread>> {
+    let Some(unconfined) = UNCONFINED.get() else { return Ok(None) };
     let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(known) = writers.get_mut(directory) else { return Ok(None) };
     let opened = confine::directory(directory)?;
     let metadata = opened.metadata()?;
     let identity = (metadata.dev(), metadata.ino());
     if let Some(writer) = known.as_ref().filter(|writer| writer.identity == identity) {
-        return Ok(Some(writer.hand.clone()));
+        return Ok(Some(writer.thread.clone()));
     }
-    let hand = outside.run(move || start_writer(opened))?;
-    *known = Some(Writer { identity, hand: hand.clone() });
-    Ok(Some(hand))
+    let thread = unconfined.run(move || start_writer(opened))?;
+    *known = Some(Writer { identity, thread: thread.clone() });
+    Ok(Some(thread))
 }
 
 /// What keeps it from being confined has been reported of the serving threads already.
-fn start_writer(directory: File) -> io::Result<Hand> {
-    Hand::start("writer", move || confine::thread([&directory], WRITING, &mut Report::default()))
+fn start_writer(directory: File) -> io::Result<WorkerThread> {
+    WorkerThread::start("writer", move || confine::thread([&directory], WRITING, &mut Report::default()))
 }
 
 /// A future that is polled outside, for what starts programs where nobody can see it.
 #[expect(missing_debug_implementations, reason = "a future has none")]
-pub struct Outside<T>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+pub struct Unconfined<T>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
 
-impl<T> Outside<T> {
+impl<T> Unconfined<T> {
     /// Of a future that is not being polled yet.
     pub fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(Box::pin(future)))
     }
 }
 
-impl<T: Send + 'static> Future for Outside<T> {
+impl<T: Send + 'static> Future for Unconfined<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {

@@ -15,7 +15,7 @@ const STEPS: u16 = 10;
 
 /// What time does to the backends of one service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
+pub struct TrafficPolicy {
     /// Who takes traffic, as last served.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     taking: BTreeMap<String, Backend>,
@@ -40,7 +40,7 @@ struct Leaving {
 
 /// What else decides.
 #[derive(Debug, Clone, Copy)]
-pub struct Around<'a> {
+pub struct PolicyInput<'a> {
     /// The time.
     pub now: SystemTime,
     /// Our own zone, if it is known.
@@ -53,7 +53,7 @@ pub struct Around<'a> {
 
 /// What is served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Shaped {
+pub struct EffectiveSet {
     /// Ordered by id.
     pub backends: Vec<Backend>,
     /// Who is left out.
@@ -62,48 +62,48 @@ pub struct Shaped {
     pub next: Option<SystemTime>,
 }
 
-impl Shape {
+impl TrafficPolicy {
     /// What is served of these members, ordered by id and without duplicates.
     ///
     /// None of the rules ever takes the last backend: one that would is left aside.
-    pub fn apply(&mut self, service: &Service, members: Vec<Member>, around: &Around<'_>) -> Shaped {
-        let mut shaped = Shaped::default();
+    pub fn apply(&mut self, service: &Service, members: Vec<Member>, input: &PolicyInput<'_>) -> EffectiveSet {
+        let mut effective = EffectiveSet::default();
         let is_up = |member: &Member| member.backend.state == BackendState::Up;
         let (mut up, draining): (Vec<_>, Vec<_>) = members.into_iter().partition(is_up);
         let old_enough = |member: &Member| {
             let end = member.launched.map(|at| SystemTime::from(at) + service.min_age);
-            end.filter(|end| *end > around.now)
+            end.filter(|end| *end > input.now)
         };
-        shaped.next = up.iter().filter_map(old_enough).min();
-        up = shaped.keep(up, |member| old_enough(member).map(|_| Reason::TooYoung { min_age: service.min_age }));
-        if let Some(failing) = around.failing {
-            up = shaped
+        effective.next = up.iter().filter_map(old_enough).min();
+        up = effective.keep(up, |member| old_enough(member).map(|_| Reason::TooYoung { min_age: service.min_age }));
+        if let Some(failing) = input.failing {
+            up = effective
                 .keep(up, |member| failing.get(&member.backend.id).map(|why| Reason::Unhealthy { why: why.clone() }));
         }
-        if let (Some(Prefer { at_least }), Some(zone)) = (service.prefer, around.zone) {
+        if let (Some(Prefer { at_least }), Some(zone)) = (service.prefer, input.zone) {
             let is_near = |member: &Member| member.backend.zone.as_deref() == Some(zone);
             if at_least.is_met_by(up.iter().filter(|member| is_near(member)).count(), up.len()) {
-                up = shaped.keep(up, |member| (!is_near(member)).then_some(Reason::OtherZone));
+                up = effective.keep(up, |member| (!is_near(member)).then_some(Reason::OtherZone));
             }
         }
         if let Some(ramp) = service.slow_start {
-            self.raise(&mut up, ramp, around, &mut shaped.next);
+            self.apply_slow_start(&mut up, ramp, input, &mut effective.next);
         } else {
             self.rising.clear();
         }
         let mut backends: BTreeMap<String, Backend> = up.into_iter().map(of_member).collect();
-        self.let_go(&backends, service.drain, around.now);
+        self.apply_drain(&backends, service.drain, input.now);
         self.taking = match service.drain.is_zero() && service.slow_start.is_none() {
             true => BTreeMap::new(),
             false => backends.clone(),
         };
         backends.extend(draining.into_iter().map(of_member));
         for (id, leaving) in &self.leaving {
-            shaped.next = earlier(shaped.next, leaving.until);
+            effective.next = earlier(effective.next, leaving.until);
             backends.entry(id.clone()).or_insert_with(|| leaving.backend.clone());
         }
-        shaped.backends = backends.into_values().collect();
-        shaped
+        effective.backends = backends.into_values().collect();
+        effective
     }
 
     /// Whether time does nothing to anybody.
@@ -119,7 +119,13 @@ impl Shape {
 
     /// Gives those who have just joined a part of their weight. All weights are multiplied, so that there is something
     /// to take a part of.
-    fn raise(&mut self, up: &mut [Member], ramp: Duration, around: &Around<'_>, next: &mut Option<SystemTime>) {
+    fn apply_slow_start(
+        &mut self,
+        up: &mut [Member],
+        ramp: Duration,
+        input: &PolicyInput<'_>,
+        next: &mut Option<SystemTime>,
+    ) {
         let heaviest = up.iter().map(|member| member.backend.weight).max().unwrap_or(1).max(1);
         let scale = STEPS.min(MAX_WEIGHT / heaviest).max(1);
         let mut rising = BTreeMap::new();
@@ -130,14 +136,14 @@ impl Shape {
             let since = match known {
                 Some(since) => since,
                 // Nobody has taken less until now: only what is really new may need time.
-                None if around.is_first => match launched {
+                None if input.is_first => match launched {
                     Some(at) => Seconds(SystemTime::from(*at)),
                     None => continue,
                 },
                 None if self.taking.contains_key(&backend.id) => continue,
-                None => Seconds(around.now),
+                None => Seconds(input.now),
             };
-            let elapsed = around.now.duration_since(since.0).unwrap_or_default();
+            let elapsed = input.now.duration_since(since.0).unwrap_or_default();
             if elapsed >= ramp {
                 continue;
             }
@@ -155,7 +161,7 @@ impl Shape {
     }
 
     /// Whoever took traffic and does so no more drains for a while; whoever is back does not.
-    fn let_go(&mut self, up: &BTreeMap<String, Backend>, drain: Duration, now: SystemTime) {
+    fn apply_drain(&mut self, up: &BTreeMap<String, Backend>, drain: Duration, now: SystemTime) {
         if !drain.is_zero() {
             for (id, backend) in std::mem::take(&mut self.taking) {
                 let backend = Backend { weight: 0, state: BackendState::Draining, ..backend };
@@ -167,7 +173,7 @@ impl Shape {
     }
 }
 
-impl Shaped {
+impl EffectiveSet {
     /// Keeps the members for which `out` has no reason; all, if that would be none.
     fn keep(&mut self, members: Vec<Member>, out: impl Fn(&Member) -> Option<Reason>) -> Vec<Member> {
         let reasons: Vec<_> = members.iter().map(out).collect();
@@ -194,5 +200,5 @@ fn earlier(next: Option<SystemTime>, at: SystemTime) -> Option<SystemTime> {
 }
 
 #[cfg(test)]
-#[path = "shape_tests.rs"]
+#[path = "traffic_policy_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::model::{Instance, Name};
 use crate::provider::nats::connection::{Error, Session};
-use crate::provider::nats::format::{self, Beat, Leader, Manifest, Position};
+use crate::provider::nats::format::{self, Heartbeat, Leader, Manifest, Position};
 
 /// How long chunks that no manifest names are kept for those who still fetch them.
 const GRACE: Duration = Duration::from_secs(30);
@@ -35,14 +35,14 @@ pub(super) enum Stop {
 
 /// What a leader has published of one provider.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct ManifestWriter {
     provider: Name,
     leader: Leader,
     manifest: Manifest,
     /// The manifest's revision, as far as is known.
     revision: u64,
-    beat_revision: u64,
-    beats: u64,
+    heartbeat_revision: u64,
+    heartbeats: u64,
     number: u64,
     /// The chunks that the manifest names, with the highest revision each may have.
     chunks: HashMap<String, u64>,
@@ -52,13 +52,13 @@ pub(super) struct Book {
 
 /// What is told with a set.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told {
+pub(super) struct HeartbeatInfo {
     pub readers: Option<usize>,
     pub every: Duration,
     pub error: Option<String>,
 }
 
-impl Book {
+impl ManifestWriter {
     /// Fences a provider's keys off from earlier leaders, and learns what they left.
     pub async fn fence(session: &Session, store: &Store, leader: &Leader, provider: &Name) -> Result<Self, Stop> {
         let key = format::set_key(provider);
@@ -82,31 +82,31 @@ impl Book {
                 break (manifest, revision);
             }
         };
-        let (beat_revision, beat) =
-            read::<Beat>(session, store, &format::beat_key(provider), &leader.stamp.fleet).await?;
-        if let Some(beat) = beat.filter(|beat| beat.fence > leader.term) {
-            return Err(Stop::Behind(beat.fence));
+        let (heartbeat_revision, heartbeat) =
+            read::<Heartbeat>(session, store, &format::beat_key(provider), &leader.stamp.fleet).await?;
+        if let Some(heartbeat) = heartbeat.filter(|heartbeat| heartbeat.fence > leader.term) {
+            return Err(Stop::Behind(heartbeat.fence));
         }
-        let mut book = Self {
+        let mut writer = Self {
             provider: provider.clone(),
             leader: leader.clone(),
             number: if manifest.position.term == leader.term { manifest.position.number } else { 0 },
             manifest,
             revision,
-            beat_revision,
-            beats: 0,
+            heartbeat_revision,
+            heartbeats: 0,
             chunks: HashMap::new(),
             spent: Vec::new(),
         };
         // What cannot be listed is written anew, and what is not known to be there is never removed.
-        for hash in book.listed(session, store).await.unwrap_or_default() {
-            if book.manifest.chunks.contains(&hash) {
-                book.chunks.insert(hash, revision);
+        for hash in writer.listed(session, store).await.unwrap_or_default() {
+            if writer.manifest.chunks.contains(&hash) {
+                writer.chunks.insert(hash, revision);
             } else {
-                book.spent.push((hash, revision, Instant::now()));
+                writer.spent.push((hash, revision, Instant::now()));
             }
         }
-        Ok(book)
+        Ok(writer)
     }
 
     /// The chunks that are there.
@@ -120,7 +120,7 @@ impl Book {
         Ok(subjects.iter().filter_map(|subject| Some(subject.rsplit_once('.')?.1.to_owned())).collect())
     }
 
-    /// Publishes what was observed: a new set if it differs from the last one, a beat in any case. Returns the bytes of
+    /// Publishes what was observed: a new set if it differs from the last one, a heartbeat in any case. Returns the bytes of
     /// chunks and manifest; `None`: the set is the same.
     pub async fn publish(
         &mut self,
@@ -128,7 +128,7 @@ impl Book {
         store: &Store,
         instances: &[Instance],
         at: SystemTime,
-        told: &Told,
+        told: &HeartbeatInfo,
     ) -> Result<Option<usize>, Stop> {
         let most = format::MAX_CHUNK.min(session.max_payload().saturating_sub(OVERHEAD));
         let chunks = format::split(instances.iter().collect(), most).map_err(|error| session.content(error))?;
@@ -143,7 +143,7 @@ impl Book {
         } else {
             bytes = Some(self.replace(session, store, chunks, instances.len(), at).await?);
         }
-        self.beat(session, store, told).await?;
+        self.heartbeat(session, store, told).await?;
         self.tidy(session, store).await;
         Ok(bytes)
     }
@@ -224,9 +224,9 @@ impl Book {
     }
 
     /// Says that the last set still stands as it was last observed.
-    pub async fn beat(&mut self, session: &Session, store: &Store, told: &Told) -> Result<(), Stop> {
-        self.beats += 1;
-        let beat = Beat {
+    pub async fn heartbeat(&mut self, session: &Session, store: &Store, told: &HeartbeatInfo) -> Result<(), Stop> {
+        self.heartbeats += 1;
+        let heartbeat = Heartbeat {
             stamp: self.leader.stamp.clone(),
             fence: self.leader.term,
             position: self.manifest.position,
@@ -235,22 +235,22 @@ impl Book {
             since: self.leader.since,
             readers: told.readers,
             every_ms: u64::try_from(told.every.as_millis()).unwrap_or(u64::MAX),
-            count: self.beats,
+            count: self.heartbeats,
             error: told.error.clone(),
         };
         let key = format::beat_key(&self.provider);
-        match swap(session, store, &key, format::encode(&beat), self.beat_revision).await? {
+        match swap(session, store, &key, format::encode(&heartbeat), self.heartbeat_revision).await? {
             Some(revision) => {
-                self.beat_revision = revision;
+                self.heartbeat_revision = revision;
                 Ok(())
             }
             None => {
-                let (revision, found) = read::<Beat>(session, store, &key, &self.leader.stamp.fleet).await?;
-                if found.is_none_or(|found| found.fence > self.leader.term) || revision < self.beat_revision {
+                let (revision, found) = read::<Heartbeat>(session, store, &key, &self.leader.stamp.fleet).await?;
+                if found.is_none_or(|found| found.fence > self.leader.term) || revision < self.heartbeat_revision {
                     return Err(Stop::Deposed);
                 }
-                // An earlier leader's, which the next beat replaces, or one of ours that came late.
-                self.beat_revision = revision;
+                // An earlier leader's, which the next heartbeat replaces, or one of ours that came late.
+                self.heartbeat_revision = revision;
                 Ok(())
             }
         }

@@ -14,7 +14,7 @@ use crate::model::{Availability, Instance, InstanceState, MAX_WEIGHT, Tags};
 /// their own, `String` where a format hands over every scalar as it was spelt (YAML: `1.10` must not become `1.1`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Written<T = Text> {
+pub struct InstanceSpec<T = Text> {
     /// Unique within the provider. Left out: the text of `address`.
     pub id: Option<String>,
     /// An IPv4 or IPv6 address, with a port or without: `10.0.0.1`, `10.0.0.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
@@ -241,7 +241,7 @@ pub enum Reason {
 /// # Errors
 ///
 /// All faults at once, duplicate ids included.
-pub fn resolve<T>(entries: impl IntoIterator<Item = (Place, Written<T>)>) -> Result<Vec<Instance>, Vec<Fault>> {
+pub fn resolve<T>(entries: impl IntoIterator<Item = (Place, InstanceSpec<T>)>) -> Result<Vec<Instance>, Vec<Fault>> {
     let mut first: HashMap<String, Place> = HashMap::new();
     let (mut instances, mut faults) = (Vec::new(), Vec::new());
     for (at, entry) in entries {
@@ -262,7 +262,7 @@ pub fn resolve<T>(entries: impl IntoIterator<Item = (Place, Written<T>)>) -> Res
     if faults.is_empty() { Ok(instances) } else { Err(faults) }
 }
 
-impl<T> Written<T> {
+impl<T> InstanceSpec<T> {
     /// The instance meant.
     ///
     /// # Errors
@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Instance, String> {
-        let written: Written = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        let written: InstanceSpec = serde_json::from_str(json).map_err(|e| e.to_string())?;
         written.resolve().map_err(|e| e.to_string())
     }
 
@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn all_faults_come_at_once() {
-        let entry = |address: &str| Written::<Text> { address: Some(address.into()), ..Written::default() };
+        let entry = |address: &str| InstanceSpec::<Text> { address: Some(address.into()), ..InstanceSpec::default() };
         let entries = ["10.0.0.1", "host", "10.0.0.1"].map(entry);
         let faults = resolve(entries.into_iter().enumerate().map(|(i, e)| (Place::Entry(i), e))).unwrap_err();
         let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();

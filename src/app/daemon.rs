@@ -22,7 +22,7 @@ use crate::model::{Name, Selector};
 use crate::provider::{self, Observation, poll};
 use crate::readiness::{self, Frontends};
 use crate::registry::{self, Registry};
-use crate::sys::{outside, reaper, systemd};
+use crate::sys::{reaper, systemd, unconfined};
 
 /// How long a change under way may take to end after a stop was asked for. What does not end is taken up again at the
 /// next start, from its apply record.
@@ -32,7 +32,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 const LOCATE_AGAIN: Duration = Duration::from_secs(30);
 
 /// What runs, and what it was configured from.
-pub(super) struct House {
+pub(super) struct Daemon {
     file: PathBuf,
     config: Config,
     events: mpsc::Sender<registry::Event>,
@@ -86,7 +86,7 @@ impl RunningWorker {
     }
 }
 
-impl House {
+impl Daemon {
     /// Starts everything.
     pub(super) fn start(
         file: PathBuf,
@@ -97,7 +97,7 @@ impl House {
         api: Api,
     ) -> Self {
         let (events, inbox) = mpsc::channel(QUEUE);
-        let mut house = House {
+        let mut daemon = Daemon {
             file,
             snapshots: registry.snapshots(),
             report: registry.report(),
@@ -112,19 +112,19 @@ impl House {
             #[cfg(feature = "nats")]
             publisher: None,
         };
-        house.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
-        house.start_checks(registry.to_check());
-        house.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
-        house.start_pollers();
-        house.start_locating();
+        daemon.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
+        daemon.start_checks(registry.to_check());
+        daemon.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
+        daemon.start_pollers();
+        daemon.start_locating();
         #[cfg(feature = "nats")]
-        house.start_publisher();
+        daemon.start_publisher();
         for worker in workers {
-            house.start_worker(worker, &[]);
+            daemon.start_worker(worker, &[]);
         }
-        house.publish_frontends();
-        house.watch_readiness();
-        house
+        daemon.publish_frontends();
+        daemon.watch_readiness();
+        daemon
     }
 
     /// Stops everything, within bounds.
@@ -220,7 +220,7 @@ impl House {
         let workers: Vec<_> =
             changed.into_iter().map(|f| build_worker(f, &new, &self.snapshots)).collect::<Result<_, _>>()?;
         // From here on nothing can fail.
-        outside::admit(new.output_directories());
+        unconfined::allow_directory(new.output_directories());
         self.config = new;
         let reconfigured = registry::Event::Reconfigured(self.config.settings());
         // The registry only ends by being stopped or by a panic, of which the supervisor knows.
@@ -247,7 +247,7 @@ impl House {
         for (name, provider) in self.config.providers.clone() {
             let selectors = self.config.selectors(&name);
             if selectors.is_empty() {
-                if self.config.selectors_otherwise(&name).is_empty() {
+                if self.config.extra_selectors(&name).is_empty() {
                     tracing::warn!(provider = %name, "no service uses this provider; it is not polled");
                 }
                 continue;

@@ -22,11 +22,11 @@ const PURE: &[&str] = &[
     "model",
     "registry/guard.rs",
     "registry/pool.rs",
-    "registry/shape.rs",
+    "registry/traffic_policy.rs",
     "frontend/plan.rs",
     "provider/ec2/filters.rs",
     "provider/nats/format.rs",
-    "provider/nats/shelf.rs",
+    "provider/nats/set_assembler.rs",
 ];
 
 fn source() -> PathBuf {
