@@ -31,7 +31,8 @@ pub async fn examine(config: &Config) -> Result<String, Error> {
         Err(Error::NoBucket { .. }) => return Ok(format!("the first publisher will create the bucket {bucket}")),
         other => other?,
     };
-    let (_, leader) = manifest_writer::read::<Leader>(&session, &store, format::LEADER, &config.connection.fleet).await?;
+    let (_, leader) =
+        manifest_writer::read::<Leader>(&session, &store, format::LEADER, &config.connection.fleet).await?;
     Ok(match leader.filter(|leader| !leader.released) {
         Some(leader) => format!("the bucket {bucket} can be read; {} was the last to lead", leader.host),
         None => format!("the bucket {bucket} can be read; nobody leads"),

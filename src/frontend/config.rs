@@ -184,7 +184,7 @@ pub enum Proof {
     },
 }
 
-/// How changes are coalesced and reloads are spaced.
+/// How changes are coalesced, reloads are spaced, and how often the frontend is checked and failed attempts are repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pacing {
     /// How long no further change must come before the last one is applied.
@@ -193,4 +193,14 @@ pub struct Pacing {
     pub settle_max: Duration,
     /// The shortest time between two reloads.
     pub min_reload_gap: Duration,
+    /// How often the frontend and its files are compared with what is wanted though nothing has changed: the frontend may
+    /// have been restarted, a file edited.
+    pub audit_interval: Duration,
+    /// The pause after a first failed attempt, and between two checks whether a frontend that does not run has started.
+    pub retry_min: Duration,
+    /// The longest pause after a failed attempt; each further failure doubles the pause up to this.
+    pub retry_max: Duration,
+    /// How long a frontend that ended when it was asked to reload may take to be restarted by its supervisor, before the
+    /// change is rolled back.
+    pub restart_grace: Duration,
 }

@@ -14,9 +14,6 @@ const STEP: Duration = Duration::from_millis(10);
 /// How often a command is asked for it.
 const COMMAND_STEP: Duration = Duration::from_millis(200);
 
-/// How long a process that has ended may take to come back: whoever restarts it may just be at it.
-const COMES_BACK: Duration = Duration::from_secs(5);
-
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -98,7 +95,11 @@ impl Asked<'_> {
                 Ok(found) => return Ok(found),
                 Err(error) => {
                     let error = self.ended().unwrap_or(error);
-                    let limit = if matches!(error, Error::Ended { .. }) { limit.min(COMES_BACK) } else { limit };
+                    let limit = if matches!(error, Error::Ended { .. }) {
+                        limit.min(self.config.pacing.restart_grace)
+                    } else {
+                        limit
+                    };
                     if started.elapsed() + step >= limit {
                         return Err(error);
                     }

@@ -50,6 +50,14 @@ pub struct Raw {
     pub settle_max: Option<Duration>,
     #[serde(default, with = "compact::optional")]
     pub min_reload_gap: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    pub audit_interval: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    pub retry_min: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    pub retry_max: Option<Duration>,
+    #[serde(default, with = "compact::optional")]
+    pub restart_grace: Option<Duration>,
 }
 
 /// One of `outputs`.
@@ -169,6 +177,10 @@ impl Raw {
             settle: self.settle.or(preset.settle),
             settle_max: self.settle_max.or(preset.settle_max),
             min_reload_gap: self.min_reload_gap.or(preset.min_reload_gap),
+            audit_interval: self.audit_interval.or(preset.audit_interval),
+            retry_min: self.retry_min.or(preset.retry_min),
+            retry_max: self.retry_max.or(preset.retry_max),
+            restart_grace: self.restart_grace.or(preset.restart_grace),
         }
     }
 

@@ -25,6 +25,10 @@ const PACING: Pacing = Pacing {
     settle: Duration::from_millis(100),
     settle_max: Duration::from_secs(1),
     min_reload_gap: Duration::from_secs(1),
+    audit_interval: Duration::from_secs(10),
+    retry_min: Duration::from_secs(1),
+    retry_max: Duration::from_secs(60),
+    restart_grace: Duration::from_secs(5),
 };
 
 impl Raw {
@@ -226,7 +230,20 @@ impl Raw {
         if settle_max < settle {
             faults.push(("settle_max".to_owned(), format!("{settle_max:?} is shorter than settle, {settle:?}")));
         }
-        Pacing { settle, settle_max, min_reload_gap: self.min_reload_gap.unwrap_or(PACING.min_reload_gap) }
+        let retry_min = positive("retry_min", self.retry_min.unwrap_or(PACING.retry_min), faults);
+        let retry_max = self.retry_max.unwrap_or(PACING.retry_max.max(retry_min));
+        if retry_max < retry_min {
+            faults.push(("retry_max".to_owned(), format!("{retry_max:?} is shorter than retry_min, {retry_min:?}")));
+        }
+        Pacing {
+            settle,
+            settle_max,
+            min_reload_gap: self.min_reload_gap.unwrap_or(PACING.min_reload_gap),
+            audit_interval: positive("audit_interval", self.audit_interval.unwrap_or(PACING.audit_interval), faults),
+            retry_min,
+            retry_max,
+            restart_grace: self.restart_grace.unwrap_or(PACING.restart_grace),
+        }
     }
 }
 
@@ -318,6 +335,10 @@ mod tests {
         assert_eq!(config.vars["keepalive"], 7);
         assert!(config.vars.contains_key("zone_size"), "the other variables stay");
         assert_eq!(config.pacing.settle_max, Duration::from_secs(2), "never shorter than settle");
+        let pacing = resolve("audit_interval = '1s'\nretry_min = '2m'\nrestart_grace = '0s'").expect("valid").pacing;
+        assert_eq!(pacing.audit_interval, Duration::from_secs(1));
+        assert_eq!((pacing.retry_min, pacing.retry_max), (Duration::from_mins(2), Duration::from_mins(2)));
+        assert_eq!(pacing.restart_grace, Duration::ZERO);
         assert!(matches!(config.reload, Reload::Signal { find: Find::PidFile { .. }, .. }));
         assert!(matches!(config.proof, Proof::Workers { .. }));
         assert_eq!(config.services.len(), 1, "all services, if left out");
@@ -334,7 +355,8 @@ mod tests {
     fn all_faults_come_at_once_each_with_its_key() {
         let faults = resolve(
             "output = 'relative'\ntemplate = 'none.conf'\nmode = '999'\nowner = 'no-such-user'\ngroup = 'no-such-group'\n\
-             reload = { signal = 'KILL' }\nsettle = '5s'\nsettle_max = '1s'\ncheck_timeout = '0s'",
+             reload = { signal = 'KILL' }\nsettle = '5s'\nsettle_max = '1s'\ncheck_timeout = '0s'\n\
+             audit_interval = '0s'\nretry_min = '0s'\nretry_max = '0s'",
         )
         .expect_err("all wrong");
         let mut keys: Vec<_> = faults.iter().map(|(key, _)| key.as_str()).collect();
@@ -342,6 +364,7 @@ mod tests {
         assert_eq!(
             keys,
             [
+                "audit_interval",
                 "check_timeout",
                 "outputs.0.group",
                 "outputs.0.mode",
@@ -349,8 +372,11 @@ mod tests {
                 "outputs.0.path",
                 "outputs.0.template",
                 "reload.signal",
+                "retry_min",
                 "settle_max"
             ]
         );
+        let faults = resolve("retry_min = '5s'\nretry_max = '2s'").expect_err("the longest pause is the shorter one");
+        assert_eq!(faults, [("retry_max".to_owned(), "2s is shorter than retry_min, 5s".to_owned())]);
     }
 }

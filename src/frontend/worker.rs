@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Change, Effort, Outcome, Rendered};
-use super::config::{Config, Proof, Reload};
+use super::config::{Config, Pacing, Proof, Reload};
 use super::digest::{Digest, all_on_disk};
 use super::journal::{Journal, Proven, Step};
 use super::plan::{self, Action};
@@ -23,12 +23,6 @@ use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file;
 use crate::sys::lock::{self, TargetLock};
 use crate::sys::process::{Identity, Process};
-
-/// How often the world is compared anew though nothing has changed: a frontend may have been restarted, a file edited.
-const AUDIT: Duration = Duration::from_secs(10);
-
-/// The shortest and the longest pause before a failed attempt is made again.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Why a worker could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -188,10 +182,12 @@ impl Running {
 
     /// One comparison, and what follows from it. Returns how long to wait for the next one.
     async fn reconcile(&mut self, shutdown: &CancellationToken) -> Duration {
-        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return AUDIT };
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else {
+            return self.config.pacing.audit_interval;
+        };
         if self.config.services.iter().any(|service| !snapshot.services.contains_key(service)) {
             self.say(|report| report.phase = Phase::Waiting);
-            return AUDIT;
+            return self.config.pacing.audit_interval;
         }
         let started = Instant::now();
         let rendered = match self.render(snapshot) {
@@ -202,10 +198,10 @@ impl Running {
         self.say(|report| report.wanted_revision = Some(rendered.revision));
         let (action, evidence) = self.plan(&rendered).await;
         if matches!(action, Action::Apply) && self.fatal.as_ref() == Some(&rendered.digest) {
-            return AUDIT;
+            return self.config.pacing.audit_interval;
         }
         if matches!(action, Action::Apply) && self.config.reload != Reload::None && !self.wait_for_gap(shutdown).await {
-            return AUDIT;
+            return self.config.pacing.audit_interval;
         }
         match action {
             Action::Nothing => self.settled(rendered.revision, self.process()),
@@ -350,7 +346,7 @@ impl Running {
             report.error = None;
             report.attempted = true;
         });
-        AUDIT
+        self.config.pacing.audit_interval
     }
 
     fn not_running(&mut self, why: &str) -> Duration {
@@ -363,7 +359,7 @@ impl Running {
             report.pid = None;
             report.attempted = true;
         });
-        RETRY.0
+        self.config.pacing.retry_min
     }
 
     /// Says what failed, once, and when to try again.
@@ -377,7 +373,8 @@ impl Running {
             report.error = Some(message.to_owned());
             report.attempted = true;
         });
-        let doubled = RETRY.0.saturating_mul(1 << self.failures_in_a_row.min(10)).min(RETRY.1);
+        let Pacing { retry_min, retry_max, .. } = self.config.pacing;
+        let doubled = retry_min.saturating_mul(1 << self.failures_in_a_row.min(10)).min(retry_max);
         self.failures_in_a_row += 1;
         // Frontends that fail for a common reason do not all try again in the same moment.
         doubled.mul_f64(fastrand::f64().mul_add(0.4, 0.8))
