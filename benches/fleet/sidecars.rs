@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use elasticd::model::Instance;
 use elasticd::provider::nats::{self, Nats};
 use elasticd::provider::poll::{self, PollSchedule};
-use elasticd::provider::{AnyProvider, Observation};
+use elasticd::provider::{Observation, Provider};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -152,7 +152,7 @@ impl Tasks {
         let (sender, mut observations) = mpsc::channel::<Observation>(1);
         let (board, stop) = (Arc::clone(&self.board), self.stop.clone());
         self.runtime.spawn(async move {
-            let provider = AnyProvider::Nats(Box::new(Nats::new(&config, &[])));
+            let provider: Box<dyn Provider> = Box::new(Nats::new(&config, &[]));
             let pace = PollSchedule { interval: Duration::from_secs(15), timeout: Duration::from_secs(10) };
             // Nobody asks for a poll.
             let refresh = watch::Sender::new(0);

@@ -305,9 +305,7 @@ impl Daemon {
 
     fn start_poller(&mut self, name: &Name, poller: &Poller) -> CancellationToken {
         let built = poller.provider.config.build(&poller.selectors);
-        #[cfg(feature = "nats")]
-        if let crate::provider::AnyProvider::Nats(reader) = &built {
-            let reading = reader.reading();
+        if let Some(reading) = built.fleet_reading() {
             self.shown.fleet.send_modify(|fleet| drop(Arc::make_mut(fleet).readers.insert(name.clone(), reading)));
         }
         let (sender, mut observations) = mpsc::channel::<Observation>(1);

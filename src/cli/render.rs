@@ -7,7 +7,7 @@ use super::{Exit, client, complain, diff};
 use crate::config::Config;
 use crate::frontend;
 use crate::model::{Guard, Name, OnEmpty, Percent, Snapshot};
-use crate::provider::{ApiUsage, Observation, Provider};
+use crate::provider::{self, ApiUsage, Observation};
 use crate::registry::{self, Registry};
 
 /// Prints what would be written. Nothing is written, nobody is signalled, and the guard is not asked.
@@ -97,12 +97,12 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
         }
         let started = Instant::now();
         let limit = provider.pace.timeout;
-        let instances =
-            match tokio::time::timeout(limit, provider.config.build(&selectors).read_only().discover()).await {
-                Ok(Ok(instances)) => instances,
-                Ok(Err(error)) => return Err(format!("providers.{name}: {error}")),
-                Err(_) => return Err(format!("providers.{name}: no complete answer within {limit:?}")),
-            };
+        let mut built = provider.config.build(&selectors);
+        built.set_read_only();
+        let answer = tokio::time::timeout(limit, built.discover()).await;
+        let instances = answer
+            .unwrap_or_else(|_| Err(provider::Error::timed_out(limit)))
+            .map_err(|error| format!("providers.{name}: {error}"))?;
         registry.take(registry::Event::Observed(Observation {
             provider: name.clone(),
             at: SystemTime::now(),

@@ -20,6 +20,7 @@ mod xml;
 mod zone;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
@@ -82,17 +83,15 @@ impl Ec2 {
             events,
         }
     }
-
-    /// Whether the queue of `events`, if one is configured, can be read and emptied. No message is taken out of it.
-    pub async fn examine_events(&self) -> Option<Result<(), events::Error>> {
-        Some(queue(&self.config, self.credentials.as_ref())?.examine().await)
-    }
 }
 
-impl Provider for Ec2 {
-    type Error = Error;
-
-    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+impl Ec2 {
+    /// Lists the instances of all regions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what [`Provider::discover`] fails with, as this module's own type.
+    pub async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         if let Some(events) = &mut self.events {
             events.poll_begins();
         }
@@ -110,11 +109,17 @@ impl Provider for Ec2 {
         }
         result
     }
+}
 
-    async fn changed(&mut self) {
+impl Provider for Ec2 {
+    fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, super::Error>> {
+        Box::pin(async { Ok(Ec2::discover(self).await?) })
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
         match &mut self.events {
-            Some(events) => events.changed().await,
-            None => std::future::pending().await,
+            Some(events) => Box::pin(events.changed()),
+            None => Box::pin(std::future::pending()),
         }
     }
 
@@ -124,6 +129,14 @@ impl Provider for Ec2 {
 
     fn rate_limiter(&self) -> RateLimiter {
         self.budget.clone()
+    }
+
+    fn check_events(&self) -> Option<BoxFuture<'_, Result<&'static str, super::Error>>> {
+        let queue = queue(&self.config, self.credentials.as_ref())?;
+        Some(Box::pin(async {
+            queue.check().await?;
+            Ok("the queue can be read and emptied")
+        }))
     }
 }
 

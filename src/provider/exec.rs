@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::instance_spec::Text;
-use super::{Provider, format};
+use super::{ErrorKind, Provider, format};
 use crate::model::Instance;
 use crate::sys::program::{self, Program};
 
@@ -114,6 +114,19 @@ pub enum Error {
     Content(#[from] format::Error),
 }
 
+impl From<Error> for super::Error {
+    fn from(error: Error) -> Self {
+        use program::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
+        let kind = match &error {
+            Error::Program { source: Start(source), .. } => source.into(),
+            Error::Program { source: TimedOut { .. }, .. } => ErrorKind::Timeout,
+            Error::Program { source: TooMuch { .. }, .. } | Error::Content(_) => ErrorKind::Invalid,
+            Error::Program { source: Failed { .. } | HeldOpen | Read(_), .. } => ErrorKind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// What it said, and the remedy.
 fn rest(error: &program::Error, timeout: Duration) -> String {
     use program::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
@@ -122,10 +135,10 @@ fn rest(error: &program::Error, timeout: Duration) -> String {
         Start(_) | Read(_) | TooMuch { .. } | HeldOpen => String::new(),
     };
     let written = match error {
-        Start(error) if error.kind() == ErrorKind::NotFound => {
+        Start(error) if error.kind() == std::io::ErrorKind::NotFound => {
             write!(rest, "; correct the provider's `command`, or the interpreter in the program's first line")
         }
-        Start(error) if error.kind() == ErrorKind::PermissionDenied => {
+        Start(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             write!(rest, "; make it executable for elasticd's user (`chmod +x`), and its directories accessible")
         }
         Start(error) if error.raw_os_error() == Some(NOT_EXECUTABLE) => {
@@ -173,10 +186,13 @@ impl Exec {
     }
 }
 
-impl Provider for Exec {
-    type Error = Error;
-
-    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+impl Exec {
+    /// Runs the program, and reads what it prints.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what [`Provider::discover`] fails with, as this module's own type.
+    pub async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         let output = self.program.output(self.max_bytes, super::inner_timeout(self.timeout)).await;
         let output = output.map_err(|source| self.failed(source))?;
         let origin = format!("the output of `{}`", self.name);
@@ -185,6 +201,12 @@ impl Provider for Exec {
             Ok(parsed) => Ok(parsed?),
             Err(error) => Err(self.failed(program::Error::Read(std::io::Error::other(error)))),
         }
+    }
+}
+
+impl Provider for Exec {
+    fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, super::Error>> {
+        Box::pin(async { Ok(Exec::discover(self).await?) })
     }
 }
 

@@ -3,11 +3,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use sha2::digest::Output;
 use sha2::{Digest as _, Sha256};
 
-use super::{Provider, format};
+use super::{ErrorKind, Provider, format};
 use crate::model::Instance;
 use crate::sys::watch::PathWatch;
 
@@ -78,6 +79,17 @@ pub enum Error {
     Content(#[from] format::Error),
 }
 
+impl From<Error> for super::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Absent { .. } => ErrorKind::Unreachable,
+            Error::Unreadable { source, .. } => source.into(),
+            Error::NotAFile { .. } | Error::TooLarge { .. } | Error::Content(_) => ErrorKind::Invalid,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// Answers with what the file holds.
 #[derive(Debug)]
 pub struct File {
@@ -94,10 +106,13 @@ impl File {
     }
 }
 
-impl Provider for File {
-    type Error = Error;
-
-    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+impl File {
+    /// Reads the file, unless it is the same as before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what [`Provider::discover`] fails with, as this module's own type.
+    pub async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         let (path, last) = (self.path.clone(), self.last.take());
         // Reading and parsing may take long enough to hold up everything else.
         let read = tokio::task::spawn_blocking(move || {
@@ -115,9 +130,15 @@ impl Provider for File {
         let (_, instances) = self.last.insert(read?);
         Ok(instances.clone())
     }
+}
 
-    async fn changed(&mut self) {
-        self.watch.changed().await;
+impl Provider for File {
+    fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, super::Error>> {
+        Box::pin(async { Ok(File::discover(self).await?) })
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.watch.changed())
     }
 }
 

@@ -1,11 +1,10 @@
 //! `fixed`: instances written in the configuration itself.
 
-use std::convert::Infallible;
-
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::Provider;
 use super::instance_spec::{self, InstanceSpec, Place};
+use super::{Error, Provider};
 use crate::model::Instance;
 
 /// The instances, judged.
@@ -52,10 +51,8 @@ impl Fixed {
 }
 
 impl Provider for Fixed {
-    type Error = Infallible;
-
-    async fn discover(&mut self) -> Result<Vec<Instance>, Infallible> {
-        Ok(self.instances.clone())
+    fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, Error>> {
+        Box::pin(std::future::ready(Ok(self.instances.clone())))
     }
 }
 

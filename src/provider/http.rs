@@ -10,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
@@ -19,7 +20,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use answer::{Answer, Progress};
 pub use config::{Authorization, Config, Raw, Url};
 
-use super::{Provider, format};
+use super::{ErrorKind, Provider, format};
 use crate::model::Instance;
 use crate::sys::http::exchange_with;
 
@@ -135,6 +136,26 @@ impl Error {
     }
 }
 
+impl From<Error> for super::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            error if error.is_throttled() => ErrorKind::Throttled,
+            Error::File { .. } | Error::NoRoots { .. } => ErrorKind::Failed,
+            Error::Connect { source, .. } => source.into(),
+            Error::Tls { .. } => ErrorKind::Unreachable,
+            Error::Late { .. } => ErrorKind::Timeout,
+            Error::Status { status, .. } if matches!(status.as_u16(), 401 | 403 | 407) => ErrorKind::Denied,
+            Error::Status { status, .. } if status.is_server_error() => ErrorKind::Failed,
+            Error::Status { .. }
+            | Error::Broken { .. }
+            | Error::TooLarge { .. }
+            | Error::Encoded { .. }
+            | Error::Content { .. } => ErrorKind::Invalid,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// What a status means, and the remedy.
 fn refusal(status: StatusCode, retry_after: Option<u32>, said: &str) -> String {
     let again = retry_after.map_or_else(String::new, |seconds| format!(" for {seconds} s"));
@@ -184,10 +205,13 @@ impl Http {
     }
 }
 
-impl Provider for Http {
-    type Error = Error;
-
-    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+impl Http {
+    /// Asks the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what [`Provider::discover`] fails with, as this module's own type.
+    pub async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         let mut got = Progress::default();
         let limit = super::inner_timeout(self.config.timeout);
         let result = tokio::time::timeout(limit, self.ask(&mut got)).await;
@@ -197,6 +221,12 @@ impl Provider for Http {
             self.tls = None;
         }
         result
+    }
+}
+
+impl Provider for Http {
+    fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, super::Error>> {
+        Box::pin(async { Ok(Http::discover(self).await?) })
     }
 }
 

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "ec2")]
 pub mod ec2;
+mod error;
 pub mod exec;
 pub mod file;
 pub mod fixed;
@@ -19,38 +20,54 @@ pub mod nats;
 pub mod poll;
 pub mod rate_limiter;
 
-use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+pub use self::error::{Error, ErrorKind};
 use self::rate_limiter::RateLimiter;
+use crate::model::fleet::Reading;
 use crate::model::{Instance, Name, Selector};
 
 /// Learns which instances exist.
-pub trait Provider: Send {
-    /// Why it could not.
-    type Error: std::error::Error + Send;
-
+pub trait Provider: std::fmt::Debug + Send {
     /// Every instance there is, or an error; never a part. The caller bounds the time, and may drop the future.
-    fn discover(&mut self) -> impl Future<Output = Result<Vec<Instance>, Self::Error>> + Send;
+    fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, Error>>;
 
-    /// Returns when there is reason to believe that the set has changed. Without a way to tell, never.
-    fn changed(&mut self) -> impl Future<Output = ()> + Send {
-        std::future::pending()
+    /// Returns when there is reason to believe that the set has changed. Without a way to know, never.
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
     }
 
-    /// When the set that was last discovered was observed: now, unless somebody else observed it.
+    /// When the set that was last discovered was observed: now, unless another elasticd observed it.
     fn observed_at(&self) -> SystemTime {
         SystemTime::now()
     }
 
-    /// What was asked of the source since this was last called, by polls that failed or were dropped, too.
+    /// What was asked of the source since this was last called, including polls that failed or were dropped.
     fn usage(&mut self) -> ApiUsage {
         ApiUsage::default()
     }
 
-    /// What its calls are taken out of. The time they wait for it is not counted as a poll's.
+    /// The limiter that its calls wait for. That waiting is not counted as a poll's time.
     fn rate_limiter(&self) -> RateLimiter {
         RateLimiter::default()
+    }
+
+    /// Checks whether the source of change events, if one is configured, can be used, and says what is possible.
+    /// Takes no event out of it.
+    fn check_events(&self) -> Option<BoxFuture<'_, Result<&'static str, Error>>> {
+        None
+    }
+
+    /// From now on nothing that is discovered is stored anywhere: for commands that only look.
+    fn set_read_only(&mut self) {}
+
+    /// How reading a fleet's sets stands, for a provider that does. Changes with every poll.
+    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<Reading>>> {
+        None
     }
 }
 
@@ -113,157 +130,18 @@ impl Config {
 
     /// Builds the provider. `selectors` are those of all its services: a provider whose cloud can filter asks only
     /// for what one of them may want.
-    pub fn build(&self, selectors: &[Selector]) -> AnyProvider {
+    pub fn build(&self, selectors: &[Selector]) -> Box<dyn Provider> {
         #[cfg(not(any(feature = "ec2", feature = "nats")))]
         let _ = selectors;
         match self {
-            Self::Fixed(config) => AnyProvider::Fixed(fixed::Fixed::new(config)),
-            Self::File(config) => AnyProvider::File(Box::new(file::File::new(config))),
-            Self::Exec(config) => AnyProvider::Exec(Box::new(exec::Exec::new(config))),
-            Self::Http(config) => AnyProvider::Http(Box::new(http::Http::new(config))),
+            Self::Fixed(config) => Box::new(fixed::Fixed::new(config)),
+            Self::File(config) => Box::new(file::File::new(config)),
+            Self::Exec(config) => Box::new(exec::Exec::new(config)),
+            Self::Http(config) => Box::new(http::Http::new(config)),
             #[cfg(feature = "ec2")]
-            Self::Ec2(config) => AnyProvider::Ec2(Box::new(ec2::Ec2::new(config, selectors))),
+            Self::Ec2(config) => Box::new(ec2::Ec2::new(config, selectors)),
             #[cfg(feature = "nats")]
-            Self::Nats(config) => AnyProvider::Nats(Box::new(nats::Nats::new(config, selectors))),
-        }
-    }
-}
-
-/// One provider of whichever type.
-#[derive(Debug)]
-#[expect(missing_docs, reason = "the variants are the types of `Config`")]
-pub enum AnyProvider {
-    Fixed(fixed::Fixed),
-    File(Box<file::File>),
-    Exec(Box<exec::Exec>),
-    Http(Box<http::Http>),
-    #[cfg(feature = "ec2")]
-    Ec2(Box<ec2::Ec2>),
-    #[cfg(feature = "nats")]
-    Nats(Box<nats::Nats>),
-}
-
-impl AnyProvider {
-    /// The same for who only looks: what it discovers is remembered nowhere.
-    #[must_use]
-    pub fn read_only(self) -> Self {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(provider) => Self::Nats(Box::new(provider.read_only())),
-            other => other,
-        }
-    }
-
-    /// Whether what tells of changes, where something is configured for that, can be used. Nothing is taken from it.
-    pub async fn examine_events(&self) -> Option<Result<(), Box<dyn std::error::Error + Send + Sync>>> {
-        match self {
-            Self::Fixed(_) | Self::File(_) | Self::Exec(_) | Self::Http(_) => None,
-            #[cfg(feature = "ec2")]
-            Self::Ec2(provider) => Some(provider.examine_events().await?.map_err(Into::into)),
-            #[cfg(feature = "nats")]
-            Self::Nats(_) => None,
-        }
-    }
-}
-
-/// Why a poll yielded nothing. Every message names what was tried, and the remedy.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the variants are the types of `Config`")]
-pub enum Error {
-    #[error(transparent)]
-    File(#[from] file::Error),
-    #[error(transparent)]
-    Exec(#[from] exec::Error),
-    #[error(transparent)]
-    Http(#[from] http::Error),
-    #[cfg(feature = "ec2")]
-    #[error(transparent)]
-    Ec2(#[from] ec2::Error),
-    #[cfg(feature = "nats")]
-    #[error(transparent)]
-    Nats(#[from] nats::Error),
-    /// The poll took longer than the provider's `timeout`.
-    #[error("no complete answer within {0:?}; raise the provider's `timeout` if its source is merely slow")]
-    Timeout(Duration),
-}
-
-impl Error {
-    /// Whether the source asked for fewer calls.
-    pub fn is_throttled(&self) -> bool {
-        match self {
-            #[cfg(feature = "ec2")]
-            Self::Ec2(error) => error.is_throttled(),
-            Self::Http(error) => error.is_throttled(),
-            #[cfg(feature = "nats")]
-            Self::Nats(error) => error.is_throttled(),
-            Self::File(_) | Self::Exec(_) | Self::Timeout(_) => false,
-        }
-    }
-}
-
-impl Provider for AnyProvider {
-    type Error = Error;
-
-    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
-        Ok(match self {
-            Self::Fixed(provider) => {
-                let Ok(instances) = provider.discover().await;
-                instances
-            }
-            Self::File(provider) => provider.discover().await?,
-            Self::Exec(provider) => provider.discover().await?,
-            Self::Http(provider) => provider.discover().await?,
-            #[cfg(feature = "ec2")]
-            Self::Ec2(provider) => provider.discover().await?,
-            #[cfg(feature = "nats")]
-            Self::Nats(provider) => provider.discover().await?,
-        })
-    }
-
-    async fn changed(&mut self) {
-        match self {
-            Self::Fixed(provider) => provider.changed().await,
-            Self::File(provider) => provider.changed().await,
-            Self::Exec(provider) => provider.changed().await,
-            Self::Http(provider) => provider.changed().await,
-            #[cfg(feature = "ec2")]
-            Self::Ec2(provider) => provider.changed().await,
-            #[cfg(feature = "nats")]
-            Self::Nats(provider) => provider.changed().await,
-        }
-    }
-
-    fn observed_at(&self) -> SystemTime {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(provider) => provider.observed_at(),
-            _ => SystemTime::now(),
-        }
-    }
-
-    fn usage(&mut self) -> ApiUsage {
-        match self {
-            Self::Fixed(provider) => provider.usage(),
-            Self::File(provider) => provider.usage(),
-            Self::Exec(provider) => provider.usage(),
-            Self::Http(provider) => provider.usage(),
-            #[cfg(feature = "ec2")]
-            Self::Ec2(provider) => provider.usage(),
-            #[cfg(feature = "nats")]
-            Self::Nats(provider) => provider.usage(),
-        }
-    }
-
-    fn rate_limiter(&self) -> RateLimiter {
-        match self {
-            Self::Fixed(provider) => provider.rate_limiter(),
-            Self::File(provider) => provider.rate_limiter(),
-            Self::Exec(provider) => provider.rate_limiter(),
-            Self::Http(provider) => provider.rate_limiter(),
-            #[cfg(feature = "ec2")]
-            Self::Ec2(provider) => provider.rate_limiter(),
-            #[cfg(feature = "nats")]
-            Self::Nats(provider) => provider.rate_limiter(),
+            Self::Nats(config) => Box::new(nats::Nats::new(config, selectors)),
         }
     }
 }

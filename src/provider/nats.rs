@@ -10,10 +10,10 @@ pub mod set_assembler;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::BoxFuture;
 use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -22,9 +22,10 @@ use tokio::time::Instant;
 
 use super::poll::PollSchedule;
 use super::rate_limiter::RateLimiter;
-use super::{AnyProvider, ApiUsage, Provider};
+use super::{ApiUsage, ErrorKind, Provider};
 use crate::model::fleet::Reading;
 use crate::model::{Instance, Name, Selector};
+pub use reader::Problem;
 use reader::{Reader, View};
 use set_assembler::SetAssembler;
 
@@ -155,7 +156,7 @@ impl Config {
 pub enum Error {
     /// NATS, or what it holds, is of no use.
     #[error("{0}")]
-    Trouble(String),
+    Nats(Problem),
     /// The publisher polls in vain.
     #[error("{0}")]
     Publisher(String),
@@ -179,10 +180,15 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Whether the fallback's source asks to be asked less often.
-    pub(super) fn is_throttled(&self) -> bool {
-        matches!(self, Self::Fallback { source, .. } if source.is_throttled())
+impl From<Error> for super::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Nats(problem) => problem.kind,
+            Error::Publisher(_) => ErrorKind::Failed,
+            Error::Silent { .. } => ErrorKind::Unreachable,
+            Error::Fallback { source, .. } => source.kind(),
+        };
+        Self::new(kind, error)
     }
 }
 
@@ -202,7 +208,7 @@ pub struct Nats {
 #[derive(Debug)]
 struct Direct {
     config: Fallback,
-    provider: Box<AnyProvider>,
+    provider: Box<dyn Provider>,
     due: Option<Instant>,
     last: Option<(Vec<Instance>, SystemTime)>,
     polls: u64,
@@ -229,12 +235,12 @@ impl Nats {
             set: None,
             heard: Instant::now(),
             patience: reader::least_patience(),
-            trouble: None,
+            problem: None,
             failing: None,
             reading: Arc::clone(&reading),
         });
         let fallback = config.fallback.as_ref().and_then(|fallback| {
-            let provider = Box::new(fallback.config.as_ref()?.build(selectors));
+            let provider = fallback.config.as_ref()?.build(selectors);
             Some(Direct { config: fallback.clone(), provider, due: None, last: None, polls: 0 })
         });
         Self {
@@ -255,19 +261,6 @@ impl Nats {
         }
     }
 
-    /// How reading stands. Changes with every poll.
-    pub fn reading(&self) -> watch::Receiver<Arc<Reading>> {
-        self.reading.subscribe()
-    }
-
-    /// Keeps no position.
-    pub(super) fn read_only(mut self) -> Self {
-        if let Some(reader) = &mut self.idle {
-            reader.keeps = false;
-        }
-        self
-    }
-
     fn start(&mut self) {
         if let Some(reader) = self.idle.take() {
             reader.view.send_modify(|view| view.heard = Instant::now());
@@ -277,8 +270,8 @@ impl Nats {
 
     fn answer(&mut self, view: &View) -> Result<Vec<Instance>, Error> {
         let silent = view.heard.elapsed();
-        if let Some(trouble) = &view.trouble {
-            return Err(Error::Trouble(trouble.clone()));
+        if let Some(problem) = &view.problem {
+            return Err(Error::Nats(problem.clone()));
         }
         if silent > view.patience {
             return Err(Error::Silent { bucket: self.config.connection.bucket.clone(), silent });
@@ -286,7 +279,7 @@ impl Nats {
         if let Some(failing) = &view.failing {
             return Err(Error::Publisher(failing.clone()));
         }
-        let set = view.set.as_ref().ok_or_else(|| Error::Trouble("NATS has not answered yet".to_owned()))?;
+        let set = view.set.as_ref().ok_or_else(|| Error::Nats(Problem::unanswered()))?;
         self.observed = view.reading.observed;
         Ok(set.to_vec())
     }
@@ -313,7 +306,7 @@ impl Direct {
             self.polls += 1;
             let name = &self.config.name;
             tracing::info!(provider = %name, every = ?gap, "the fleet is silent: polling directly");
-            match poll_within(&mut self.provider).await {
+            match self.provider.discover().await {
                 Ok(instances) => self.last = Some((instances, SystemTime::now())),
                 Err(source) => {
                     return Err(Error::Fallback { why: why.to_string(), name: name.clone(), source: Box::new(source) });
@@ -324,25 +317,21 @@ impl Direct {
     }
 }
 
-/// A poll within a poll: without the box its type would hold itself.
-fn poll_within(
-    provider: &mut AnyProvider,
-) -> Pin<Box<dyn Future<Output = Result<Vec<Instance>, super::Error>> + Send + '_>> {
-    Box::pin(provider.discover())
-}
-
 /// Between two polls of one sidecar, so that the fleet stays within its budget.
 fn gap(config: &Fallback, readers: Option<usize>) -> Duration {
     let size = readers.filter(|readers| *readers > 0).or(config.fleet_size).unwrap_or(UNKNOWN_SIZE);
     config.spacing.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)).max(config.interval)
 }
 
-impl Provider for Nats {
-    type Error = Error;
-
-    async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
+impl Nats {
+    /// The set published last, or the fallback's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what [`Provider::discover`] fails with, as this module's own type.
+    pub async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         self.start();
-        let is_settled = |view: &View| view.set.is_some() || view.trouble.is_some();
+        let is_settled = |view: &View| view.set.is_some() || view.problem.is_some();
         let _ = tokio::time::timeout(reader::FIRST, self.view.wait_for(is_settled)).await;
         let view = self.view.borrow_and_update().clone();
         let mut answer = self.answer(&view);
@@ -359,14 +348,22 @@ impl Provider for Nats {
         self.publish(&view);
         answer
     }
+}
 
-    async fn changed(&mut self) {
-        let Some(task) = &mut self.task else { return std::future::pending().await };
-        tokio::select! {
-            Ok(()) = self.view.changed() => {}
-            // It never ends but by a panic, which is everybody's.
-            Err(error) = task => if let Ok(panic) = error.try_into_panic() { std::panic::resume_unwind(panic) },
-        }
+impl Provider for Nats {
+    fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, super::Error>> {
+        Box::pin(async { Ok(Nats::discover(self).await?) })
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let Some(task) = &mut self.task else { return std::future::pending().await };
+            tokio::select! {
+                Ok(()) = self.view.changed() => {}
+                // It never ends but by a panic, which is passed on.
+                Err(error) = task => if let Ok(panic) = error.try_into_panic() { std::panic::resume_unwind(panic) },
+            }
+        })
     }
 
     fn observed_at(&self) -> SystemTime {
@@ -379,6 +376,16 @@ impl Provider for Nats {
 
     fn rate_limiter(&self) -> RateLimiter {
         self.fallback.as_ref().map(|direct| direct.provider.rate_limiter()).unwrap_or_default()
+    }
+
+    fn set_read_only(&mut self) {
+        if let Some(reader) = &mut self.idle {
+            reader.keeps = false;
+        }
+    }
+
+    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<Reading>>> {
+        Some(self.reading.subscribe())
     }
 }
 

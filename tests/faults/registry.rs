@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use elasticd::config::Config;
 use elasticd::model::Instance;
-use elasticd::provider::{AnyProvider, ApiUsage, Error, Observation, Provider as _};
+use elasticd::provider::{ApiUsage, Error, Observation};
 use elasticd::registry::{Event, Registry};
 
 use crate::Fault;
@@ -35,7 +35,7 @@ fn flapping(rounds: u32, random: &mut fastrand::Rng) -> String {
     fs::write(&file, text).expect("written");
     let config = Config::load(&file).expect("valid");
     let provider = config.providers.values().next().expect("one");
-    let mut built: AnyProvider = provider.config.build(&[]);
+    let mut built = provider.config.build(&[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let all: Vec<Instance> = runtime.block_on(built.discover()).expect("fixed");
     assert_eq!(all.len(), ALL);

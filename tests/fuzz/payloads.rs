@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use elasticd::config::Config;
 use elasticd::model::Instance;
-use elasticd::provider::{AnyProvider, ApiUsage, Observation};
+use elasticd::provider::{ApiUsage, Observation, Provider};
 use elasticd::registry::{Event, Registry};
 
 use crate::{for_a_while, mutated};
@@ -101,12 +101,12 @@ impl Chain {
         Self { dir, config, runtime, sets: 0, errors: 0 }
     }
 
-    fn provider(&self) -> AnyProvider {
+    fn provider(&self) -> Box<dyn Provider> {
         self.config.providers.values().next().expect("one").config.build(&[])
     }
 
     /// Asks a provider once, and takes its set through all that follows.
-    pub fn poll<P: elasticd::provider::Provider>(&mut self, provider: &mut P) {
+    pub fn poll(&mut self, provider: &mut dyn Provider) {
         let bounded = async { tokio::time::timeout(Duration::from_secs(20), provider.discover()).await };
         let answer = self.runtime.block_on(bounded).expect("in bounded time");
         self.takes(answer.map(Some));
@@ -158,7 +158,7 @@ fn tried(name: &str, mut chain: Chain, mut put: impl FnMut(&mut fastrand::Rng, &
     for_a_while(name, |random| {
         let bytes = mutated(random, SEEDS, TOKENS);
         put(random, &dir, bytes);
-        chain.poll(&mut provider);
+        chain.poll(&mut *provider);
     });
     chain.conclude(name);
 }

@@ -8,7 +8,6 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use elasticd::model::{Instance, InstanceState, Selector};
-use elasticd::provider::Provider as _;
 use elasticd::provider::ec2::{Config, Ec2, Error};
 use futures_util::{StreamExt as _, stream};
 

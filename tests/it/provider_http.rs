@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elasticd::model::Instance;
-use elasticd::provider::Provider as _;
 use elasticd::provider::http::{Error, Http, Raw};
 use serde_json::{Value, json};
 use tokio_rustls::rustls::crypto::ring;

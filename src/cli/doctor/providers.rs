@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::{Findings, Level};
 use crate::config::{Config, Provider};
 use crate::model::{Created, Instance, Name, Pattern, Selection, Service, select};
-use crate::provider::{self, Provider as _};
+use crate::provider;
 
 /// How many reasons for exclusion are shown of a service: the most frequent ones.
 const REASONS: usize = 3;
@@ -42,10 +42,11 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
         );
         return findings;
     }
-    let mut built = provider.config.build(&selectors).read_only();
+    let mut built = provider.config.build(&selectors);
+    built.set_read_only();
     let (limit, started) = (provider.pace.timeout, Instant::now());
     let asked = tokio::time::timeout(limit, built.discover()).await;
-    match asked.unwrap_or(Err(provider::Error::Timeout(limit))) {
+    match asked.unwrap_or_else(|_| Err(provider::Error::timed_out(limit))) {
         Ok(instances) => {
             findings.add(Level::Ok, &subject, format!("{} in {:.1?}", counted(instances.len()), started.elapsed()));
             for service in config.services.iter().filter(|service| service.providers.contains(name)) {
@@ -57,9 +58,10 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
         }
         Err(error) => findings.add(Level::Fail, &subject, error),
     }
-    let examined = tokio::time::timeout(limit, built.examine_events()).await;
-    if let Some(result) = examined.unwrap_or_else(|_| Some(Err(provider::Error::Timeout(limit).into()))) {
-        findings.judge(format!("{subject}.events"), result.map(|()| "the queue can be read and emptied"));
+    if let Some(check) = built.check_events() {
+        let checked = tokio::time::timeout(limit, check).await;
+        let result = checked.unwrap_or_else(|_| Err(provider::Error::timed_out(limit)));
+        findings.judge(format!("{subject}.events"), result);
     }
     findings
 }

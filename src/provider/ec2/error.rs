@@ -7,7 +7,7 @@ use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Call, credentials};
-use crate::provider::chain;
+use crate::provider::{self, ErrorKind, chain};
 
 /// Why AWS gave no complete answer: what was tried, on what, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -226,14 +226,25 @@ impl Error {
             Self::Throttled { .. } | Self::Unreadable { .. } | Self::RepeatedToken { .. } | Self::Other { .. }
         )
     }
+}
 
-    #[cfg(test)]
-    pub(crate) fn throttled_for_tests() -> Self {
-        Self::Throttled {
-            call: Call::DescribeInstances,
-            region: "eu-west-1".to_owned(),
-            code: "RequestLimitExceeded".to_owned(),
-        }
+impl From<Error> for provider::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Throttled { .. } => ErrorKind::Throttled,
+            Error::AccessDenied { .. }
+            | Error::RoleDenied { .. }
+            | Error::NoCredentials { .. }
+            | Error::NoProfile { .. }
+            | Error::Expired { .. }
+            | Error::BadCredentials { .. }
+            | Error::ClockSkew { .. } => ErrorKind::Denied,
+            Error::Unreachable { .. } | Error::Tls { .. } => ErrorKind::Unreachable,
+            Error::Timeout { .. } => ErrorKind::Timeout,
+            Error::Unreadable { .. } | Error::RepeatedToken { .. } => ErrorKind::Invalid,
+            Error::NoRegion | Error::Other { .. } => ErrorKind::Failed,
+        };
+        Self::new(kind, error)
     }
 }
 

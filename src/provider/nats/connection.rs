@@ -241,7 +241,7 @@ pub struct Watch {
 
 /// One write to a key.
 #[derive(Debug)]
-pub struct InstanceSpec {
+pub struct KeyUpdate {
     /// The key.
     pub key: String,
     /// What was written; none if the key was deleted.
@@ -254,13 +254,13 @@ impl Watch {
     /// # Errors
     ///
     /// The watch is at its end.
-    pub async fn next(&mut self) -> Result<InstanceSpec, Error> {
+    pub async fn next(&mut self) -> Result<KeyUpdate, Error> {
         let over = |why: String| Error::Request { what: "go on with the watch", why };
         let message = self.messages.next().await.ok_or_else(|| over("it ended".to_owned()))?;
         let message = message.map_err(|error| over(chain(&error)))?;
         let key = message.subject.strip_prefix(&self.prefix).unwrap_or_default().to_owned();
         let is_deleted = message.headers.as_ref().is_some_and(|headers| headers.get("KV-Operation").is_some());
-        Ok(InstanceSpec { key, value: (!is_deleted).then(|| message.payload.to_vec()) })
+        Ok(KeyUpdate { key, value: (!is_deleted).then(|| message.payload.to_vec()) })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The task that watches a fleet's bucket, for as long as the provider lives.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::{self, Error, InstanceSpec, REQUEST, Session};
+use super::connection::{self, Error, KeyUpdate, REQUEST, Session};
 use super::format::{self, Heartbeat, Manifest, Position};
 use super::set_assembler::{Offer, SetAssembler};
 use crate::model::fleet::Reading;
 use crate::model::{Instance, Name};
+use crate::provider::ErrorKind;
 use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::regular_file;
 
@@ -38,12 +40,44 @@ pub struct View {
     pub heard: Instant,
     /// How long the fleet may be silent.
     pub patience: Duration,
-    /// Why there is nothing newer, as far as NATS is to blame.
-    pub trouble: Option<String>,
+    /// Why there is nothing newer, if the cause is NATS or what is stored there.
+    pub problem: Option<Problem>,
     /// Why there is nothing newer, as far as the publisher says.
     pub failing: Option<String>,
     /// The account of it.
     pub reading: Arc<Reading>,
+}
+
+/// Why nothing newer can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Of which kind it is.
+    pub kind: ErrorKind,
+    /// What happened, and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    /// The first poll came before the first answer.
+    pub(super) fn unanswered() -> Self {
+        Self { kind: ErrorKind::Unreachable, message: "NATS has not answered yet".to_owned() }
+    }
+
+    fn invalid(message: impl ToString) -> Self {
+        Self { kind: ErrorKind::Invalid, message: message.to_string() }
+    }
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        Self { kind: error.kind(), message: error.to_string() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
 }
 
 /// What is watched, and what is known of it.
@@ -73,7 +107,7 @@ impl Reader {
                 Arc::make_mut(&mut view.reading).connected = false;
                 // A connection that comes back at once is not worth a word.
                 if !was_lost || failures > 0 {
-                    view.trouble = Some(error.to_string());
+                    view.problem = Some(Problem::from(&error));
                 }
             });
             let readers = self.view.borrow().reading.readers;
@@ -85,7 +119,8 @@ impl Reader {
     fn tell(&self, change: impl FnOnce(&mut View)) {
         self.view.send_modify(|view| {
             change(view);
-            let error = view.trouble.clone().or_else(|| view.failing.clone());
+            let problem = view.problem.as_ref().map(|problem| problem.message.clone());
+            let error = problem.or_else(|| view.failing.clone());
             Arc::make_mut(&mut view.reading).error = error;
         });
     }
@@ -100,7 +135,7 @@ impl Reader {
         self.tell(|view| {
             Arc::make_mut(&mut view.reading).connected = true;
             // What is there arrives in a moment; until then there is nothing to complain of.
-            view.trouble = (view.set.is_none() && watch.is_empty).then(|| self.nothing());
+            view.problem = (view.set.is_none() && watch.is_empty).then(|| self.nothing_published());
         });
         // A manifest whose chunks were not all to be had.
         let mut pending: Option<Manifest> = None;
@@ -128,34 +163,35 @@ impl Reader {
         }
     }
 
-    fn nothing(&self) -> String {
-        format!(
+    fn nothing_published(&self) -> Problem {
+        let message = format!(
             "nothing of the provider {} was published in NATS' bucket {} yet: start a publisher that has it",
             self.provider, self.connection.bucket
-        )
+        );
+        Problem { kind: ErrorKind::Failed, message }
     }
 
-    async fn enter(&mut self, session: &Session, store: &Store, written: InstanceSpec, pending: &mut Option<Manifest>) {
+    async fn enter(&mut self, session: &Session, store: &Store, written: KeyUpdate, pending: &mut Option<Manifest>) {
         let (fleet, key) = (&self.connection.fleet, &written.key);
         let Some(value) = written.value else {
             let why = format!("somebody deleted the key {key} in NATS: what is known stands until a leader writes it");
-            return self.refuse(why);
+            return self.refuse(Problem::invalid(why));
         };
         if *key == format::set_key(&self.provider) {
             match format::decode::<Manifest>(key, &value, fleet) {
                 Ok(manifest) => self.fetch(session, store, manifest, pending).await,
-                Err(error) => self.refuse(session.content(error).to_string()),
+                Err(error) => self.refuse(Problem::invalid(session.content(error))),
             }
         } else if *key == format::beat_key(&self.provider) {
             match format::decode::<Heartbeat>(key, &value, fleet) {
                 Ok(heartbeat) => self.hear(heartbeat),
-                Err(error) => self.refuse(session.content(error).to_string()),
+                Err(error) => self.refuse(Problem::invalid(session.content(error))),
             }
         }
     }
 
-    fn refuse(&self, message: String) {
-        self.tell(|view| view.trouble = Some(message));
+    fn refuse(&self, problem: Problem) {
+        self.tell(|view| view.problem = Some(problem));
     }
 
     fn hear(&mut self, heartbeat: Heartbeat) {
@@ -170,7 +206,7 @@ impl Reader {
             view.failing =
                 heartbeat.error.map(|error| format!("the publisher on {} fails to poll: {error}", heartbeat.host));
             if is_complete {
-                view.trouble = None;
+                view.problem = None;
             }
             let reading = Arc::make_mut(&mut view.reading);
             reading.leader = Some(heartbeat.host);
@@ -186,7 +222,7 @@ impl Reader {
             Offer::Same => return,
             Offer::Nothing => return self.refuse_if_empty(),
             Offer::Older => {
-                return self.refuse(format!(
+                return self.refuse(Problem::invalid(format!(
                     "NATS' bucket {} holds the set {}, which is older than the set {} that was seen here: it is not \
                      applied; was the store restored? A new leader mends it; to take the older one, stop this elasticd \
                      and remove {} in its state_dir",
@@ -197,7 +233,7 @@ impl Reader {
                         .as_ref()
                         .and_then(|path| path.file_name())
                         .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-                ));
+                )));
             }
             Offer::Missing(missing) => missing,
         };
@@ -221,13 +257,13 @@ impl Reader {
                 self.tell(|view| {
                     view.set = self.assembler.set().cloned();
                     view.heard = Instant::now();
-                    view.trouble = None;
+                    view.problem = None;
                 });
                 self.show();
             }
             // A chunk that is gone belonged to a set that has been replaced: its successor is on the way.
             Err(error) => {
-                self.refuse(error.to_string());
+                self.refuse(Problem::from(&error));
                 *pending = Some(manifest);
             }
         }
@@ -235,7 +271,7 @@ impl Reader {
 
     fn refuse_if_empty(&self) {
         if self.assembler.set().is_none() {
-            self.refuse(self.nothing());
+            self.refuse(self.nothing_published());
         }
     }
 

@@ -8,7 +8,7 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use super::super::call::Call;
 use super::super::credentials;
 use super::super::error::{Context, Error as Ec2Error};
-use crate::provider::chain;
+use crate::provider::{self, ErrorKind, chain};
 
 /// Why no events come: what was tried, on which queue, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,20 @@ pub enum Error {
         /// SQS' own words.
         detail: String,
     },
+}
+
+impl From<Error> for provider::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Throttled { .. } => ErrorKind::Throttled,
+            Error::Denied { .. } => ErrorKind::Denied,
+            Error::Absent { .. } | Error::Unreachable { .. } => ErrorKind::Unreachable,
+            Error::Late { .. } => ErrorKind::Timeout,
+            Error::Identity(_) => ErrorKind::Denied,
+            Error::Other { .. } => ErrorKind::Failed,
+        };
+        Self::new(kind, error)
+    }
 }
 
 /// What a call was about, for its errors.

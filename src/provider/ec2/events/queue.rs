@@ -80,7 +80,7 @@ impl Queue {
     /// # Errors
     ///
     /// Either is not possible.
-    pub async fn examine(mut self) -> Result<(), Error> {
+    pub async fn check(mut self) -> Result<(), Error> {
         let client = self.client().await;
         let call = client.receive_message().queue_url(&self.config.queue_url);
         // A message that is read stays there for others at once.

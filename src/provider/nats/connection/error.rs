@@ -4,7 +4,7 @@ use async_nats::{ConnectError, ConnectErrorKind};
 
 use super::super::format;
 use super::Config;
-use crate::provider::chain;
+use crate::provider::{ErrorKind, chain};
 
 /// Why there is no use of the bucket. Every message names the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of which kind it is.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unreachable { .. } | Self::Tls { .. } | Self::Lost { .. } => ErrorKind::Unreachable,
+            Self::Unauthorized { .. } | Self::Denied(_) => ErrorKind::Denied,
+            Self::Content { .. } => ErrorKind::Invalid,
+            Self::File { .. } | Self::NoBucket { .. } | Self::Request { .. } => ErrorKind::Failed,
+        }
+    }
+
     /// Why there is no connection.
     pub(super) fn unconnected(config: &Config, error: &ConnectError) -> Self {
         let (urls, why) = (config.places(), chain(error));
