@@ -1,10 +1,16 @@
-//! The rules of the house, read from its source, so that they cannot rot: who may know whom.
+//! Rules about the source, checked from the source: which module may import which, and that no files use each other in
+//! a circle.
 
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room, and the rooms it may name. Any room may name itself.
-const MAY_KNOW: &[(&str, &[&str])] = &[
+use source::{Scope, Source, circles, describe};
+
+/// Each module, and the modules it may import. Any module may import its own parts.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("model", &[]),
     ("provider", &["model", "sys"]),
@@ -14,10 +20,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("frontend", &["model", "sys"]),
     ("api", &["frontend", "model", "registry", "sys"]),
     ("config", &["api", "fleet", "frontend", "model", "provider", "registry", "sys"]),
-    ("readiness.rs", &["frontend", "model", "registry", "sys"]),
+    ("readiness", &["frontend", "model", "registry", "sys"]),
 ];
 
-/// What the pure rooms and files may not use, for they would wait or look around.
+/// The modules that put the others together, and so may import any of them.
+const COMPOSED: &[&str] = &["app", "cli", "lib"];
+
+/// Modules and files whose functions are pure: they neither wait, nor read a clock, a file or the environment.
 const PURE: &[&str] = &[
     "model",
     "registry/guard.rs",
@@ -29,7 +38,10 @@ const PURE: &[&str] = &[
     "provider/nats/set_assembler.rs",
 ];
 
-fn source() -> PathBuf {
+/// Modules in which circles are still to be removed.
+const NOT_YET_FREE_OF_CIRCLES: &[&str] = &["api", "app", "cli", "config", "frontend", "health", "model", "provider"];
+
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
@@ -43,56 +55,53 @@ fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The code, without comments: rustdoc may well speak of other rooms.
-fn code(file: &Path) -> String {
-    let text = fs::read_to_string(file).expect("readable");
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
-
-/// The rooms named by `crate::room` and `crate::{room, …}`.
-fn named(code: &str) -> Vec<String> {
-    let mut rooms = Vec::new();
-    for rest in code.split("crate::").skip(1) {
-        let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-        match rest.strip_prefix('{').and_then(|list| list.split_once('}')) {
-            Some((list, _)) => rooms.extend(list.split(',').map(|item| word(item.trim()))),
-            None => rooms.push(word(rest)),
-        }
-    }
-    rooms.retain(|room| !room.is_empty());
-    rooms
+/// The module at the top of the crate that a file belongs to.
+fn module_of(file: &str) -> &str {
+    let top = file.split('/').next().unwrap_or(file);
+    top.strip_suffix(".rs").unwrap_or(top)
 }
 
 #[test]
-fn rooms_know_only_whom_they_may() {
+fn modules_import_only_what_they_may() {
     let mut wrong = Vec::new();
-    for (room, allowed) in MAY_KNOW {
-        for file in files(&source().join(room)) {
-            for named in named(&code(&file)) {
-                if named != room.trim_end_matches(".rs") && !allowed.contains(&named.as_str()) {
-                    wrong.push(format!("{} names crate::{named}", file.display()));
-                }
-            }
-        }
+    for (file, named) in Source::read(&directory(), Scope::ProgramAndTests).top_modules_named() {
+        let module = module_of(&file);
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(ruled, _)| *ruled == module) else {
+            assert!(COMPOSED.contains(&module), "src/{file} belongs to a module without a rule in MAY_IMPORT");
+            continue;
+        };
+        let forbidden = named.iter().filter(|name| *name != module && !allowed.contains(&name.as_str()));
+        wrong.extend(forbidden.map(|name| format!("{file} imports from {name}")));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
-fn every_room_has_its_rule() {
-    let composed = ["lib.rs", "main.rs", "app", "app.rs", "cli"];
-    for entry in fs::read_dir(source()).expect("readable") {
-        let name = entry.expect("an entry").file_name().into_string().expect("plain names");
-        let ruled = MAY_KNOW.iter().any(|(room, _)| *room == name);
-        assert!(ruled || composed.contains(&name.as_str()), "src/{name} has no rule in this test");
+fn no_files_use_each_other_in_a_circle() {
+    let uses = Source::read(&directory(), Scope::Program).uses();
+    assert!(uses.values().flatten().count() > 300, "the source was not read");
+    let is_known =
+        |circle: &BTreeSet<&str>| circle.iter().all(|file| NOT_YET_FREE_OF_CIRCLES.contains(&module_of(file)));
+    let found: Vec<_> = circles(&uses).iter().filter(|c| !is_known(c)).map(|c| describe(c, &uses)).collect();
+    assert!(found.is_empty(), "{}\nMove what both sides need into a file that uses neither of them.", found.join("\n"));
+}
+
+#[test]
+fn every_file_belongs_to_the_crate() {
+    let source = Source::read(&directory(), Scope::ProgramAndTests);
+    for file in files(&directory()).iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        let path = file.strip_prefix(directory()).expect("below src").to_str().expect("a plain name");
+        assert!(path == "main.rs" || source.files().contains(path), "no module declares src/{path}");
     }
 }
 
 #[test]
-fn pure_code_neither_waits_nor_looks_around() {
+fn pure_code_uses_no_clock_no_files_and_no_environment() {
     for pure in PURE {
-        for file in files(&source().join(pure)) {
-            let code = code(&file);
+        for file in files(&directory().join(pure)) {
+            let text = fs::read_to_string(&file).expect("readable");
+            let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            let code = code.join("\n");
             for word in ["tokio", "std::fs", "std::io", "std::process", "std::env", "SystemTime::now", "Instant::now"] {
                 assert!(!code.contains(word), "{} uses {word}", file.display());
             }
@@ -102,14 +111,126 @@ fn pure_code_neither_waits_nor_looks_around() {
 
 #[test]
 fn main_only_starts() {
-    let lines = fs::read_to_string(source().join("main.rs")).expect("readable").lines().count();
+    let lines = fs::read_to_string(directory().join("main.rs")).expect("readable").lines().count();
     assert!(lines < 60, "main.rs has {lines} lines");
 }
 
+/// What each of some files uses, as `from: to (names); …`.
+fn uses(files: &[(&str, &str)], scope: Scope) -> Vec<String> {
+    let open = |path: &str| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned());
+    let line = |(file, used): (&String, &BTreeMap<String, BTreeSet<String>>)| {
+        let used = used.iter().map(|(used, names)| {
+            format!("{used} ({})", names.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
+        });
+        format!("{file}: {}", used.collect::<Vec<_>>().join("; "))
+    };
+    Source::of(scope, &open).uses().iter().filter(|(_, used)| !used.is_empty()).map(line).collect()
+}
+
+/// Modules in both layouts, with an item each.
+const LEAVES: &[(&str, &str)] = &[
+    ("a.rs", "mod inner; pub use inner::Inner; pub struct A;"),
+    ("a/inner.rs", "pub struct Inner; pub fn make() -> Inner { Inner }"),
+    ("b/mod.rs", "pub enum B { One } pub const LIMIT: u8 = 1; pub mod within { pub fn f() {} }"),
+];
+
+fn uses_of(text: &str, scope: Scope) -> Vec<String> {
+    let root = ("lib.rs", "mod a; mod b; mod c;");
+    uses(&[&[root, ("c.rs", text)], LEAVES].concat(), scope)
+}
+
 #[test]
-fn the_reader_of_the_source_reads_it_right() {
-    assert_eq!(
-        named("use crate::model::X; use crate::{api, frontend::Y}; crate::sys::z()"),
-        ["model", "api", "frontend", "sys"]
-    );
+fn each_way_to_name_an_item_is_a_use() {
+    for (text, expected) in [
+        ("use crate::a::A;", "a.rs (A)"),
+        ("use super::{a::{self, A as Other}, b::*};", "a.rs (A)"),
+        ("use crate::a::Inner;", "a/inner.rs (Inner)"),
+        ("use crate::a; fn f(_: a::Inner) {}", "a/inner.rs (Inner)"),
+        ("use super::b::B; fn f() -> B { B::One }", "b/mod.rs (B)"),
+        ("use super::b as other; const X: u8 = other::LIMIT;", "b/mod.rs (LIMIT)"),
+        ("fn f() { crate::b::within::f() }", "b/mod.rs (f)"),
+        ("fn f() { println!(\"{}\", super::b::LIMIT) }", "b/mod.rs (LIMIT)"),
+        ("fn f() { use crate::a::A; let _ = A; }", "a.rs (A)"),
+        ("#[serde(with = \"crate::b::within::f\")] struct S;", "b/mod.rs (f)"),
+        ("use crate::b::*; fn f() -> Vec<B> { vec![B::One] }", "b/mod.rs (B)"),
+        ("mod inline { fn f() { super::super::b::within::f() } }", "b/mod.rs (f)"),
+        ("pub use crate::a::A; fn f(_: A) {}", "a.rs (A)"),
+    ] {
+        assert_eq!(uses_of(text, Scope::Program), [format!("c.rs: {expected}")], "{text}");
+    }
+}
+
+#[test]
+fn what_names_no_item_is_no_use() {
+    for text in [
+        "// crate::a::A",
+        "//! See [`crate::a::A`].\n/// Like crate::b::B\nfn f() {}",
+        "fn f() { \"crate::a::A\"; }",
+        "use crate::a;",
+        "pub use crate::a::A;",
+        "pub(crate) use crate::b::{B, LIMIT};",
+        "use std::fmt::Write as _; use serde::Deserialize; fn f() { serde::x() }",
+        "fn f(a: u8) { a.b.c::<u8>() }",
+        "struct A; fn f(_: A) {}",
+        "mod a { pub fn g() {} } fn f() { a::g() }",
+        "pub(in crate::a) fn f() {}",
+    ] {
+        assert_eq!(uses_of(text, Scope::Program), Vec::<String>::new(), "{text}");
+    }
+}
+
+#[test]
+fn tests_count_only_where_they_are_asked_for() {
+    for text in [
+        "#[cfg(test)] mod tests { use crate::a::A; }",
+        "#[cfg(test)] use crate::a::A;",
+        "#[cfg(test)] pub fn f() -> crate::a::A { todo!() } fn g() {}",
+    ] {
+        assert_eq!(uses_of(text, Scope::Program), Vec::<String>::new(), "{text}");
+        assert_eq!(uses_of(text, Scope::ProgramAndTests), ["c.rs: a.rs (A)"], "{text}");
+    }
+    for text in ["#[cfg(not(test))] use crate::a::A;", "#[cfg(feature = \"x\")] use crate::a::A;"] {
+        assert_eq!(uses_of(text, Scope::Program), ["c.rs: a.rs (A)"], "{text}");
+    }
+    let apart = [("lib.rs", "mod a; #[cfg(test)] #[path = \"a_tests.rs\"] mod tests;"), ("a.rs", "pub struct A;")];
+    let apart = [&apart[..], &[("a_tests.rs", "use super::a::A;")]].concat();
+    assert_eq!(uses(&apart, Scope::Program), Vec::<String>::new());
+    assert_eq!(uses(&apart, Scope::ProgramAndTests), ["a_tests.rs: a.rs (A)"]);
+}
+
+#[test]
+#[should_panic(expected = "c.rs names crate::a::Missing, which is not found")]
+fn a_path_of_the_crate_that_is_not_found_is_a_failure() {
+    uses_of("use crate::a::Missing;", Scope::Program);
+}
+
+#[test]
+fn circles_are_found_and_described() {
+    let files = [
+        ("lib.rs", "mod a; mod b; mod c; mod d;"),
+        ("a.rs", "pub struct A; use crate::b::B;"),
+        ("b.rs", "pub struct B; use crate::c::{C, D};"),
+        ("c.rs", "pub struct C; pub struct D; use crate::a::A;"),
+        ("d.rs", "pub struct D; use crate::a::A;"),
+    ];
+    let open = |path: &str| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned());
+    let uses = Source::of(Scope::Program, &open).uses();
+    let found = circles(&uses);
+    let described: Vec<_> = found.iter().map(|circle| describe(circle, &uses)).collect();
+    let expected = "3 files use each other in a circle:\n    a.rs uses b.rs: B\n    b.rs uses c.rs: C, D\n    \
+                    c.rs uses a.rs: A";
+    assert_eq!(described, [expected]);
+}
+
+#[test]
+fn the_modules_named_are_those_written_and_those_meant() {
+    let files = [
+        ("lib.rs", "mod a; mod b; mod c;"),
+        ("a.rs", "pub use crate::b::B;"),
+        ("b.rs", "pub struct B;"),
+        ("c.rs", "use crate::a::B;"),
+    ];
+    let open = |path: &str| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned());
+    let named = Source::of(Scope::Program, &open).top_modules_named();
+    assert_eq!(named["c.rs"], ["a", "b"].map(str::to_owned).into());
 }
