@@ -7,7 +7,7 @@ use hyper::http::uri::{Authority, PathAndQuery};
 use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use serde::Deserialize;
 
-use crate::model::{HealthCheck, Percent, Probe};
+use crate::model::{FieldFault, HealthCheck, Percent, Probe};
 
 /// The statuses there are (RFC 9110, section 15).
 const STATUSES: RangeInclusive<u16> = 100..=599;
@@ -68,29 +68,35 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, each message beginning with the key.
-    pub fn resolve(self) -> Result<HealthCheck, Vec<String>> {
+    /// Every fault.
+    pub fn resolve(self) -> Result<HealthCheck, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let defaults = HealthCheck::new(Probe::Tcp);
         let interval = self.interval.unwrap_or(defaults.interval);
         if !HealthCheck::INTERVALS.contains(&interval) {
-            faults.push(format!("interval: {interval:?} is not from \"100ms\" to \"1h\""));
+            faults.push(FieldFault::new("interval", format!("{interval:?} is not from \"100ms\" to \"1h\"")));
         }
         let timeout = self.timeout.unwrap_or(defaults.timeout.min(interval));
         if timeout.is_zero() || timeout > interval {
-            faults.push(format!("timeout: {timeout:?} is not from \"1ms\" to the interval, which is {interval:?}"));
+            faults.push(FieldFault::new(
+                "timeout",
+                format!("{timeout:?} is not from \"1ms\" to the interval, which is {interval:?}"),
+            ));
         }
-        let in_a_row = |key, number: Option<u32>, default, faults: &mut Vec<String>| {
+        let in_a_row = |key, number: Option<u32>, default, faults: &mut Vec<FieldFault>| {
             let number = number.unwrap_or(default);
             if !(1..=MOST_IN_A_ROW).contains(&number) {
-                faults.push(format!("{key}: {number} is not from 1 to {MOST_IN_A_ROW}"));
+                faults.push(FieldFault::new(key, format!("{number} is not from 1 to {MOST_IN_A_ROW}")));
             }
             number
         };
         let rise = in_a_row("rise", self.rise, defaults.rise, &mut faults);
         let fall = in_a_row("fall", self.fall, defaults.fall, &mut faults);
         if self.port == Some(0) {
-            faults.push("port: 0 is not a port: use 1 to 65535, or leave it out for the backend's own".to_owned());
+            faults.push(FieldFault::new(
+                "port",
+                "0 is not a port: use 1 to 65535, or leave it out for the backend's own",
+            ));
         }
         let (port, panic) = (self.port, self.panic.unwrap_or(defaults.panic));
         let probe = self.probe(&mut faults);
@@ -100,7 +106,7 @@ impl Raw {
         }
     }
 
-    fn probe(self, faults: &mut Vec<String>) -> Option<Probe> {
+    fn probe(self, faults: &mut Vec<FieldFault>) -> Option<Probe> {
         match self.kind.as_str() {
             "http" => Some(Probe::Http {
                 path: path(self.path, faults),
@@ -111,16 +117,19 @@ impl Raw {
                 let keys =
                     [("path", self.path.is_some()), ("host", self.host.is_some()), ("status", self.status.is_some())];
                 let foreign = keys.into_iter().filter(|(_, written)| *written);
-                faults.extend(foreign.map(|(key, _)| format!("{key}: it is for type = \"http\"; leave it out")));
+                faults.extend(foreign.map(|(key, _)| FieldFault::new(key, "it is for type = \"http\"; leave it out")));
                 Some(Probe::Tcp)
             }
             "https" => {
                 let remedy = "ask in plain \"http\" (at another `port`, if need be), or only connect with \"tcp\"";
-                faults.push(format!("type: health checks do not speak TLS; {remedy}"));
+                faults.push(FieldFault::new("type", format!("health checks do not speak TLS; {remedy}")));
                 None
             }
             other => {
-                faults.push(format!("type: {other:?} is not a type of health check; known: \"http\", \"tcp\""));
+                faults.push(FieldFault::new(
+                    "type",
+                    format!("{other:?} is not a type of health check; known: \"http\", \"tcp\""),
+                ));
                 None
             }
         }
@@ -132,40 +141,43 @@ fn is_visible(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-fn path(path: Option<String>, faults: &mut Vec<String>) -> String {
+fn path(path: Option<String>, faults: &mut Vec<FieldFault>) -> String {
     let path = path.unwrap_or_else(|| "/".to_owned());
     let valid =
         path.starts_with('/') && is_visible(&path) && !path.contains('#') && path.parse::<PathAndQuery>().is_ok();
     if !valid {
-        faults.push(format!(
-            "path: {path:?} is not a path such as \"/healthz\": it begins with \"/\", and has neither spaces nor \"#\" nor \
+        faults.push(FieldFault::new("path", format!(
+            "{path:?} is not a path such as \"/healthz\": it begins with \"/\", and has neither spaces nor \"#\" nor \
              anything outside ASCII (write those as %20 and the like)"
-        ));
+        )));
     }
     path
 }
 
-fn checked_host(host: String, faults: &mut Vec<String>) -> String {
+fn checked_host(host: String, faults: &mut Vec<FieldFault>) -> String {
     let valid = is_visible(&host) && !host.contains('@') && host.parse::<Authority>().is_ok();
     if !valid {
-        faults.push(format!("host: {host:?} is not a host such as \"www.example.com\" or \"www.example.com:8080\""));
+        faults.push(FieldFault::new(
+            "host",
+            format!("{host:?} is not a host such as \"www.example.com\" or \"www.example.com:8080\""),
+        ));
     }
     host
 }
 
-fn statuses(raw: Option<RawStatus>, faults: &mut Vec<String>) -> Vec<RangeInclusive<u16>> {
+fn statuses(raw: Option<RawStatus>, faults: &mut Vec<FieldFault>) -> Vec<RangeInclusive<u16>> {
     let ranges = match raw {
         None => return vec![GOOD],
         Some(RawStatus::One(range)) => vec![range],
         Some(RawStatus::Many(ranges)) => ranges,
     };
     if ranges.is_empty() {
-        faults.push("status: it is an empty list, which no answer could ever match".to_owned());
+        faults.push(FieldFault::new("status", "it is an empty list, which no answer could ever match"));
     }
     ranges.iter().filter_map(|range| statuses_of(range).map_err(|fault| faults.push(fault)).ok()).collect()
 }
 
-fn statuses_of(raw: &RawRange) -> Result<RangeInclusive<u16>, String> {
+fn statuses_of(raw: &RawRange) -> Result<RangeInclusive<u16>, FieldFault> {
     let read = |text: &str| text.trim().parse::<u16>().ok();
     let (written, ends) = match raw {
         RawRange::Number(status) => (status.to_string(), Some((*status, *status))),
@@ -176,7 +188,10 @@ fn statuses_of(raw: &RawRange) -> Result<RangeInclusive<u16>, String> {
     };
     ends.filter(|(first, last)| first <= last && STATUSES.contains(first) && STATUSES.contains(last))
         .map(|(first, last)| first..=last)
-        .ok_or_else(|| format!("status: {written} is not a status from 100 to 599, nor a range such as \"200-299\""))
+        .ok_or_else(|| {
+            let message = format!("{written} is not a status from 100 to 599, nor a range such as \"200-299\"");
+            FieldFault::new("status", message)
+        })
 }
 
 #[cfg(test)]
@@ -184,7 +199,10 @@ mod tests {
     use super::*;
 
     fn resolve(json: &str) -> Result<HealthCheck, Vec<String>> {
-        serde_json::from_str::<Raw>(json).expect("a raw check").resolve()
+        serde_json::from_str::<Raw>(json)
+            .expect("a raw check")
+            .resolve()
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     fn http(status: Vec<RangeInclusive<u16>>) -> Probe {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::DEFAULT_SOCKET;
 use super::fault::Fault;
+use super::section::Section;
 
 /// What every environment variable starts with. Below it `__` separates the parts of a key.
 const PREFIX: &str = "ELASTICD_";
@@ -31,8 +32,6 @@ pub struct Layers {
     pub values: Dict,
     /// The faults found so far.
     pub faults: Vec<Fault>,
-    /// Keys that were taken out of an entry, by where that is: they are known there, too.
-    taken: Vec<(String, &'static str)>,
 }
 
 impl Layers {
@@ -79,12 +78,13 @@ impl Layers {
                 return Err(error.into_iter().map(fault).collect());
             }
         };
-        Ok(Self { figment, values, faults, taken: Vec::new() })
+        Ok(Self { figment, values, faults })
     }
 
-    /// Reads `value`, found at `key`, as a `T`. Whatever is wrong with a part of it is noted, and that part left out,
-    /// until it can be read or nothing more can be left out. `None`: it cannot be read.
-    pub fn extract<T: DeserializeOwned>(&mut self, key: &str, value: &mut Value) -> Option<T> {
+    /// Reads `value`, found at `place`, as a `T`. Whatever is wrong with a part of it is noted, and that part left out,
+    /// until it can be read or nothing more can be left out. `None`: it cannot be read. `more` are keys that are known
+    /// there beside the fields of `T`.
+    pub fn extract<T: DeserializeOwned>(&mut self, place: &[String], value: &mut Value, more: &[&str]) -> Option<T> {
         loop {
             let error = match value.deserialize::<T>() {
                 Ok(parsed) => return Some(parsed),
@@ -97,26 +97,12 @@ impl Layers {
                 path.push(name.clone());
             }
             let found = find(value, &path).map(Value::tag).unwrap_or_else(|| value.tag());
-            let more = self.taken.iter().filter(|(at, _)| path.len() == 1 && at == key).map(|(_, field)| *field);
-            let message = explain(&error.kind, &more.collect::<Vec<_>>());
-            self.fault_at(found, join(key, &path), message);
+            let message = explain(&error.kind, if path.len() == 1 { more } else { &[] });
+            self.fault_at(found, [place, &path].concat().join("."), message);
             if !remove(value, &path) {
                 return None;
             }
         }
-    }
-
-    /// Takes the fields that a `T` has out of the entry at `key`, and reads them.
-    pub fn part<T: DeserializeOwned>(
-        &mut self,
-        key: &str,
-        entry: &mut Value,
-        fields: &'static [&'static str],
-    ) -> Option<T> {
-        let Value::Dict(tag, dict) = entry else { return None };
-        let own = fields.iter().filter_map(|field| dict.remove_entry(*field)).collect();
-        self.taken.extend(fields.iter().map(|field| (key.to_owned(), *field)));
-        self.extract(key, &mut Value::Dict(*tag, own))
     }
 
     /// Notes a fault in what `tag` marks.
@@ -126,8 +112,8 @@ impl Layers {
     }
 
     /// Notes a fault at a key, in whichever layer has it, or else its nearest parent.
-    pub fn fault(&mut self, key: &str, message: impl Into<String>) {
-        let mut path: Vec<_> = key.split('.').map(str::to_owned).collect();
+    pub fn fault(&mut self, key: &[String], message: impl Into<String>) {
+        let mut path = key.to_vec();
         let root = Value::from(self.values.clone());
         let tag = loop {
             match find(&root, &path) {
@@ -138,22 +124,29 @@ impl Layers {
                 _ => break Tag::Default,
             }
         };
-        self.fault_at(tag, key.to_owned(), message.into());
+        self.fault_at(tag, key.join("."), message.into());
     }
 
-    /// The entries of the table `section`; anything else there is a fault.
-    pub fn tables(&mut self, section: &str) -> Vec<(String, Value)> {
+    /// The handle of one section, to read it or to note faults in it.
+    pub fn section(&mut self, path: &[&str]) -> Section<'_> {
+        let path: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
+        let value = find(&Value::from(self.values.clone()), &path).cloned().unwrap_or_else(|| Dict::new().into());
+        Section::new(self, path, value)
+    }
+
+    /// The names of the tables in the table `section`; anything else there is a fault.
+    pub fn tables(&mut self, section: &str) -> Vec<String> {
         let Some(value) = self.values.get(section).cloned() else { return Vec::new() };
         let Value::Dict(_, entries) = value else {
-            self.fault(section, format!("must be a table: write [{section}.NAME]"));
+            self.section(&[section]).fault("", format!("must be a table: write [{section}.NAME]"));
             return Vec::new();
         };
         let (tables, others): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|(_, value)| matches!(value, Value::Dict(..)));
         for (name, _) in others {
-            self.fault(&format!("{section}.{name}"), format!("must be a table: write [{section}.{name}]"));
+            self.section(&[section, &name]).fault("", format!("must be a table: write [{section}.{name}]"));
         }
-        tables
+        tables.into_iter().map(|(name, _)| name).collect()
     }
 }
 
@@ -189,11 +182,6 @@ fn place(metadata: &Metadata, key: &str) -> Option<String> {
         }
         _ => None,
     }
-}
-
-fn join(key: &str, path: &[String]) -> String {
-    let parts = std::iter::once(key).filter(|key| !key.is_empty()).chain(path.iter().map(String::as_str));
-    parts.collect::<Vec<_>>().join(".")
 }
 
 fn explain(kind: &Kind, more: &[&str]) -> String {

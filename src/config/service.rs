@@ -9,9 +9,10 @@ use serde::Deserialize;
 
 use super::health;
 use super::layers::Layers;
+use super::section::Section;
 use crate::model::{
-    AddressKind, AtLeast, Attribute, Condition, Guard, HealthCheck, MAX_WEIGHT, Name, OnEmpty, Pattern, Percent,
-    PortRule, Prefer, Selector, Service, ServiceTags, Sources, WeightRule,
+    AddressKind, AtLeast, Attribute, Condition, FieldFault, Guard, HealthCheck, MAX_WEIGHT, Name, OnEmpty, Pattern,
+    Percent, PortRule, Prefer, Selector, Service, ServiceTags, Sources, WeightRule,
 };
 
 #[derive(Deserialize)]
@@ -187,16 +188,16 @@ const NEAR_ENOUGH: usize = 2;
 /// Every service and every pattern of services that can be read; what cannot is noted.
 pub fn services(layers: &mut Layers) -> (Vec<Service>, Vec<Pattern>) {
     let (mut services, mut patterns) = (Vec::new(), Vec::new());
-    for (text, mut entry) in layers.tables("services") {
-        let key = format!("services.{text}");
-        let name = super::name(layers, "services", &text);
-        let raw: Option<RawService> = layers.extract(&key, &mut entry);
+    for text in layers.tables("services") {
+        let mut section = layers.section(&["services", &text]);
+        let name = section.name();
+        let raw: Option<RawService> = section.read_rest();
         if let (Some(name), Some(mut raw)) = (name, raw) {
             let each = raw.each.take();
-            let service = service(layers, &key, name, raw);
+            let service = service(&mut section, name, raw);
             match each {
                 None => services.push(service),
-                Some(each) => patterns.push(Pattern { base: service, tags: tags(layers, &key, each) }),
+                Some(each) => patterns.push(Pattern { base: service, tags: tags(&mut section, each) }),
             }
         }
     }
@@ -218,36 +219,35 @@ pub(super) struct RawSelector {
 impl RawSelector {
     pub const KEYS: &[&str] = &["select", "where"];
 
-    pub fn resolve(self, layers: &mut Layers, key: &str) -> Selector {
-        selector(layers, key, self.select, self.attributes)
+    pub fn resolve(self, section: &mut Section) -> Selector {
+        selector(section, self.select, self.attributes)
     }
 }
 
 fn selector(
-    layers: &mut Layers,
-    key: &str,
+    section: &mut Section,
     select: BTreeMap<String, RawCondition>,
     attributes: BTreeMap<Attribute, RawCondition>,
 ) -> Selector {
     let of = |(tag, raw): (String, _)| {
-        let condition = condition(layers, &format!("{key}.select.{tag}"), raw);
+        let condition = condition(section, &format!("select.{tag}"), raw);
         (tag, condition)
     };
     let tags = select.into_iter().map(of).collect();
     let of = |(attribute, raw): (Attribute, _)| {
-        (attribute, condition(layers, &format!("{key}.where.{}", attribute.as_str()), raw))
+        (attribute, condition(section, &format!("where.{}", attribute.as_str()), raw))
     };
     let attributes = attributes.into_iter().map(of).collect();
     Selector { tags, attributes }
 }
 
-fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Service {
-    let select = selector(layers, key, raw.select, raw.attributes);
+fn service(section: &mut Section, name: Name, raw: RawService) -> Service {
+    let select = selector(section, raw.select, raw.attributes);
     let providers = match raw.provider {
         OneOrMore::One(provider) => vec![provider],
         OneOrMore::More(providers) => providers,
     };
-    check_sources(layers, key, &providers, raw.sources, raw.expire);
+    check_sources(section, &providers, raw.sources, raw.expire);
     Service {
         name,
         providers,
@@ -255,83 +255,73 @@ fn service(layers: &mut Layers, key: &str, name: Name, raw: RawService) -> Servi
         expire: raw.expire,
         select,
         address: raw.address,
-        port: port(layers, key, raw.port),
-        weight: weight(layers, key, raw.weight),
-        guard: guard(layers, key, raw.guard),
-        min_age: bounded(layers, key, "min_age", raw.min_age).unwrap_or_default(),
-        slow_start: bounded(layers, key, "slow_start", raw.slow_start).filter(|ramp| !ramp.is_zero()),
-        drain: bounded(layers, key, "drain", raw.drain).unwrap_or_default(),
-        prefer: raw.prefer.map(|raw| prefer(layers, key, &raw)),
-        health: raw.health.and_then(|raw| check(layers, key, raw)),
+        port: port(section, raw.port),
+        weight: weight(section, raw.weight),
+        guard: guard(section, raw.guard),
+        min_age: bounded(section, "min_age", raw.min_age).unwrap_or_default(),
+        slow_start: bounded(section, "slow_start", raw.slow_start).filter(|ramp| !ramp.is_zero()),
+        drain: bounded(section, "drain", raw.drain).unwrap_or_default(),
+        prefer: raw.prefer.map(|raw| prefer(section, &raw)),
+        health: raw.health.and_then(|raw| check(section, raw)),
     }
 }
 
-fn check_sources(layers: &mut Layers, key: &str, providers: &[Name], sources: Sources, expire: Option<Duration>) {
+fn check_sources(section: &mut Section, providers: &[Name], sources: Sources, expire: Option<Duration>) {
     if providers.is_empty() {
-        layers.fault(&format!("{key}.provider"), "is an empty list: name at least one provider");
+        section.fault("provider", "is an empty list: name at least one provider");
     }
     let distinct: BTreeSet<_> = providers.iter().collect();
     if distinct.len() < providers.len() {
-        layers.fault(&format!("{key}.provider"), "names a provider twice");
+        section.fault("provider", "names a provider twice");
     }
     if expire.is_some_and(|expire| expire < SHORTEST_EXPIRY) {
-        layers.fault(
-            &format!("{key}.expire"),
-            format!("must be at least {SHORTEST_EXPIRY:?}, longer than a few polls take"),
-        );
+        section.fault("expire", format!("must be at least {SHORTEST_EXPIRY:?}, longer than a few polls take"));
     }
     if providers.len() < 2 {
         if sources == Sources::Failover {
-            layers.fault(&format!("{key}.sources"), "there is nothing to fail over to: name another provider");
+            section.fault("sources", "there is nothing to fail over to: name another provider");
         }
         if expire.is_some() {
-            layers.fault(&format!("{key}.expire"), "a single provider's last set never expires: leave it out");
+            section.fault("expire", "a single provider's last set never expires: leave it out");
         }
     } else if sources == Sources::Failover && expire.is_none() {
         let message = "missing: say after how long a provider that has fallen silent is given up, such as \"5m\"";
-        layers.fault(&format!("{key}.expire"), message);
+        section.fault("expire", message);
     }
 }
 
 /// A time that somebody will live to see the end of.
-fn bounded(layers: &mut Layers, key: &str, field: &str, time: Option<Duration>) -> Option<Duration> {
+fn bounded(section: &mut Section, field: &str, time: Option<Duration>) -> Option<Duration> {
     if let Some(time) = time.filter(|time| *time > LONGEST) {
-        layers.fault(&format!("{key}.{field}"), format!("{time:?} is more than {LONGEST:?}"));
+        section.fault(field, format!("{time:?} is more than {LONGEST:?}"));
     }
     time
 }
 
-fn check(layers: &mut Layers, key: &str, raw: health::Raw) -> Option<HealthCheck> {
-    let faults = match raw.resolve() {
-        Ok(check) => return Some(check),
-        Err(faults) => faults,
-    };
-    for fault in faults {
-        let (field, message) = fault.split_once(": ").unwrap_or(("", &fault));
-        layers.fault(format!("{key}.health.{field}").trim_end_matches('.'), message);
-    }
-    None
+fn check(section: &mut Section, raw: health::Raw) -> Option<HealthCheck> {
+    let report = |faults: Vec<FieldFault>| section.report(faults.into_iter().map(|fault| fault.below("health")));
+    raw.resolve().map_err(report).ok()
 }
 
-fn prefer(layers: &mut Layers, key: &str, raw: &RawPrefer) -> Prefer {
+fn prefer(section: &mut Section, raw: &RawPrefer) -> Prefer {
     let at_least = match raw {
         RawPrefer::Word(SameZone::SameZone) => AtLeast::Count(NEAR_ENOUGH),
         RawPrefer::Table(RawPreferTable { at_least: RawAtLeast::Count(count), .. }) => AtLeast::Count(*count),
         RawPrefer::Table(RawPreferTable { at_least: RawAtLeast::Part(part), .. }) => AtLeast::Part(*part),
     };
     if at_least == AtLeast::Count(0) {
-        layers.fault(&format!("{key}.prefer.at_least"), "must be at least 1");
+        section.fault("prefer.at_least", "must be at least 1");
     }
     Prefer { at_least }
 }
 
-fn tags(layers: &mut Layers, key: &str, raw: RawEach) -> ServiceTags {
+fn tags(section: &mut Section, raw: RawEach) -> ServiceTags {
     match raw {
         RawEach::Convention(Convention::HAProxy) => ServiceTags::haproxy(),
         RawEach::Tag(RawEachTag { tag, port, instance_port }) => {
             if port.is_none() && instance_port.is_some() {
                 let message = "is for instances whose port is not the service's: set `port`, too";
-                layers.fault(&format!("{key}.each.instance_port"), message);
+                section.fault("each.instance_port", message);
             }
             ServiceTags { name: tag, port, instance_port }
         }
@@ -347,7 +337,7 @@ impl From<OneOrMany> for BTreeSet<String> {
     }
 }
 
-fn condition(layers: &mut Layers, key: &str, raw: RawCondition) -> Condition {
+fn condition(section: &mut Section, field: &str, raw: RawCondition) -> Condition {
     let condition = match raw {
         RawCondition::OneOf(values) => Condition::OneOf(values.into()),
         RawCondition::Glob(RawGlob { glob }) => Condition::Like(glob.into()),
@@ -355,17 +345,16 @@ fn condition(layers: &mut Layers, key: &str, raw: RawCondition) -> Condition {
         RawCondition::Present(RawPresent { present: false }) => Condition::Absent,
     };
     if matches!(&condition, Condition::OneOf(texts) | Condition::Like(texts) if texts.is_empty()) {
-        layers.fault(key, "is an empty list, which no instance could ever match");
+        section.fault(field, "is an empty list, which no instance could ever match");
     }
     condition
 }
 
-fn port(layers: &mut Layers, key: &str, raw: Option<RawRule>) -> PortRule {
-    let key = format!("{key}.port");
+fn port(section: &mut Section, raw: Option<RawRule>) -> PortRule {
     match raw {
         None => PortRule::Instance,
         Some(RawRule::Fixed(0) | RawRule::Tag(RawTagRule { default: Some(0), .. })) => {
-            layers.fault(&key, "0 is not a port: use 1 to 65535");
+            section.fault("port", "0 is not a port: use 1 to 65535");
             PortRule::Instance
         }
         Some(RawRule::Fixed(port)) => PortRule::Fixed(port),
@@ -373,7 +362,7 @@ fn port(layers: &mut Layers, key: &str, raw: Option<RawRule>) -> PortRule {
     }
 }
 
-fn weight(layers: &mut Layers, key: &str, raw: Option<RawWeight>) -> WeightRule {
+fn weight(section: &mut Section, raw: Option<RawWeight>) -> WeightRule {
     let rule = match raw {
         None => WeightRule::Instance,
         Some(RawWeight::Rule(RawRule::Fixed(weight))) => WeightRule::Fixed(weight),
@@ -392,15 +381,15 @@ fn weight(layers: &mut Layers, key: &str, raw: Option<RawWeight>) -> WeightRule 
         WeightRule::Type { weights, default } => weights.values().copied().chain([*default]).collect(),
     };
     for weight in numbers.into_iter().filter(|weight| *weight > MAX_WEIGHT) {
-        layers.fault(&format!("{key}.weight"), format!("{weight} is not a weight: use 0 to {MAX_WEIGHT}"));
+        section.fault("weight", format!("{weight} is not a weight: use 0 to {MAX_WEIGHT}"));
     }
     rule
 }
 
-fn guard(layers: &mut Layers, key: &str, raw: RawGuard) -> Guard {
+fn guard(section: &mut Section, raw: RawGuard) -> Guard {
     let defaults = Guard::default();
     if raw.confirm == Some(0) {
-        layers.fault(&format!("{key}.guard.confirm"), "must be at least 1");
+        section.fault("guard.confirm", "must be at least 1");
     }
     Guard {
         on_empty: raw.on_empty.unwrap_or(defaults.on_empty),

@@ -7,7 +7,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use serde::Deserialize;
 
 use super::leader::Rules;
-use crate::model::{Name, Selector};
+use crate::model::{FieldFault, Name, Selector};
 use crate::provider;
 use crate::provider::nats::connection;
 use crate::provider::poll::PollSchedule;
@@ -49,37 +49,38 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// All faults at once, each beginning with its key.
+    /// Every fault.
     pub fn resolve(
         self,
         connection: Option<connection::Config>,
         select: Selector,
         all: &BTreeMap<Name, Option<(provider::Config, PollSchedule)>>,
-    ) -> Result<Option<Config>, Vec<String>> {
+    ) -> Result<Option<Config>, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let named = self.providers.is_some();
         let mut providers = BTreeMap::new();
         for name in self.providers.unwrap_or_else(|| all.keys().cloned().collect()) {
             match all.get(&name) {
-                Some(Some((provider::Config::Nats(_), _))) if named => faults.push(format!(
-                    "providers: {name} is of type nats itself: what was published is not published again"
+                Some(Some((provider::Config::Nats(_), _))) if named => faults.push(FieldFault::new(
+                    "providers",
+                    format!("{name} is of type nats itself: what was published is not published again"),
                 )),
                 Some(Some((provider::Config::Nats(_), _)) | None) => {}
                 Some(Some(found)) => drop(providers.insert(name, found.clone())),
-                None => faults.push(format!("providers: there is no provider {name:?}")),
+                None => faults.push(FieldFault::new("providers", format!("there is no provider {name:?}"))),
             }
         }
         if providers.is_empty() && faults.is_empty() && all.values().all(Option::is_some) {
-            faults.push("providers: there is none to publish: write [providers.NAME]".to_owned());
+            faults.push(FieldFault::new("providers", "there is none to publish: write [providers.NAME]"));
         }
         let bound = self.leader_ttl.unwrap_or(Duration::from_secs(10));
         if !(TTLS.0..=TTLS.1).contains(&bound) {
-            faults.push(format!("leader_ttl: {bound:?} is not between 2s and 1h"));
+            faults.push(FieldFault::new("leader_ttl", format!("{bound:?} is not between 2s and 1h")));
         }
         let replicas = self.replicas.unwrap_or(1);
         // What JetStream takes (NATS documentation, "Streams", Replicas: at most 5).
         if !(1..=5).contains(&replicas) {
-            faults.push(format!("replicas: {replicas} is not between 1 and 5"));
+            faults.push(FieldFault::new("replicas", format!("{replicas} is not between 1 and 5")));
         }
         if faults.is_empty() {
             let rules = Rules { bound };

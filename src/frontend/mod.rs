@@ -23,6 +23,6 @@ mod worker;
 
 pub use config::{CANDIDATE, Check, Config, Output, Pacing, Proof, Reload};
 pub use parse::{gid, parse_mode};
-pub use raw::{Fault, Raw};
+pub use raw::Raw;
 pub use report::{Phase, Report, Timings};
 pub use worker::{BuildError, Worker};

@@ -138,9 +138,6 @@ pub struct RawCommand {
     pub timeout: Option<Duration>,
 }
 
-/// A fault: the key under the frontend's table, and what is wrong with it.
-pub type Fault = (String, String);
-
 impl Raw {
     /// Lays these keys over a preset's: what is written here wins, and `vars` are merged key by key.
     pub fn over(self, preset: Self) -> Self {

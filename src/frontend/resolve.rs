@@ -7,9 +7,9 @@ use super::config::{Check, Config, Output, Pacing, Proof, Reload, SERVICE};
 use super::escape::Escape;
 use super::parse::{gid, parse_mode, signal, uid};
 use super::preset;
-use super::raw::{Fault, ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload};
+use super::raw::{ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload};
 use super::runtime::Runtime;
-use crate::model::Name;
+use crate::model::{FieldFault, Name};
 use crate::sys::atomic_file::Ownership;
 use crate::sys::process::{Executable, Find};
 
@@ -44,7 +44,7 @@ impl Raw {
         type_name: &str,
         all_services: &[Name],
         base: &Path,
-    ) -> Result<Config, Vec<Fault>> {
+    ) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let services = self.services.clone().unwrap_or_else(|| all_services.to_vec());
         let outputs = self.resolve_outputs(&services, base, &mut faults);
@@ -52,7 +52,7 @@ impl Raw {
         let escape = self.escape.unwrap_or_else(|| {
             let message = "missing: say in which syntax the outputs are read: one of nginx, haproxy, vcl, apache, \
                            caddyfile, json, shell, hosts or none";
-            faults.push(("escape".to_owned(), message.to_owned()));
+            faults.push(FieldFault::new("escape", message.to_owned()));
             Escape::None
         });
         let check = self.resolve_check(&mut faults);
@@ -80,7 +80,7 @@ impl Raw {
     }
 
     /// `output` and its companions are the short way to write, or to override, the only output.
-    fn resolve_outputs(&self, services: &[Name], base: &Path, faults: &mut Vec<Fault>) -> Vec<Output> {
+    fn resolve_outputs(&self, services: &[Name], base: &Path, faults: &mut Vec<FieldFault>) -> Vec<Output> {
         let mut raws = self.outputs.clone().unwrap_or_default();
         let short = RawOutput {
             path: self.output.clone(),
@@ -101,28 +101,28 @@ impl Raw {
                         group: short.group.or(only.group.take()),
                     };
                 }
-                several => faults.push((
-                    "output".to_owned(),
+                several => faults.push(FieldFault::new(
+                    "output",
                     format!("this frontend has {} outputs: write them as `outputs`", several.len()),
                 )),
             }
         }
         if raws.is_empty() {
-            faults.push((
-                "outputs".to_owned(),
-                "missing: nothing would be written; set `output` and `template`".to_owned(),
-            ));
+            faults.push(FieldFault::new("outputs", "missing: nothing would be written; set `output` and `template`"));
         }
         let resolve = |(index, raw): (usize, RawOutput)| resolve_output(raw, index, base, faults);
         let outputs: Vec<_> = raws.into_iter().enumerate().filter_map(resolve).collect();
         let each: Vec<_> = outputs.iter().flat_map(|output| output.for_each(services)).collect();
         if each.is_empty() && !outputs.is_empty() {
-            faults.push(("services".to_owned(), format!("there are none to stand for {SERVICE} in an output's path")));
+            faults.push(FieldFault::new(
+                "services",
+                format!("there are none to stand for {SERVICE} in an output's path"),
+            ));
         }
         each
     }
 
-    fn resolve_check(&self, faults: &mut Vec<Fault>) -> Option<Check> {
+    fn resolve_check(&self, faults: &mut Vec<FieldFault>) -> Option<Check> {
         // An empty list is how a preset's check is switched off.
         let argv = self.check.clone().filter(|argv| !argv.is_empty())?;
         let argv = self.with_main_config("check", argv, faults);
@@ -131,31 +131,31 @@ impl Raw {
     }
 
     /// Puts the path of the frontend's main configuration where a command's arguments ask for it.
-    fn with_main_config(&self, key: &str, argv: Vec<String>, faults: &mut Vec<Fault>) -> Vec<String> {
+    fn with_main_config(&self, key: &str, argv: Vec<String>, faults: &mut Vec<FieldFault>) -> Vec<String> {
         let Some(path) = &self.config else {
             if argv.iter().any(|argument| argument.contains(MAIN_CONFIG)) {
                 let message = format!("missing: {key} mentions {MAIN_CONFIG}, the frontend's own main configuration");
-                faults.push(("config".to_owned(), message));
+                faults.push(FieldFault::new("config", message));
             }
             return argv;
         };
         argv.into_iter().map(|argument| argument.replace(MAIN_CONFIG, &path.to_string_lossy())).collect()
     }
 
-    fn resolve_runtime(&self, faults: &mut Vec<Fault>) -> Option<Runtime> {
+    fn resolve_runtime(&self, faults: &mut Vec<FieldFault>) -> Option<Runtime> {
         let limit = positive("api_timeout", self.api_timeout.unwrap_or(API_TIMEOUT), faults);
         // An empty address is how a preset's runtime API is switched off.
         let address = self.api.as_deref().filter(|address| !address.is_empty())?;
         let Some(protocol) = self.runtime else {
-            faults.push(("runtime".to_owned(), "missing: say what is spoken at `api`, such as \"haproxy\"".to_owned()));
+            faults.push(FieldFault::new("runtime", "missing: say what is spoken at `api`, such as \"haproxy\""));
             return None;
         };
-        let endpoint = address.parse().map_err(|message| faults.push(("api".to_owned(), message))).ok()?;
+        let endpoint = address.parse().map_err(|message| faults.push(FieldFault::new("api", message))).ok()?;
         let (secret_file, config) = (self.secret_file.clone(), self.config.clone());
         Some(Runtime { protocol, endpoint, secret_file, config, limit })
     }
 
-    fn resolve_reload(&self, faults: &mut Vec<Fault>) -> Reload {
+    fn resolve_reload(&self, faults: &mut Vec<FieldFault>) -> Reload {
         match &self.reload {
             None | Some(RawReload::Nothing(_)) => Reload::None,
             Some(RawReload::Command(raw)) => {
@@ -167,7 +167,7 @@ impl Raw {
                 match raw.master.parse() {
                     Ok(endpoint) => Reload::Master { endpoint, limit },
                     Err(message) => {
-                        faults.push(("reload.master".to_owned(), message));
+                        faults.push(FieldFault::new("reload.master", message));
                         Reload::None
                     }
                 }
@@ -176,7 +176,7 @@ impl Raw {
                 let Some(executable) = self.executable.clone().map(Executable::new) else {
                     let expected =
                         "missing: name the program that may be signalled, such as \"nginx\" or \"/usr/sbin/nginx\"";
-                    faults.push(("executable".to_owned(), expected.to_owned()));
+                    faults.push(FieldFault::new("executable", expected.to_owned()));
                     return Reload::None;
                 };
                 let find = match self.pid_file.clone() {
@@ -184,7 +184,7 @@ impl Raw {
                     // An empty path is how a preset's pid file is switched off.
                     Some(path) if path.as_os_str().is_empty() => Find::Match { executable },
                     Some(path) => {
-                        faults.push(("pid_file".to_owned(), format!("{path:?} is not an absolute path")));
+                        faults.push(FieldFault::new("pid_file", format!("{path:?} is not an absolute path")));
                         return Reload::None;
                     }
                     None => Find::Match { executable },
@@ -192,7 +192,7 @@ impl Raw {
                 match signal(&raw.signal) {
                     Ok(signal) => Reload::Signal { signal, find },
                     Err(message) => {
-                        faults.push(("reload.signal".to_owned(), message));
+                        faults.push(FieldFault::new("reload.signal", message));
                         Reload::None
                     }
                 }
@@ -200,7 +200,7 @@ impl Raw {
         }
     }
 
-    fn resolve_proof(&self, reload: &Reload, has_runtime: bool, faults: &mut Vec<Fault>) -> Proof {
+    fn resolve_proof(&self, reload: &Reload, has_runtime: bool, faults: &mut Vec<FieldFault>) -> Proof {
         let limit = positive("proof_timeout", self.proof_timeout.unwrap_or(PROOF_TIMEOUT), faults);
         // A frontend whose preset's reload was replaced by a command has no process of which we know the children.
         let is_signalled = matches!(reload, Reload::Signal { .. });
@@ -217,23 +217,24 @@ impl Raw {
         }
     }
 
-    fn command(&self, key: &str, raw: &RawCommand, faults: &mut Vec<Fault>) -> Vec<String> {
+    fn command(&self, key: &str, raw: &RawCommand, faults: &mut Vec<FieldFault>) -> Vec<String> {
         if raw.command.first().is_none_or(String::is_empty) {
-            faults.push((key.to_owned(), "is empty: write the program and its arguments as a list".to_owned()));
+            faults.push(FieldFault::new(key, "is empty: write the program and its arguments as a list"));
         }
         self.with_main_config(key, raw.command.clone(), faults)
     }
 
-    fn resolve_pacing(&self, faults: &mut Vec<Fault>) -> Pacing {
+    fn resolve_pacing(&self, faults: &mut Vec<FieldFault>) -> Pacing {
         let settle = self.settle.unwrap_or(PACING.settle);
         let settle_max = self.settle_max.unwrap_or(PACING.settle_max.max(settle));
         if settle_max < settle {
-            faults.push(("settle_max".to_owned(), format!("{settle_max:?} is shorter than settle, {settle:?}")));
+            faults.push(FieldFault::new("settle_max", format!("{settle_max:?} is shorter than settle, {settle:?}")));
         }
         let retry_min = positive("retry_min", self.retry_min.unwrap_or(PACING.retry_min), faults);
         let retry_max = self.retry_max.unwrap_or(PACING.retry_max.max(retry_min));
         if retry_max < retry_min {
-            faults.push(("retry_max".to_owned(), format!("{retry_max:?} is shorter than retry_min, {retry_min:?}")));
+            faults
+                .push(FieldFault::new("retry_max", format!("{retry_max:?} is shorter than retry_min, {retry_min:?}")));
         }
         Pacing {
             settle,
@@ -260,9 +261,10 @@ impl Output {
     }
 }
 
-fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fault>) -> Option<Output> {
+fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<FieldFault>) -> Option<Output> {
     let before = faults.len();
-    let mut fault = |field: &str, message: String| faults.push((format!("outputs.{index}.{field}"), message));
+    let mut fault =
+        |field: &str, message: String| faults.push(FieldFault::new(format!("outputs.{index}.{field}"), message));
     let path = raw.path.unwrap_or_default();
     if !path.is_absolute() || path.file_name().is_none() {
         fault("path", format!("{path:?} is not an absolute path of a file"));
@@ -303,9 +305,9 @@ fn read_template(name: &str, base: &Path) -> Result<String, String> {
     }
 }
 
-fn positive(key: &str, duration: Duration, faults: &mut Vec<Fault>) -> Duration {
+fn positive(key: &str, duration: Duration, faults: &mut Vec<FieldFault>) -> Duration {
     if duration.is_zero() {
-        faults.push((key.to_owned(), "must be longer than 0s".to_owned()));
+        faults.push(FieldFault::new(key, "must be longer than 0s"));
     }
     duration
 }
@@ -319,7 +321,7 @@ mod tests {
         figment::Figment::from(Toml::string(toml)).extract().unwrap_or_else(|e| panic!("{toml}: {e}"))
     }
 
-    fn resolve(toml: &str) -> Result<Config, Vec<Fault>> {
+    fn resolve(toml: &str) -> Result<Config, Vec<FieldFault>> {
         let nginx = preset::defaults("nginx").expect("built in");
         let name = "front".parse().expect("a name");
         raw(toml).over(nginx).resolve(name, "nginx", &["web".parse().expect("a name")], Path::new("/nonexistent"))
@@ -359,7 +361,7 @@ mod tests {
              audit_interval = '0s'\nretry_min = '0s'\nretry_max = '0s'",
         )
         .expect_err("all wrong");
-        let mut keys: Vec<_> = faults.iter().map(|(key, _)| key.as_str()).collect();
+        let mut keys: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(
             keys,
@@ -377,6 +379,6 @@ mod tests {
             ]
         );
         let faults = resolve("retry_min = '5s'\nretry_max = '2s'").expect_err("the longest pause is the shorter one");
-        assert_eq!(faults, [("retry_max".to_owned(), "2s is shorter than retry_min, 5s".to_owned())]);
+        assert_eq!(faults, [FieldFault::new("retry_max", "2s is shorter than retry_min, 5s")]);
     }
 }

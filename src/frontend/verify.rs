@@ -5,15 +5,14 @@ use std::slice;
 
 use super::config::Config;
 use super::escape::Escape;
-use super::raw::Fault;
 use super::template::Template;
-use crate::model::{Name, Service};
+use crate::model::{FieldFault, Name, Service};
 use crate::sys::atomic_file;
 
 impl Config {
     /// Every fault that only using the configuration would otherwise bring to light: templates that do not compile or
     /// read a field there is not, outputs that can never be swapped in.
-    pub fn verify(&self, services: &[Service]) -> Vec<Fault> {
+    pub fn verify(&self, services: &[Service]) -> Vec<FieldFault> {
         let mut faults = Vec::new();
         if self.escape == Escape::Apache {
             faults.extend(same_balancer(&self.services));
@@ -25,10 +24,12 @@ impl Config {
             let tried = Template::compile(&output.template_name, &output.template, self.escape)
                 .and_then(|template| template.trial(&told, &self.vars));
             // Outputs of the same template have its faults in common.
-            let fault = tried.err().map(|error| (format!("outputs.{index}.template"), error.to_string()));
+            let fault =
+                tried.err().map(|error| FieldFault::new(format!("outputs.{index}.template"), error.to_string()));
             faults.extend(fault.filter(|fault| !faults.contains(fault)));
             if let Err(message) = swappable(&output.path) {
-                faults.push((format!("outputs.{index}.path"), format!("{} {message}", output.path.display())));
+                let message = format!("{} {message}", output.path.display());
+                faults.push(FieldFault::new(format!("outputs.{index}.path"), message));
             }
         }
         faults
@@ -36,11 +37,11 @@ impl Config {
 }
 
 /// Apache does not tell names of balancers apart by case (`ap_proxy_define_balancer`): their members would be one pool.
-fn same_balancer(services: &[Name]) -> Option<Fault> {
+fn same_balancer(services: &[Name]) -> Option<FieldFault> {
     let twin = |name: &Name| services.iter().find(|n| *n > name && n.as_str().eq_ignore_ascii_case(name.as_str()));
     let (one, other) = services.iter().find_map(|name| Some((name, twin(name)?)))?;
     let message = format!("{one} and {other} are one name to Apache, which ignores their case: rename one of them");
-    Some(("services".to_owned(), message))
+    Some(FieldFault::new("services", message))
 }
 
 /// Whether a path that exists can be replaced by renaming over it.

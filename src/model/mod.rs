@@ -3,6 +3,7 @@
 //! Nothing here does input or output, knows a clock, or depends on any other room.
 
 mod backend;
+mod fault;
 pub mod fleet;
 mod health;
 mod instance;
@@ -15,6 +16,7 @@ mod snapshot;
 mod tags;
 
 pub use backend::{Backend, BackendState};
+pub use fault::FieldFault;
 pub use health::{HealthCheck, Probe};
 pub use instance::{Availability, Instance, InstanceState};
 pub use name::{Name, NameError};

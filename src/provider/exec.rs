@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::instance_spec::Text;
 use super::{ErrorKind, Provider, format};
-use crate::model::Instance;
+use crate::model::{FieldFault, Instance};
 use crate::sys::program::{self, Program};
 
 /// How many lines of what a program said last an error repeats.
@@ -62,31 +62,31 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// All faults at once, each with its key.
-    pub fn resolve(self, timeout: Duration) -> Result<Config, Vec<String>> {
+    /// Every fault.
+    pub fn resolve(self, timeout: Duration) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
         match self.command.first() {
-            None => {
-                faults.push("command: is empty: write [\"/path/of/the/program\", \"its\", \"arguments\"]".to_owned())
-            }
-            Some(program) if !Path::new(program).is_absolute() => faults.push(format!(
-                "command: {program:?} is not an absolute path: start it with `/`, as no shell looks for it"
+            None => faults
+                .push(FieldFault::new("command", "is empty: write [\"/path/of/the/program\", \"its\", \"arguments\"]")),
+            Some(program) if !Path::new(program).is_absolute() => faults.push(FieldFault::new(
+                "command",
+                format!("{program:?} is not an absolute path: start it with `/`, as no shell looks for it"),
             )),
             Some(_) => {}
         }
         if self.command.iter().any(|argument| argument.contains('\0')) {
-            faults.push("command: no argument may hold a NUL".to_owned());
+            faults.push(FieldFault::new("command", "no argument may hold a NUL"));
         }
         let env: BTreeMap<_, String> = self.env.into_iter().map(|(name, value)| (name, value.into())).collect();
         for (key, name) in
             env.keys().map(|name| ("env", name)).chain(self.pass_env.iter().map(|name| ("pass_env", name)))
         {
             if name.is_empty() || name.contains(['=', '\0']) {
-                faults.push(format!("{key}: {name:?} is not the name of a variable"));
+                faults.push(FieldFault::new(key, format!("{name:?} is not the name of a variable")));
             }
         }
         for (name, _) in env.iter().filter(|(_, value)| value.contains('\0')) {
-            faults.push(format!("env: the value of {name} holds a NUL"));
+            faults.push(FieldFault::new("env", format!("the value of {name} holds a NUL")));
         }
         let max_bytes = format::max_bytes(self.max_bytes).map_err(|fault| faults.push(fault)).unwrap_or_default();
         if !faults.is_empty() {
@@ -289,7 +289,12 @@ mod tests {
 
     #[test]
     fn the_configuration_is_judged() {
-        let raw = |json: &str| serde_json::from_str::<Raw>(json).unwrap().resolve(Duration::from_secs(1));
+        let raw = |json: &str| {
+            serde_json::from_str::<Raw>(json)
+                .unwrap()
+                .resolve(Duration::from_secs(1))
+                .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         let faults = raw(
             r#"{"command": ["list", "\u0000"], "env": {"": 1, "A": "\u0000"}, "pass_env": ["A=B"], "max_bytes": 0}"#,
         );

@@ -9,7 +9,7 @@ use sha2::digest::Output;
 use sha2::{Digest as _, Sha256};
 
 use super::{ErrorKind, Provider, format};
-use crate::model::Instance;
+use crate::model::{FieldFault, Instance};
 use crate::sys::watch::PathWatch;
 
 /// Where the file is.
@@ -33,11 +33,12 @@ impl Raw {
     /// # Errors
     ///
     /// A path that is empty or depends on the working directory.
-    pub fn resolve(self) -> Result<Config, Vec<String>> {
+    pub fn resolve(self) -> Result<Config, Vec<FieldFault>> {
         if self.path.is_absolute() {
             return Ok(Config { path: self.path });
         }
-        Err(vec![format!("path: {:?} is not an absolute path: start it with `/`", self.path)])
+        let message = format!("{:?} is not an absolute path: start it with `/`", self.path);
+        Err(vec![FieldFault::new("path", message)])
     }
 }
 
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn the_path_is_absolute() {
         let faults = Raw { path: "backends.json".into() }.resolve().unwrap_err();
-        assert!(faults[0].starts_with("path: \"backends.json\" is not an absolute path"));
+        assert!(faults[0].to_string().starts_with("path: \"backends.json\" is not an absolute path"));
         assert!(Raw { path: "/backends.json".into() }.resolve().is_ok());
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::instance_spec::{self, InstanceSpec, Place};
 use super::{Error, Provider};
-use crate::model::Instance;
+use crate::model::{FieldFault, Instance};
 
 /// The instances, judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +28,14 @@ impl Raw {
     /// # Errors
     ///
     /// All faults at once, each with the entry's index, counted from 0.
-    pub fn resolve(self) -> Result<Config, Vec<String>> {
+    pub fn resolve(self) -> Result<Config, Vec<FieldFault>> {
         let entries = self.instances.into_iter().enumerate().map(|(i, entry)| (Place::Listed(i), entry));
         match instance_spec::resolve(entries) {
             Ok(instances) => Ok(Config { instances }),
-            Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
+            Err(faults) => Err(faults
+                .iter()
+                .map(|fault| FieldFault::new(fault.at.to_string(), fault.reason.to_string()))
+                .collect()),
         }
     }
 }
@@ -76,8 +79,8 @@ mod tests {
     fn names_every_fault_with_its_entry() {
         let faults = raw(r#"{"instances": [{"address": "x"}, {"id": "a"}, {"id": "a"}]}"#).resolve().unwrap_err();
         assert_eq!(faults.len(), 2);
-        assert!(faults[0].starts_with("instances[0]: "));
-        assert!(faults[1].starts_with("instances[2]: the id \"a\" is that of instances[1]"));
+        assert!(faults[0].to_string().starts_with("instances[0]: "));
+        assert!(faults[1].to_string().starts_with("instances[2]: the id \"a\" is that of instances[1]"));
         assert!(serde_json::from_str::<Raw>(r#"{"instances": [], "instance": 1}"#).is_err());
     }
 }

@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use super::instance_spec::{self, Fault, InstanceSpec, Place, Text};
-use crate::model::{Instance, Tags};
+use crate::model::{FieldFault, Instance, Tags};
 
 /// The label of a target group that says its zone.
 const ZONE: &str = "zone";
@@ -26,13 +26,13 @@ pub const MAX_SIZE: usize = 64 * 1024 * 1024;
 /// The most that may be configured, in bytes: it is held in memory.
 const LARGEST_SIZE: usize = 1024 * 1024 * 1024;
 
-/// The `max_bytes` of a provider. The error begins with the key.
-pub(super) fn max_bytes(written: Option<usize>) -> Result<usize, String> {
+/// The `max_bytes` of a provider.
+pub(super) fn max_bytes(written: Option<usize>) -> Result<usize, FieldFault> {
     let max = written.unwrap_or(MAX_SIZE);
     if (1..=LARGEST_SIZE).contains(&max) {
         return Ok(max);
     }
-    Err(format!("max_bytes: {max} is not between 1 and {LARGEST_SIZE} (1 GiB)"))
+    Err(FieldFault::new("max_bytes", format!("{max} is not between 1 and {LARGEST_SIZE} (1 GiB)")))
 }
 
 /// Why something is no set of instances.

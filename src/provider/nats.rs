@@ -24,7 +24,7 @@ use super::poll::PollSchedule;
 use super::rate_limiter::RateLimiter;
 use super::{ApiUsage, ErrorKind, Provider};
 use crate::model::fleet::Reading;
-use crate::model::{Instance, Name, Selector};
+use crate::model::{FieldFault, Instance, Name, Selector};
 pub use reader::Problem;
 use reader::{Reader, View};
 use set_assembler::SetAssembler;
@@ -85,8 +85,12 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// All faults at once, each beginning with its key.
-    pub fn resolve(self, connection: Option<connection::Config>, own: &Name) -> Result<Option<Config>, Vec<String>> {
+    /// Every fault.
+    pub fn resolve(
+        self,
+        connection: Option<connection::Config>,
+        own: &Name,
+    ) -> Result<Option<Config>, Vec<FieldFault>> {
         let mut faults = Vec::new();
         if self.fallback.is_none() {
             let of_no_use = [
@@ -95,20 +99,21 @@ impl Raw {
                 ("fleet_size", self.fleet_size.is_some()),
             ];
             for (key, _) in of_no_use.iter().filter(|(_, written)| *written) {
-                faults.push(format!(
-                    "{key}: is of no use without `fallback`, the provider polled while the fleet is silent"
+                faults.push(FieldFault::new(
+                    *key,
+                    "is of no use without `fallback`, the provider polled while the fleet is silent",
                 ));
             }
         }
         if self.fallback.as_ref() == Some(own) {
-            faults.push("fallback: is this provider itself: name another one".to_owned());
+            faults.push(FieldFault::new("fallback", "is this provider itself: name another one"));
         }
         for (key, zero) in [
             ("fallback_spacing", self.fallback_spacing.is_some_and(|d| d.is_zero())),
             ("fleet_size", self.fleet_size == Some(0)),
         ] {
             if zero {
-                faults.push(format!("{key}: must be more than 0"));
+                faults.push(FieldFault::new(key, "must be more than 0"));
             }
         }
         if !faults.is_empty() {
@@ -400,6 +405,7 @@ mod tests {
             .unwrap()
             .resolve(Some(connection.resolve().unwrap()), &own)
             .map(Option::unwrap)
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::events;
+use crate::model::FieldFault;
 use crate::provider::rate_limiter::Rate;
 
 /// How many instances a page may hold (EC2 API reference, `DescribeInstances`, `MaxResults`).
@@ -113,8 +114,12 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// The valid configuration, or everything that is wrong, each message beginning with the key.
-    pub fn resolve(self) -> Result<Config, Vec<String>> {
+    /// The valid configuration.
+    ///
+    /// # Errors
+    ///
+    /// Every fault.
+    pub fn resolve(self) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let page_size = self.page_size(&mut faults);
         let call_timeout = self.call_timeout(&mut faults);
@@ -148,63 +153,71 @@ impl Raw {
         })
     }
 
-    fn page_size(&self, faults: &mut Vec<String>) -> i32 {
+    fn page_size(&self, faults: &mut Vec<FieldFault>) -> i32 {
         let size = self.page_size.unwrap_or(*PAGE_SIZES.end());
         if !PAGE_SIZES.contains(&size) {
-            faults.push(format!("page_size: {size} is not from 5 to 1000, which are EC2's bounds"));
+            faults.push(FieldFault::new("page_size", format!("{size} is not from 5 to 1000, which are EC2's bounds")));
         }
         i32::try_from(size).unwrap_or_default()
     }
 
-    fn call_timeout(&self, faults: &mut Vec<String>) -> Duration {
+    fn call_timeout(&self, faults: &mut Vec<FieldFault>) -> Duration {
         let timeout = self.call_timeout.unwrap_or(CALL_TIMEOUT);
         if !CALL_TIMEOUTS.contains(&timeout) {
-            faults.push(format!("call_timeout: {timeout:?} is not from \"100ms\" to \"10m\""));
+            faults.push(FieldFault::new("call_timeout", format!("{timeout:?} is not from \"100ms\" to \"10m\"")));
         }
         timeout
     }
 
-    fn api_budget(&self, faults: &mut Vec<String>) -> Option<Rate> {
+    fn api_budget(&self, faults: &mut Vec<FieldFault>) -> Option<Rate> {
         let rate = self.api_budget.as_ref()?.parse();
-        rate.map_err(|fault| faults.push(format!("api_budget: {fault}"))).ok()
+        rate.map_err(|fault| faults.push(FieldFault::new("api_budget", fault))).ok()
     }
 
-    fn check_endpoints(&self, faults: &mut Vec<String>) {
+    fn check_endpoints(&self, faults: &mut Vec<FieldFault>) {
         let urls = [
             ("endpoint_url", "ec2", &self.endpoint_url),
             ("auto_scaling_endpoint_url", "autoscaling", &self.auto_scaling_endpoint_url),
         ];
         for (key, host, url) in urls {
             if let Some(url) = url.as_ref().filter(|url| !is_url(url)) {
-                faults.push(format!(
-                    "{key}: {url:?} is not a URL such as \"https://vpce-0a1b.{host}.eu-west-1.vpce.amazonaws.com\""
+                faults.push(FieldFault::new(
+                    key,
+                    format!("{url:?} is not a URL such as \"https://vpce-0a1b.{host}.eu-west-1.vpce.amazonaws.com\""),
                 ));
             }
         }
         if self.auto_scaling_endpoint_url.is_some() && !self.auto_scaling {
-            faults.push(
-                "auto_scaling_endpoint_url: it is for `auto_scaling = true`; set that, or leave it out".to_owned(),
-            );
+            faults.push(FieldFault::new(
+                "auto_scaling_endpoint_url",
+                "it is for `auto_scaling = true`; set that, or leave it out",
+            ));
         }
     }
 
-    fn check_identity(&self, faults: &mut Vec<String>) {
+    fn check_identity(&self, faults: &mut Vec<FieldFault>) {
         if self.profile.as_ref().is_some_and(|profile| profile.trim().is_empty()) {
-            faults.push("profile: it is empty; leave it out for the whole credential chain".to_owned());
+            faults.push(FieldFault::new("profile", "it is empty; leave it out for the whole credential chain"));
         }
         if let Some(role) = &self.role_arn
             && !(role.starts_with("arn:") && role.contains(":role/"))
         {
-            faults
-                .push(format!("role_arn: {role:?} is not an ARN such as \"arn:aws:iam::123456789012:role/discovery\""));
+            faults.push(FieldFault::new(
+                "role_arn",
+                format!("{role:?} is not an ARN such as \"arn:aws:iam::123456789012:role/discovery\""),
+            ));
         }
         match &self.external_id {
             Some(_) if self.role_arn.is_none() => {
-                faults.push("external_id: it is for assuming a role; set `role_arn`, or leave it out".to_owned());
+                faults
+                    .push(FieldFault::new("external_id", "it is for assuming a role; set `role_arn`, or leave it out"));
             }
             // AWS STS API reference, `AssumeRole`, `ExternalId`: 2 to 1224 characters.
             Some(id) if !(2..=1224).contains(&id.chars().count()) => {
-                faults.push("external_id: it must have from 2 to 1224 characters, which are STS's bounds".to_owned());
+                faults.push(FieldFault::new(
+                    "external_id",
+                    "it must have from 2 to 1224 characters, which are STS's bounds",
+                ));
             }
             _ => {}
         }
@@ -217,15 +230,15 @@ fn is_url(text: &str) -> bool {
     })
 }
 
-fn regions(one: Option<String>, more: Vec<String>, faults: &mut Vec<String>) -> Vec<String> {
+fn regions(one: Option<String>, more: Vec<String>, faults: &mut Vec<FieldFault>) -> Vec<String> {
     let named = one.map(|region| ("region", region)).into_iter().chain(more.into_iter().map(|r| ("regions", r)));
     let mut regions: Vec<String> = Vec::new();
     for (key, region) in named {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if region.is_empty() || !region.bytes().all(plain) {
-            faults.push(format!("{key}: {region:?} is not a region such as \"eu-west-1\""));
+            faults.push(FieldFault::new(key, format!("{region:?} is not a region such as \"eu-west-1\"")));
         } else if regions.contains(&region) {
-            faults.push(format!("{key}: {region:?} is there twice"));
+            faults.push(FieldFault::new(key, format!("{region:?} is there twice")));
         } else {
             regions.push(region);
         }
@@ -266,7 +279,7 @@ mod tests {
         assert_eq!(config.auto_scaling_endpoint_url.as_deref(), Some("http://127.0.0.1:1"));
         assert_eq!(config.api_budget, Some(Rate { calls: 60, per: Duration::from_secs(60) }));
         let faults = raw(r#"{"auto_scaling_endpoint_url": "x", "api_budget": "many"}"#).resolve().expect_err("faulty");
-        let keys: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
+        let keys: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(keys, ["api_budget", "auto_scaling_endpoint_url", "auto_scaling_endpoint_url"], "{faults:#?}");
     }
 
@@ -282,7 +295,7 @@ mod tests {
                 "external_id": "x", "page_size": 1001, "call_timeout": "0s"}"#,
         );
         let faults = faults.resolve().expect_err("faulty");
-        let keys: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
+        let keys: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         let expected =
             ["page_size", "call_timeout", "endpoint_url", "profile", "external_id", "region", "regions", "regions"];
         assert_eq!(keys, expected, "{faults:#?}");

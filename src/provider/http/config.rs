@@ -10,6 +10,7 @@ use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use crate::model::FieldFault;
 use crate::provider::format;
 use crate::provider::instance_spec::Text;
 use crate::sys::endpoint::Endpoint;
@@ -94,15 +95,15 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// All faults at once, each with its key.
-    pub fn resolve(self, timeout: Duration) -> Result<Config, Vec<String>> {
+    /// Every fault.
+    pub fn resolve(self, timeout: Duration) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
-        let url = self.url.parse::<Url>().map_err(|fault| faults.push(format!("url: {fault}"))).ok();
+        let url = self.url.parse::<Url>().map_err(|fault| faults.push(FieldFault::new("url", fault))).ok();
         let mut headers = HeaderMap::new();
         for (name, value) in self.headers {
             match pair(&name, &value.0) {
                 Ok((name, value)) => _ = headers.insert(name, value),
-                Err(fault) => faults.push(format!("headers: {name}: {fault}")),
+                Err(fault) => faults.push(FieldFault::new("headers", format!("{name}: {fault}"))),
             }
         }
         let files = [
@@ -114,36 +115,40 @@ impl Raw {
         ];
         for (key, path) in files.iter().filter_map(|(key, path)| Some((key, path.as_ref()?))) {
             if !path.is_absolute() {
-                faults.push(format!("{key}: {path:?} is not an absolute path: start it with `/`"));
+                faults.push(FieldFault::new(*key, format!("{path:?} is not an absolute path: start it with `/`")));
             }
         }
         if let Some(url) = url.as_ref().filter(|url| !url.tls) {
             for (key, path) in &files[2..] {
                 if path.is_some() {
-                    faults.push(format!("{key}: is for TLS alone, and {url} has none: write https://, or remove it"));
+                    faults.push(FieldFault::new(
+                        *key,
+                        format!("is for TLS alone, and {url} has none: write https://, or remove it"),
+                    ));
                 }
             }
         }
         let authorization = match (self.bearer_file, self.authorization_file) {
             (Some(_), Some(_)) => {
-                faults.push("authorization_file: there is a `bearer_file` already: keep one of them".to_owned());
+                faults
+                    .push(FieldFault::new("authorization_file", "there is a `bearer_file` already: keep one of them"));
                 None
             }
             (Some(bearer), None) => Some(Authorization::Bearer(bearer)),
             (None, whole) => whole.map(Authorization::Whole),
         };
         if authorization.is_some() && headers.contains_key(header::AUTHORIZATION) {
-            faults.push("headers: authorization: is in a file already: keep one of them".to_owned());
+            faults.push(FieldFault::new("headers", "authorization: is in a file already: keep one of them"));
         }
         let identity = match (self.cert_file, self.key_file) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
             (Some(_), None) => {
-                faults.push("key_file: is missing: it holds the key of `cert_file`".to_owned());
+                faults.push(FieldFault::new("key_file", "is missing: it holds the key of `cert_file`"));
                 None
             }
             (None, Some(_)) => {
-                faults.push("cert_file: is missing: it holds the certificate of `key_file`".to_owned());
+                faults.push(FieldFault::new("cert_file", "is missing: it holds the certificate of `key_file`"));
                 None
             }
         };
@@ -283,6 +288,7 @@ mod tests {
                 "bearer_file": "x", "authorization_file": "/y", "ca_file": "/z", "cert_file": "/c", "max_bytes": 0}"#)
             .resolve(TIMEOUT)
             .unwrap_err();
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
         for expected in [
             "headers: Range: is elasticd's own",
             "headers: a b: is not the name",
@@ -298,9 +304,10 @@ mod tests {
         }
         assert_eq!(faults.len(), 9);
         let faults = raw(r#"{"url": "https://a/", "key_file": "/k"}"#).resolve(TIMEOUT).unwrap_err();
-        assert!(faults[0].starts_with("cert_file: is missing"));
+        assert_eq!(faults[0].field, "cert_file");
+        assert!(faults[0].message.starts_with("is missing"));
         let twice = r#"{"url": "https://a/", "headers": {"authorization": "x"}, "bearer_file": "/b"}"#;
-        assert!(raw(twice).resolve(TIMEOUT).unwrap_err()[0].contains("is in a file already"));
+        assert!(raw(twice).resolve(TIMEOUT).unwrap_err()[0].message.contains("is in a file already"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use hyper::Uri;
 use serde::Deserialize;
 
+use crate::model::FieldFault;
+
 /// Where events are told, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -30,26 +32,33 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, each message beginning with the key.
-    pub fn resolve(self, region: Option<&String>) -> Result<Config, Vec<String>> {
+    /// Every fault.
+    pub fn resolve(self, region: Option<&String>) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let Self { queue_url, endpoint_url } = self;
         let queue = http_url(&queue_url).filter(|uri| names_a_queue(uri.path()));
         if queue.is_none() {
-            faults.push(format!(
-                "events.queue_url: {queue_url:?} is not the URL of a queue such as \
+            faults.push(FieldFault::new(
+                "events.queue_url",
+                format!(
+                    "{queue_url:?} is not the URL of a queue such as \
                  \"https://sqs.eu-west-1.amazonaws.com/123456789012/elasticd\""
+                ),
             ));
         }
         if let Some(url) = endpoint_url.as_deref().filter(|url| http_url(url).is_none()) {
-            faults.push(format!(
-                "events.endpoint_url: {url:?} is not a URL such as \"https://vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com\""
+            faults.push(FieldFault::new(
+                "events.endpoint_url",
+                format!("{url:?} is not a URL such as \"https://vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com\""),
             ));
         }
         let host = queue.as_ref().and_then(Uri::host).unwrap_or_default();
         let told = region_of(host);
         if queue.is_some() && told.is_none() && region.is_none() {
-            faults.push(format!("events.queue_url: {host} names no region: set the provider's `region`"));
+            faults.push(FieldFault::new(
+                "events.queue_url",
+                format!("{host} names no region: set the provider's `region`"),
+            ));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -97,6 +106,7 @@ mod tests {
     fn resolve(queue_url: &str, endpoint_url: Option<&str>, region: Option<&str>) -> Result<Config, Vec<String>> {
         let raw = Raw { queue_url: queue_url.to_owned(), endpoint_url: endpoint_url.map(str::to_owned) };
         raw.resolve(region.map(str::to_owned).as_ref())
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::model::FieldFault;
+
 /// Where the bucket is, and who we are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -55,44 +57,55 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// All faults at once, each beginning with its key.
-    pub fn resolve(self) -> Result<Config, Vec<String>> {
+    /// Every fault.
+    pub fn resolve(self) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let urls: Vec<String> = self.url.into_iter().chain(self.urls).collect();
         if urls.is_empty() {
-            faults.push("url: missing: write url = \"nats://HOST:4222\", or tls:// with TLS".to_owned());
+            faults.push(FieldFault::new("url", "missing: write url = \"nats://HOST:4222\", or tls:// with TLS"));
         }
         for url in &urls {
             let scheme = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme));
             if without_password(url) != *url {
-                faults.push(
-                    "url: holds a name or password, which the client would ignore: use credentials_file or nkey_file"
-                        .to_owned(),
-                );
+                faults.push(FieldFault::new(
+                    "url",
+                    "holds a name or password, which the client would ignore: use credentials_file or nkey_file",
+                ));
             }
             // async-nats takes ws:// and bare hosts, too; the one is not built in, the other hides what is meant.
             if scheme.is_none_or(str::is_empty) || url.parse::<async_nats::ServerAddr>().is_err() {
-                faults.push(format!("url: {:?} is not nats://HOST:PORT or tls://HOST:PORT", without_password(url)));
+                faults.push(FieldFault::new(
+                    "url",
+                    format!("{:?} is not nats://HOST:PORT or tls://HOST:PORT", without_password(url)),
+                ));
             }
         }
         let files =
             [("ca_file", &self.ca_file), ("credentials_file", &self.credentials_file), ("nkey_file", &self.nkey_file)];
         for (key, file) in files {
             if file.as_ref().is_some_and(|file| !file.is_absolute()) {
-                faults.push(format!("{key}: is not an absolute path: start it with `/`"));
+                faults.push(FieldFault::new(key, "is not an absolute path: start it with `/`"));
             }
         }
         if self.credentials_file.is_some() && self.nkey_file.is_some() {
-            faults.push("nkey_file: the credentials_file says already who we are: leave one of them out".to_owned());
+            faults.push(FieldFault::new(
+                "nkey_file",
+                "the credentials_file says already who we are: leave one of them out",
+            ));
         }
         let bucket = self.bucket.unwrap_or_else(|| "elasticd".to_owned());
         if bucket.is_empty() || !bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
-            faults.push(format!("bucket: {bucket:?} is not made of ASCII letters, digits, `_` and `-` alone"));
+            faults.push(FieldFault::new(
+                "bucket",
+                format!("{bucket:?} is not made of ASCII letters, digits, `_` and `-` alone"),
+            ));
         }
         let fleet = self.fleet.unwrap_or_default();
         if fleet.is_empty() || fleet.len() > 63 || fleet.contains(char::is_control) {
-            faults
-                .push("fleet: missing: name the fleet, the same on publishers and sidecars (1 to 63 bytes)".to_owned());
+            faults.push(FieldFault::new(
+                "fleet",
+                "missing: name the fleet, the same on publishers and sidecars (1 to 63 bytes)",
+            ));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -128,7 +141,10 @@ mod tests {
     use super::*;
 
     fn raw(json: &str) -> Result<Config, Vec<String>> {
-        serde_json::from_str::<Raw>(json).expect("readable").resolve()
+        serde_json::from_str::<Raw>(json)
+            .expect("readable")
+            .resolve()
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! One table of the configuration, with its place.
+
+use figment::value::Value;
+use serde::de::DeserializeOwned;
+
+use super::layers::Layers;
+use crate::model::{FieldFault, Name, NameError};
+
+/// A table of the configuration while it is read: its place, those of its keys that were not read yet, and the layers
+/// in which its faults are noted.
+#[derive(Debug)]
+pub struct Section<'l> {
+    layers: &'l mut Layers,
+    path: Vec<String>,
+    unread: Value,
+    /// The keys that earlier reads took out of `unread`: where the keys of the section are listed, they are, too.
+    read: Vec<&'static str>,
+}
+
+impl<'l> Section<'l> {
+    /// The section at `path`, of which nothing was read yet.
+    pub fn new(layers: &'l mut Layers, path: Vec<String>, unread: Value) -> Self {
+        Self { layers, path, unread, read: Vec::new() }
+    }
+
+    /// Leaves out keys that are read elsewhere.
+    pub fn forget(&mut self, keys: &[&str]) {
+        if let Value::Dict(_, unread) = &mut self.unread {
+            unread.retain(|key, _| !keys.contains(&key.as_str()));
+        }
+    }
+
+    /// Whether there is such a key that was not read yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.unread.as_dict().is_some_and(|unread| unread.contains_key(key))
+    }
+
+    /// Its own name, the last part of its key, if that can be one.
+    pub fn name(&mut self) -> Option<Name> {
+        let name = self.path.last()?.parse();
+        name.map_err(|error: NameError| self.fault("", error.to_string())).ok()
+    }
+
+    /// Notes a fault of `field`, a key below this section, dotted; empty for the section as a whole.
+    pub fn fault(&mut self, field: &str, message: impl Into<String>) {
+        let mut path = self.path.clone();
+        path.extend(field.split('.').filter(|part| !part.is_empty()).map(str::to_owned));
+        self.layers.fault(&path, message);
+    }
+
+    /// Notes all these faults.
+    pub fn report(&mut self, faults: impl IntoIterator<Item = FieldFault>) {
+        for fault in faults {
+            self.fault(&fault.field, fault.message);
+        }
+    }
+
+    /// Reads `type`, which must be one of `known`.
+    pub fn read_type(&mut self, known: &[&str]) -> Option<String> {
+        let Value::Dict(_, keys) = &mut self.unread else { return None };
+        match keys.remove("type") {
+            Some(Value::String(_, text)) if known.contains(&text.as_str()) => return Some(text),
+            Some(other) => {
+                let found = other.as_str().map_or_else(|| "not a text".to_owned(), |text| format!("{text:?}"));
+                self.fault("type", format!("{found} is none of {}", known.join(", ")));
+            }
+            None => self.fault("type", format!("missing: one of {}", known.join(", "))),
+        }
+        None
+    }
+
+    /// Reads some of its keys, the fields of a `T`.
+    pub fn read_some<T: DeserializeOwned>(&mut self, fields: &'static [&'static str]) -> Option<T> {
+        let Value::Dict(tag, keys) = &mut self.unread else { return None };
+        let tag = *tag;
+        let own = fields.iter().filter_map(|field| keys.remove_entry(*field)).collect();
+        self.read.extend(fields);
+        self.layers.extract(&self.path, &mut Value::Dict(tag, own), &[])
+    }
+
+    /// Reads all keys that are left. `None`: they cannot be read, for reasons that are noted.
+    pub fn read_rest<T: DeserializeOwned>(&mut self) -> Option<T> {
+        self.layers.extract(&self.path, &mut self.unread, &self.read)
+    }
+
+    /// Reads all keys that are left, and has them resolved.
+    pub fn resolve<R: DeserializeOwned, C>(
+        &mut self,
+        resolve: impl FnOnce(R) -> Result<C, Vec<FieldFault>>,
+    ) -> Option<C> {
+        let raw = self.read_rest()?;
+        resolve(raw).map_err(|faults| self.report(faults)).ok()
+    }
+}
