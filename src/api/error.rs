@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::respond::{Body, respond};
+use crate::sys::text;
 
 /// Names of services listed in an answer about an unknown one.
 pub(super) const MAX_KNOWN: usize = 20;
@@ -143,7 +144,7 @@ fn exist(known: &[String], more: usize) -> String {
 
 /// The client's own words, cut to a length that is safe to repeat.
 pub(super) fn echo(text: &str) -> String {
-    text.chars().take(MAX_ECHO).collect()
+    text::shorten(text, MAX_ECHO)
 }
 
 #[derive(Serialize)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use percent_encoding::percent_decode_str;
 
 use super::error::{Problem, echo};
 
@@ -79,22 +80,9 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (duration <= MAX_WAIT).then_some(duration)
 }
 
-/// Percent-decodes. What does not decode (a `%` without two hexadecimal digits, or no UTF-8) stays as it is: a name that
-/// nobody has, or a value that is refused.
+/// Percent-decodes. A `%` without two hexadecimal digits stays as it is, and so does a text that would not be UTF-8.
 pub(super) fn decoded(text: &str) -> Cow<'_, str> {
-    let decode = || {
-        let mut bytes = text.bytes();
-        let mut decoded = Vec::with_capacity(text.len());
-        while let Some(byte) = bytes.next() {
-            decoded.push(if byte == b'%' { hex(bytes.next()?)? * 16 + hex(bytes.next()?)? } else { byte });
-        }
-        String::from_utf8(decoded).ok()
-    };
-    if text.contains('%') { decode().map_or(Cow::Borrowed(text), Cow::Owned) } else { Cow::Borrowed(text) }
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| value.try_into().ok())
+    percent_decode_str(text).decode_utf8().unwrap_or(Cow::Borrowed(text))
 }
 
 #[cfg(test)]

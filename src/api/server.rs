@@ -29,6 +29,7 @@ use super::error::Problem;
 use super::respond::Body;
 use super::route::ListenerKind;
 use super::xds::Discovery;
+use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::unix_socket;
 
 /// The smallest buffer hyper takes (`max_buf_size`, which panics below).
@@ -314,14 +315,14 @@ fn surface_panic(ended: Result<(), JoinError>) {
 
 /// The accept loop's memory.
 struct Accepting {
-    first_pause: Duration,
-    /// The pause after the next failure; `None` while accepting works.
-    pause: Option<Duration>,
+    backoff: Backoff,
 }
 
 impl Accepting {
     fn new(first_pause: Duration) -> Self {
-        Self { first_pause: first_pause.max(Duration::from_millis(1)), pause: None }
+        let first = first_pause.clamp(Duration::from_millis(1), Limits::MAX_PAUSE);
+        let backoff = Backoff::new(first, Limits::MAX_PAUSE, Jitter::None);
+        Self { backoff: backoff.expect("the first pause is between its bounds") }
     }
 
     /// The next connection and its permit; the permit comes first, so that what is beyond the bound waits in the
@@ -335,9 +336,10 @@ impl Accepting {
         loop {
             match listener.accept().await {
                 Ok(io) => {
-                    if self.pause.take().is_some() {
+                    if self.backoff.failures() > 0 {
                         tracing::info!("accepting connections again");
                     }
+                    self.backoff.reset();
                     return Some((io, permit));
                 }
                 Err(error) => self.back_off(&error).await,
@@ -347,12 +349,10 @@ impl Accepting {
 
     /// At EMFILE accept fails at once and the connection stays in the backlog: without a pause this is a hot loop.
     async fn back_off(&mut self, error: &io::Error) {
-        if self.pause.is_none() {
+        if self.backoff.failures() == 0 {
             tracing::warn!(%error, "cannot accept connections; if files are exhausted, raise LimitNOFILE or lower api.max_connections");
         }
-        let pause = self.pause.unwrap_or(self.first_pause);
-        self.pause = Some((pause * 2).min(Limits::MAX_PAUSE));
-        sleep(pause).await;
+        sleep(self.backoff.next_delay()).await;
     }
 }
 
@@ -415,6 +415,6 @@ mod tests {
         let _connection = accepting.next(&Failing(AtomicUsize::new(12)), &permits).await.expect("a connection");
         // 5 + 10 + ... + 640 ms, then four times one second.
         assert_eq!(start.elapsed().as_millis(), 1275 + 4000);
-        assert_eq!(accepting.pause, None);
+        assert_eq!(accepting.backoff.failures(), 0);
     }
 }

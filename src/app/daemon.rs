@@ -22,6 +22,7 @@ use crate::model::{Name, Selector};
 use crate::provider::{self, Observation, poll};
 use crate::readiness::{self, Frontends};
 use crate::registry::{self, Registry};
+use crate::sys::backoff::Jitter;
 use crate::sys::{reaper, systemd, unconfined};
 
 /// How long a change under way may take to end after a stop was asked for. What does not end is taken up again at the
@@ -342,7 +343,7 @@ impl Daemon {
                     }
                     Err(_) => {}
                 }
-                tokio::time::sleep(LOCATE_AGAIN.mul_f64(fastrand::f64() + 0.5)).await;
+                tokio::time::sleep(Jitter::PlusMinus { percent: 50 }.apply(LOCATE_AGAIN)).await;
             };
             // The registry only ends by being stopped or by a panic, of which the supervisor knows.
             let _ = events.send(registry::Event::Located(zone)).await;

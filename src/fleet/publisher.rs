@@ -18,6 +18,7 @@ use crate::model::fleet::{Published, Publishing};
 use crate::provider::nats::connection::{self, Error, Session};
 use crate::provider::nats::format::{self, FORMAT, Leader, Stamp};
 use crate::provider::poll;
+use crate::sys::backoff::Jitter;
 
 /// Who leads, or that the bucket will be created; nothing is written. What may be written is not found out by that.
 ///
@@ -163,8 +164,8 @@ impl Publisher {
             {
                 return Ok(lead);
             }
-            // Strayed, so that several that wait do not try at the same instant for ever.
-            tokio::time::sleep(rules.tick().mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+            // Jittered, so that several that wait do not try at the same instant for ever.
+            tokio::time::sleep(Jitter::PlusMinus { percent: 20 }.apply(rules.tick())).await;
         }
     }
 

@@ -1,6 +1,5 @@
 //! Contents by their SHA-256, so that they can be compared and remembered.
 
-use std::fmt;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::config::Output;
-use crate::sys::regular_file;
+use crate::sys::{regular_file, text};
 
 /// The SHA-256 of some content, in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,7 +16,7 @@ pub struct Digest(String);
 impl Digest {
     /// Of one file's content.
     pub fn of(content: &[u8]) -> Self {
-        Self::hex(&Sha256::digest(content))
+        Self(text::hex(Sha256::digest(content)))
     }
 
     /// Of the contents of several files; `None` stands for one that does not exist.
@@ -30,21 +29,12 @@ impl Digest {
             hasher.update(content.map_or_else(|| "absent".to_owned(), |digest| digest.0));
             hasher.update([0]);
         }
-        Self::hex(&hasher.finalize())
+        Self(text::hex(hasher.finalize()))
     }
 
     /// Its hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    fn hex(bytes: &[u8]) -> Self {
-        use fmt::Write;
-        let mut text = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
     }
 }
 
@@ -54,7 +44,7 @@ pub fn on_disk(path: &Path) -> Option<Digest> {
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut buffer).ok()? {
-            0 => return Some(Digest::hex(&hasher.finalize())),
+            0 => return Some(Digest(text::hex(hasher.finalize()))),
             n => hasher.update(&buffer[..n]),
         }
     }

@@ -21,6 +21,7 @@ mod vcl;
 
 use std::fmt::Write as _;
 
+use percent_encoding::percent_encode_byte;
 use serde::Deserialize;
 use upon::fmt::{Formatter, Result as FmtResult};
 use upon::{Engine, Value};
@@ -153,10 +154,7 @@ fn pieces(mut rest: &str) -> impl Iterator<Item = Piece<'_>> {
 
 /// Writes what a syntax cannot say as `%XX`, byte for byte.
 fn percent(out: &mut String, c: char) {
-    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "%{byte:02X}");
-    }
+    out.extend(c.encode_utf8(&mut [0; 4]).bytes().map(percent_encode_byte));
 }
 
 fn write_plain(f: &mut Formatter<'_>, value: &Value) -> FmtResult {

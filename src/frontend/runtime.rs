@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use crate::sys::endpoint::{Connection, Endpoint};
-use crate::sys::http;
+use crate::sys::{http, text};
 
 /// What is spoken at a frontend's runtime API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -292,7 +292,7 @@ fn difference<T: Ord + Display>(wanted: &BTreeSet<T>, running: &BTreeSet<T>) -> 
 /// The beginning of an answer, for a message.
 fn excerpt(body: &[u8]) -> String {
     const LONGEST: usize = 500;
-    String::from_utf8_lossy(body).trim().chars().take(LONGEST).collect()
+    text::shorten(String::from_utf8_lossy(body).trim(), LONGEST)
 }
 
 /// The words of a line of HAProxy's configuration, for the test of what was escaped for it.

@@ -21,6 +21,7 @@ use super::staging;
 use super::template::Template;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file;
+use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::lock::{self, TargetLock};
 use crate::sys::process::{Identity, Process};
 
@@ -61,7 +62,7 @@ struct Running {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     report: watch::Sender<Arc<Report>>,
     last_reload: Option<Instant>,
-    failures_in_a_row: u32,
+    retry: Backoff,
     /// Of which the frontend has ended.
     fatal: Option<Digest>,
     /// What the last snapshot rendered to, for every audit until there is another one.
@@ -111,6 +112,10 @@ impl Running {
     /// Goes on from the apply record.
     fn open(worker: Worker) -> Self {
         let Worker { config, templates, record, snapshots, report } = worker;
+        let Pacing { retry_min, retry_max, .. } = config.pacing;
+        // Frontends that fail for a common reason do not all try again in one moment.
+        let retry = Backoff::new(retry_min, retry_max, Jitter::PlusMinus { percent: 20 });
+        let retry = retry.expect("the configuration was checked for it");
         Self {
             config,
             templates,
@@ -120,7 +125,7 @@ impl Running {
             snapshots,
             report,
             last_reload: None,
-            failures_in_a_row: 0,
+            retry,
             fatal: None,
             rendered: None,
         }
@@ -334,10 +339,10 @@ impl Running {
     }
 
     fn settled(&mut self, revision: u64, process: Option<Identity>) -> Duration {
-        if self.failures_in_a_row > 0 {
-            tracing::info!(frontend = %self.config.name, failures = self.failures_in_a_row, "recovered");
+        if self.retry.failures() > 0 {
+            tracing::info!(frontend = %self.config.name, failures = self.retry.failures(), "recovered");
         }
-        self.failures_in_a_row = 0;
+        self.retry.reset();
         self.say(|report| {
             report.phase = Phase::Proven;
             report.proven_revision = Some(revision);
@@ -373,11 +378,7 @@ impl Running {
             report.error = Some(message.to_owned());
             report.attempted = true;
         });
-        let Pacing { retry_min, retry_max, .. } = self.config.pacing;
-        let doubled = retry_min.saturating_mul(1 << self.failures_in_a_row.min(10)).min(retry_max);
-        self.failures_in_a_row += 1;
-        // Frontends that fail for a common reason do not all try again in the same moment.
-        doubled.mul_f64(fastrand::f64().mul_add(0.4, 0.8))
+        self.retry.next_delay()
     }
 
     fn say(&self, change: impl FnOnce(&mut Report)) {

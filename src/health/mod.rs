@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{HealthCheck, Name};
+use crate::sys::backoff::Jitter;
 use evaluate::{Judge, UNCHECKED};
 use probe::Outcome;
 
@@ -24,7 +25,7 @@ use probe::Outcome;
 pub const LIMIT: usize = 128;
 
 /// How far an interval strays to either side, so that probes that met once do not meet for ever.
-const JITTER: f64 = 0.1;
+const JITTER: Jitter = Jitter::PlusMinus { percent: 10 };
 
 /// How often it is said that this machine cannot ask.
 const COMPLAINT: Duration = Duration::from_mins(1);
@@ -268,7 +269,7 @@ impl Checker {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let Some(Question { service, id, check, .. }) = self.questions.get(&number) else { return };
-        let pause = check.interval.mul_f64(fastrand::f64().mul_add(2.0 * JITTER, 1.0 - JITTER));
+        let pause = JITTER.apply(check.interval);
         self.due.insert((began + pause, number));
         let Some(checked) = self.services.get_mut(service) else { return };
         let result = match outcome {

@@ -9,6 +9,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, Ma
 
 use super::instance_spec::{self, Fault, InstanceSpec, Place, Text};
 use crate::model::{FieldFault, Instance, Tags};
+use crate::sys::text;
 
 /// The label of a target group that says its zone.
 const ZONE: &str = "zone";
@@ -84,14 +85,7 @@ fn list(faults: &[Fault]) -> String {
 
 /// What others wrote, on one line that fits into a message.
 pub(super) fn shortened(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let mut short: String = text.trim().chars().take(MAX_REPEATED).map(plain).collect();
-    let whole = short.len() == text.trim().len();
-    short.truncate(short.trim_end().len());
-    if !whole {
-        short.push('…');
-    }
-    short
+    text::one_line(text, MAX_REPEATED)
 }
 
 /// Reads a whole file, whose extension says its format; if it does not, its first character does.

@@ -25,6 +25,7 @@ use super::rate_limiter::RateLimiter;
 use super::{ApiUsage, ErrorKind, Provider};
 use crate::model::fleet::Reading;
 use crate::model::{FieldFault, Instance, Name, Selector};
+use crate::sys::backoff::Jitter;
 pub use reader::Problem;
 use reader::{Reader, View};
 use set_assembler::SetAssembler;
@@ -305,7 +306,7 @@ impl Direct {
         let now = Instant::now();
         let gap = gap(&self.config, readers);
         // The first time is drawn from the whole gap, so that the fleet's polls are spread over it.
-        let due = *self.due.get_or_insert_with(|| now + gap.mul_f64(fastrand::f64()));
+        let due = *self.due.get_or_insert_with(|| now + Jitter::Full { least: Duration::ZERO }.apply(gap));
         if now >= due {
             self.due = Some(now + gap);
             self.polls += 1;

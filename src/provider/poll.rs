@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::rate_limiter::RateLimiter;
 use super::{ApiUsage, Error, Observation, Provider};
 use crate::model::Name;
+use crate::sys::backoff::Jitter;
 
 /// How far an interval strays to either side, so that sidecars started together do not poll together.
-const JITTER: f64 = 0.1;
+const JITTER: Jitter = Jitter::PlusMinus { percent: 10 };
 
 /// How much a throttled source widens the interval at most, in intervals.
 const MAX_WIDENING: u32 = 16;
@@ -92,11 +93,8 @@ impl Pause {
     /// Architecture Blog, 2015).
     fn jittered(self) -> Duration {
         match self {
-            Self::Interval(pause) => pause.mul_f64(fastrand::f64().mul_add(2.0 * JITTER, 1.0 - JITTER)),
-            Self::Retry(most) => {
-                let least = LEAST_RETRY.min(most);
-                least + (most - least).mul_f64(fastrand::f64())
-            }
+            Self::Interval(pause) => JITTER.apply(pause),
+            Self::Retry(most) => Jitter::Full { least: LEAST_RETRY }.apply(most),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::pool::PersistedService;
 use super::registration::Registrations;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file::{self, Ownership};
-use crate::sys::regular_file;
+use crate::sys::{regular_file, text};
 
 /// The format's version; another one is not read.
 const VERSION: u32 = 3;
@@ -195,7 +195,7 @@ fn sealed(mut json: Vec<u8>) -> Vec<u8> {
 
 /// A flipped bit may be another address, and still JSON.
 fn checksum(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    text::hex(Sha256::digest(bytes))
 }
 
 #[cfg(test)]

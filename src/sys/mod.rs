@@ -1,6 +1,7 @@
 //! Leaves: what the operating system offers, in the form the other rooms need. Nothing here knows of them.
 
 pub mod atomic_file;
+pub mod backoff;
 pub mod command;
 pub mod confine;
 pub mod endpoint;
@@ -13,6 +14,7 @@ pub mod program;
 pub mod reaper;
 pub mod regular_file;
 pub mod systemd;
+pub mod text;
 pub mod ticks;
 pub mod unconfined;
 pub mod unix_socket;

@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, te
 use serde::{Deserialize, Serialize};
 
 use super::regular_file;
+use super::text;
 use super::unconfined;
 
 /// The longest pid file worth reading, in bytes.
@@ -395,7 +396,7 @@ fn read_pid_file(path: &Path) -> Result<(i32, Option<u32>), Error> {
         .parse()
         .ok()
         .filter(|pid| *pid > 0)
-        .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: digits.chars().take(20).collect() })?;
+        .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: text::shorten(digits, 20) })?;
     Ok((pid, owner))
 }
 

@@ -6,9 +6,7 @@
 //! makes one character with another backslash or that quote; outside, only with another backslash. Last, `${NAME}` is
 //! replaced where the variable is defined.
 
-use std::fmt::Write as _;
-
-use super::{Piece, pieces};
+use super::{Piece, percent, pieces};
 
 /// Encodes the marked values of a rendered configuration for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -226,10 +224,7 @@ impl Writer {
     }
 
     fn percent(&mut self, c: char) {
-        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            // Writing to a string cannot fail.
-            let _ = write!(self.out, "%{byte:02X}");
-        }
+        percent(&mut self.out, c);
     }
 
     fn close_requoted(&mut self) {

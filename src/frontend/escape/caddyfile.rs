@@ -12,9 +12,7 @@
 //! become `%7B` and `%7D`, its `$` after a template's `{` becomes `%24`, and its backslash before a template's brace
 //! `%5C`.
 
-use std::fmt::Write as _;
-
-use super::{Piece, pieces};
+use super::{Piece, percent, pieces};
 
 /// Encodes the marked values of a rendered configuration for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -340,13 +338,6 @@ fn push_percent(units: &mut Vec<Unit>, c: char) {
     let mut text = String::new();
     percent(&mut text, c);
     units.extend(text.chars().map(|c| Unit { c, is_value: true }));
-}
-
-fn percent(out: &mut String, c: char) {
-    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "%{byte:02X}");
-    }
 }
 
 #[cfg(test)]

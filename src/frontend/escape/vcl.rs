@@ -4,9 +4,7 @@
 //! ends where its closing marks first come. `#` and `//` open a comment up to the line's end, `/*` one up to `*/` that
 //! must not have another `/*` in it, `C{` opens C up to `}C`.
 
-use std::fmt::Write as _;
-
-use super::{Piece, pieces};
+use super::{Piece, percent, pieces};
 
 /// Encodes the marked values of a rendered VCL for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -183,14 +181,7 @@ impl Writer {
 
     fn encode(&mut self, value: &str, mut must_be: impl FnMut(char) -> bool) {
         for c in value.chars() {
-            if !must_be(c) {
-                self.out.push(c);
-                continue;
-            }
-            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                // Writing to a string cannot fail.
-                let _ = write!(self.out, "%{byte:02X}");
-            }
+            if must_be(c) { percent(&mut self.out, c) } else { self.out.push(c) }
         }
     }
 

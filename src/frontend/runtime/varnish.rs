@@ -24,6 +24,7 @@ use super::super::digest::Digest;
 use super::{Comparison, Error, Evidence, LiveUpdate, Runtime, Wanted, excerpt};
 use crate::sys::endpoint::Connection;
 use crate::sys::http::MAX_ANSWER;
+use crate::sys::text;
 use crate::sys::ticks::{now_ticks, ticks};
 
 /// What begins the names of our VCLs.
@@ -234,8 +235,7 @@ impl<'a> Cli<'a> {
         let end = greeting.iter().position(|byte| *byte == b'\n').map_or(greeting.len(), |end| end + 1);
         let challenge = &greeting[..end];
         let proof = Sha256::new().chain_update(challenge).chain_update(secret).chain_update(challenge).finalize();
-        let proof = proof.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        if self.answer(&["auth", &proof]).await?.status != OK {
+        if self.answer(&["auth", &text::hex(proof)]).await?.status != OK {
             let path = path.display();
             return Err(self.runtime.unusable(format!(
                 "it does not accept the secret in {path}; name in `secret_file` the file given to `varnishd -S`"

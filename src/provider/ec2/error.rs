@@ -8,6 +8,10 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Call, credentials};
 use crate::provider::{self, ErrorKind, chain};
+use crate::sys::text;
+
+/// The most characters of an AWS message that an error repeats. Messages with an encoded authorization failure are longer.
+const MAX_DETAIL: usize = 2000;
 
 /// Why AWS gave no complete answer: what was tried, on what, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -285,7 +289,7 @@ impl Context {
     pub fn refused(&self, call: Call, code: &str, message: &str) -> Error {
         let region = self.region.clone();
         // On one line, whoever it was that answered.
-        let detail = format!("{code}: {message}").replace(char::is_control, " ");
+        let detail = text::one_line(&format!("{code}: {message}"), MAX_DETAIL);
         match code {
             code if is_throttle(code) => Error::Throttled { call, region, code: code.to_owned() },
             "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "Blocked" => {

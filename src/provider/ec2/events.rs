@@ -18,6 +18,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
+use crate::sys::backoff::{Backoff, Jitter};
+
 pub use self::config::{Config, Raw};
 pub use self::error::Error;
 pub(super) use self::queue::Queue;
@@ -32,10 +34,7 @@ const FOLLOW_UP: Duration = Duration::from_secs(5);
 
 /// The shortest time from a poll that failed to one that an event asks for. It doubles with each failure, up to sixteen
 /// times, as the poll loop's own pauses do when it is throttled at the default interval.
-const FAILED_GAP: Duration = Duration::from_secs(30);
-
-/// How often [`FAILED_GAP`] doubles at most.
-const DOUBLINGS: u32 = 4;
+const FAILED_GAP: Backoff = Backoff::constant(Duration::from_secs(30), Duration::from_secs(480), Jitter::None);
 
 /// When events ask for a poll.
 ///
@@ -119,7 +118,7 @@ impl PollSchedule {
         let polled = self.polled?;
         let gap = match self.failures {
             0 => MIN_GAP,
-            failures => FAILED_GAP * (1 << (failures - 1).min(DOUBLINGS)),
+            failures => FAILED_GAP.delay_after(failures - 1),
         };
         wanted.map(|wanted| wanted.max(polled + gap))
     }

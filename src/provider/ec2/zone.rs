@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::clients::http;
 use crate::provider::chain;
+use crate::sys::text;
 
 /// Where the metadata service keeps it (EC2 user guide, "Instance metadata categories").
 const PATH: &str = "/latest/meta-data/placement/availability-zone";
@@ -83,8 +84,7 @@ async fn of(endpoint: Option<&str>) -> Result<String, ZoneError> {
             && zone.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     if !is_zone(zone) {
-        let detail = zone.chars().take(64).collect::<String>();
-        return Err(ZoneError::Unknown { detail: format!("{detail:?}") });
+        return Err(ZoneError::Unknown { detail: format!("{:?}", text::shorten(zone, 64)) });
     }
     Ok(zone.to_owned())
 }

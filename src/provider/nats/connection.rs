@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::format;
 use crate::provider::chain;
+use crate::sys::backoff::{Backoff, Jitter};
 
 mod config;
 mod error;
@@ -72,7 +73,7 @@ impl Session {
         // of the client tries once more, late, and ends.
         let options = options.max_reconnects(config.urls.len()).reconnect_delay_callback(move |_| {
             if again.load(Ordering::Relaxed) {
-                Duration::from_secs_f64(2.0 + 3.0 * fastrand::f64())
+                Jitter::Full { least: Duration::from_secs(2) }.apply(Duration::from_secs(5))
             } else {
                 Duration::ZERO
             }
@@ -268,8 +269,9 @@ impl Watch {
 /// comes back is met by a thousand in a second, and not by all of them.
 pub fn pause(failures: u32, readers: Option<usize>) -> Duration {
     let crowd = Duration::from_millis(readers.and_then(|readers| readers.try_into().ok()).unwrap_or(0));
-    let most = PAUSES.0.max(crowd).saturating_mul(1 << failures.min(10)).min(PAUSES.1.max(crowd));
-    most.mul_f64(fastrand::f64())
+    let jitter = Jitter::Full { least: Duration::ZERO };
+    let backoff = Backoff::new(PAUSES.0.max(crowd), PAUSES.1.max(crowd), jitter);
+    backoff.expect("the longest pause is longer than the first one").delay_after(failures)
 }
 
 async fn options(config: &Config) -> Result<ConnectOptions, Error> {

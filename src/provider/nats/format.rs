@@ -11,7 +11,6 @@
 //! no other: that one, and the manifest, are all that a change moves.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -20,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::{Instance, Name};
+use crate::sys::text;
 
 /// The format's version. A reader takes this one and no other.
 pub const FORMAT: u32 = 1;
@@ -231,10 +231,7 @@ pub fn watch_key(provider: &Name) -> String {
 
 /// The SHA-256 of some bytes, in hexadecimal.
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    text::hex(Sha256::digest(bytes))
 }
 
 /// Whether the chunk ends with this instance.

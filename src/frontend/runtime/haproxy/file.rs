@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::Wanted;
 use super::running::{changed_at, written_at};
-use crate::sys::atomic_file;
+use crate::sys::{atomic_file, text};
 
 /// The outputs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) struct Server {
 impl Server {
     /// A short text that tells its options from others.
     pub(super) fn fingerprint(&self) -> String {
-        Sha256::digest(self.options.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        text::hex(&Sha256::digest(self.options.as_bytes())[..8])
     }
 
     /// The address as HAProxy's command line and configuration write it.

@@ -13,6 +13,7 @@ use super::super::error::Context;
 use super::super::{Config as Ec2Config, clients};
 use super::error::{About, Error};
 use super::{Config, message};
+use crate::sys::backoff::{Backoff, Jitter};
 
 /// How long SQS waits for a message before it answers that there is none: its longest (SQS API reference,
 /// `ReceiveMessage`, `WaitTimeSeconds`). So an idle queue costs 180 calls an hour.
@@ -24,8 +25,8 @@ const BATCH: i32 = 10;
 /// How long a call may take, in all its attempts.
 const LIMIT: Duration = Duration::from_secs(WAIT_SECONDS.unsigned_abs() as u64 + 10);
 
-/// The first and the longest pause before a queue that was lost is tried again.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Before a queue that was lost is tried again. Sidecars that lost their queues together do not come back together.
+const RETRY: Backoff = Backoff::constant(Duration::from_secs(1), Duration::from_secs(60), Jitter::Equal);
 
 /// What SQS never gave as a receipt.
 const NO_RECEIPT: &str = "none";
@@ -195,24 +196,6 @@ impl Queue {
             }
         };
         self.trouble = Some((failures.saturating_add(1), kind));
-        pause(failures, fastrand::f64())
-    }
-}
-
-/// After so many failures before this one. `chance` is from 0 to 1: sidecars that lost their queues together do not
-/// come back together.
-fn pause(failures: u32, chance: f64) -> Duration {
-    PAUSES.0.saturating_mul(1 << failures.min(10)).min(PAUSES.1).mul_f64(chance.mul_add(0.5, 0.5))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_minute_and_stray() {
-        let longest: Vec<_> = (0..8).map(|failures| pause(failures, 1.0).as_secs()).collect();
-        assert_eq!(longest, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(pause(u32::MAX, 0.0), Duration::from_secs(30));
+        RETRY.delay_after(failures)
     }
 }

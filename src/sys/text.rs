@@ -1,0 +1,59 @@
+//! Text that others wrote, in a form that fits into a message of ours.
+
+use std::fmt::Write as _;
+
+/// The text, cut after `max` characters, with `…` where something was cut off.
+pub fn shorten(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The text on one line of at most `max` characters: trimmed, with a blank for each control character, and shortened.
+pub fn one_line(text: &str, max: usize) -> String {
+    let short = shorten(text.trim(), max).replace(char::is_control, " ");
+    match short.strip_suffix('…') {
+        Some(start) => format!("{}…", start.trim_end()),
+        None => short,
+    }
+}
+
+/// Bytes in lower-case hexadecimal, two digits each.
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    let bytes = bytes.as_ref();
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn long_text_is_cut_and_says_so() {
+        assert_eq!(shorten("four", 4), "four");
+        assert_eq!(shorten("übër five", 4), "übër…");
+        assert_eq!(one_line(" a\tb\r\nc ", 10), "a b  c");
+        assert_eq!(one_line("one two", 4), "one…");
+        assert_eq!(one_line("", 4), "");
+    }
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!(hex([0, 0x0a, 0xff]), "000aff");
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_one_line_of_bounded_length(text in any::<String>(), max in 0usize..40) {
+            let line = one_line(&text, max);
+            prop_assert!(line.chars().count() <= max + 1 && !line.contains(char::is_control), "{line:?}");
+        }
+    }
+}
