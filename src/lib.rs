@@ -34,7 +34,12 @@ pub mod fleet;
 pub mod frontend;
 pub mod health;
 pub mod model;
+#[cfg(not(feature = "nats"))]
+mod no_fleet;
 pub mod provider;
 mod readiness;
 pub mod registry;
 pub mod sys;
+
+#[cfg(not(feature = "nats"))]
+pub use no_fleet as fleet;

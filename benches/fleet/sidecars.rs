@@ -152,7 +152,7 @@ impl Tasks {
         let (sender, mut observations) = mpsc::channel::<Observation>(1);
         let (board, stop) = (Arc::clone(&self.board), self.stop.clone());
         self.runtime.spawn(async move {
-            let provider: Box<dyn Provider> = Box::new(Nats::new(&config, &[]));
+            let provider: Box<dyn Provider> = Box::new(Nats::new(&config));
             let pace = PollSchedule { interval: Duration::from_secs(15), timeout: Duration::from_secs(10) };
             // Nobody asks for a poll.
             let refresh = watch::Sender::new(0);

@@ -45,7 +45,6 @@ pub(super) struct Daemon {
     pollers: BTreeMap<Name, (Poller, CancellationToken)>,
     workers: BTreeMap<Name, RunningWorker>,
     is_locating: bool,
-    #[cfg(feature = "nats")]
     publisher: Option<RunningPublisher>,
 }
 
@@ -58,7 +57,6 @@ pub(super) struct Shown {
     pub(super) fleet: watch::Sender<Arc<api::Fleet>>,
 }
 
-#[cfg(feature = "nats")]
 struct RunningPublisher {
     config: crate::fleet::Config,
     stop: CancellationToken,
@@ -110,7 +108,6 @@ impl Daemon {
             pollers: BTreeMap::new(),
             workers: BTreeMap::new(),
             is_locating: false,
-            #[cfg(feature = "nats")]
             publisher: None,
         };
         daemon.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
@@ -118,7 +115,6 @@ impl Daemon {
         daemon.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
         daemon.start_pollers();
         daemon.start_locating();
-        #[cfg(feature = "nats")]
         daemon.start_publisher();
         for worker in workers {
             daemon.start_worker(worker, &[]);
@@ -235,7 +231,6 @@ impl Daemon {
         self.publish_frontends();
         self.start_pollers();
         self.start_locating();
-        #[cfg(feature = "nats")]
         self.start_publisher();
         // What changed in a service shows at once, and not only at its provider's next poll.
         self.refresh.send_modify(|asked| *asked += 1);
@@ -274,7 +269,6 @@ impl Daemon {
     }
 
     /// Starts the publisher that the configuration asks for, once the one it replaces has given the lead away.
-    #[cfg(feature = "nats")]
     fn start_publisher(&mut self) {
         if self.publisher.as_ref().map(|running| &running.config) == self.config.publish.as_ref() {
             return;
@@ -288,7 +282,8 @@ impl Daemon {
             return;
         };
         for name in self.config.polled_twice() {
-            tracing::warn!(provider = %name, "it is polled for the fleet and for our own services: let these use a provider of type nats");
+            let reader = crate::fleet::TYPE.unwrap_or_default();
+            tracing::warn!(provider = %name, reader, "provider polled for the fleet and for own services; let these use a provider of type `reader`");
         }
         let publisher = crate::fleet::Publisher::new(config.clone(), self.refresh.subscribe());
         self.shown.fleet.send_modify(|fleet| Arc::make_mut(fleet).publisher = Some(publisher.report()));

@@ -2,6 +2,7 @@
 
 use super::{Exit, client, complain};
 use crate::frontend::{Raw, preset};
+use crate::provider;
 
 /// Which frontend.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,20 +54,16 @@ fn row(name: &str, defaults: &Raw) -> Vec<String> {
     vec![name.to_owned(), paths.join(" "), defaults.takes_a_change_by(), defaults.proof_in_words(), description]
 }
 
-#[cfg(feature = "ec2")]
-const PROVIDER: &str = r#"[providers.prod]
-type    = "ec2"
-regions = ["eu-west-1"]
-# Without a cloud, a file of backends serves to try things out:
-# type = "file"
-# path = "/etc/elasticd/backends.yaml"
-"#;
-
-#[cfg(not(feature = "ec2"))]
-const PROVIDER: &str = r#"[providers.prod]
-type = "file"
-path = "/etc/elasticd/backends.yaml"
-"#;
+/// The example of the most usual type of provider, and those of others commented out.
+fn provider_section() -> String {
+    let mut examples = provider::examples();
+    let mut section = format!("[providers.prod]\n{}", examples.next().unwrap_or_default());
+    for line in examples.flat_map(str::lines) {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        section.push_str(&format!("# {line}\n"));
+    }
+    section
+}
 
 const SERVICE: &str = r#"[services.web]
 provider = "prod"
@@ -80,7 +77,8 @@ fn starter(name: &str, defaults: &Raw, text: &str) -> String {
     let mut starter = format!(
         "# elasticd for {description}.\n# What the frontend itself must be told: `elasticd frontends {name}`.\n"
     );
-    starter += &format!("\n{PROVIDER}\n{SERVICE}\n[frontends.{name}]\ntype = \"{name}\"\n# The defaults:\n");
+    starter +=
+        &format!("\n{}\n{SERVICE}\n[frontends.{name}]\ntype = \"{name}\"\n# The defaults:\n", provider_section());
     for line in told(text).lines() {
         let line = match line.strip_prefix("[[").or_else(|| line.strip_prefix('[')) {
             Some(table) if line.starts_with("[[") => format!("[[frontends.{name}.{table}"),

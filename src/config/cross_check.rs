@@ -8,6 +8,7 @@ use figment::value::Value;
 use super::Config;
 use super::layers::Layers;
 use crate::model::Name;
+use crate::provider;
 
 impl Config {
     /// Notes the faults that only the sections together show. A section that could not be read still counts as defined.
@@ -50,15 +51,12 @@ impl Config {
         }
         let mut top = layers.section(&[]);
         let asks_where = self.all_services().any(|service| service.prefer.is_some());
-        if cfg!(not(feature = "ec2")) && self.zone.is_none() && asks_where {
-            let message = "missing: a service prefers our own zone, and this elasticd is built without EC2, whose \
-                           metadata service would be asked";
+        if self.zone.is_none() && asks_where && !provider::can_look_up_zone() {
+            let message = "missing: a service prefers our own zone, and this elasticd is built without a provider whose \
+                           cloud could be asked for it";
             top.fault("zone", message);
         }
         let publishes = top.has("publish");
-        if publishes && cfg!(not(feature = "nats")) {
-            top.fault("publish", "this elasticd was built without the feature `nats`: it cannot publish");
-        }
         // A publisher may have no services of its own.
         if services.is_empty() && !publishes {
             top.fault("services", "there is none: nothing would be discovered; write [services.NAME]");

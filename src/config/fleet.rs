@@ -1,30 +1,16 @@
-//! The sections of a fleet: providers of type `nats`, and `[publish]`.
+//! `[publish]`, and providers that stand in for a silent fleet.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use figment::value::Value;
 
 use super::Provider;
 use super::layers::Layers;
-use super::section::Section;
 use super::service::RawSelector;
 use crate::fleet;
 use crate::model::Name;
+use crate::provider;
 use crate::provider::poll::PollSchedule;
-use crate::provider::{self, nats};
-
-fn connection(section: &mut Section) -> Option<nats::connection::Config> {
-    let raw: nats::connection::Raw = section.read_some(nats::connection::Raw::KEYS)?;
-    raw.resolve().map_err(|faults| section.report(faults)).ok()
-}
-
-/// A provider of type `nats`. Its fallback is not bound yet.
-pub(super) fn provider(section: &mut Section, own: &Name) -> Option<nats::Config> {
-    let connection = connection(section);
-    // Faults of the other keys are found even without a connection.
-    section.resolve(|raw: nats::Raw| raw.resolve(connection, own)).flatten()
-}
 
 /// Every provider by name; `None` for those that have faults.
 fn all(layers: &Layers, sound: &BTreeMap<Name, Provider>) -> BTreeMap<Name, Option<(provider::Config, PollSchedule)>> {
@@ -38,15 +24,24 @@ fn all(layers: &Layers, sound: &BTreeMap<Name, Provider>) -> BTreeMap<Name, Opti
         .collect()
 }
 
-/// Binds what providers of type `nats` take from the rest of the configuration.
-pub(super) fn bind(layers: &mut Layers, providers: &mut BTreeMap<Name, Provider>, state_dir: Option<&Path>) {
+/// Gives each provider that names a fallback the configuration of that one.
+pub(super) fn link_fallbacks(layers: &mut Layers, providers: &mut BTreeMap<Name, Provider>) {
     let all = all(layers, providers);
     for (name, provider) in providers {
-        let provider::Config::Nats(config) = &mut provider.config else { continue };
-        config.state = state_dir.map(|dir| dir.join(format!("fleet-{name}.json")));
-        if let Err(message) = config.bind(&all) {
-            layers.section(&["providers", name.as_str()]).fault("fallback", message);
-        }
+        let Some(fallback) = provider.config.fallback().cloned() else { continue };
+        let message = match all.get(&fallback) {
+            Some(Some((config, _))) if config.reads_fleet() => {
+                format!("is of type {} as well: name one that is polled directly", config.type_name())
+            }
+            Some(Some((config, schedule))) => {
+                provider.config.set_fallback(config.clone(), *schedule);
+                continue;
+            }
+            // It has faults of its own.
+            Some(None) => continue,
+            None => format!("there is no provider {fallback:?}"),
+        };
+        layers.section(&["providers", name.as_str()]).fault("fallback", message);
     }
 }
 
@@ -55,13 +50,16 @@ pub(super) fn publish(layers: &mut Layers, providers: &BTreeMap<Name, Provider>)
     let is_table = matches!(layers.values.get("publish")?, Value::Dict(..));
     let all = all(layers, providers);
     let mut section = layers.section(&["publish"]);
+    let Some(known) = fleet::TYPE else {
+        section.fault("", "this elasticd was built without publishing to a fleet: use a build that has it");
+        return None;
+    };
     if !is_table {
         section.fault("", "must be a table: write [publish]");
         return None;
     }
-    section.read_type(&["nats"]);
-    let connection = connection(&mut section);
+    section.read_type(&[known]);
     let select: Option<RawSelector> = section.read_some(RawSelector::KEYS);
     let select = select.map(|raw| raw.resolve(&mut section)).unwrap_or_default();
-    section.resolve(|raw: fleet::Raw| raw.resolve(connection, select, &all)).flatten()
+    section.resolve(|raw: fleet::Raw| raw.resolve(select, &all))
 }

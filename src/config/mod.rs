@@ -2,7 +2,6 @@
 
 mod cross_check;
 mod fault;
-#[cfg(feature = "nats")]
 mod fleet;
 mod frontends;
 mod health;
@@ -22,8 +21,6 @@ pub use top::Confine;
 use top::Top;
 
 use crate::model::{Name, Pattern, Selector, Service};
-#[cfg(feature = "nats")]
-use crate::provider;
 use crate::registry::Settings;
 use crate::{api, frontend};
 
@@ -56,7 +53,6 @@ pub struct Config {
     /// Ordered by name.
     pub frontends: Vec<frontend::Config>,
     /// What is published to a fleet.
-    #[cfg(feature = "nats")]
     pub publish: Option<crate::fleet::Config>,
 }
 
@@ -69,18 +65,15 @@ impl Config {
     pub fn load(file: &Path) -> Result<Self, Faults> {
         let mut layers = Layers::read(file).map_err(Faults)?;
         let base = file.parent().unwrap_or(Path::new(""));
-        #[cfg_attr(not(feature = "nats"), expect(unused_mut, reason = "only `nats` has more to bind"))]
-        let mut providers = providers::providers(&mut layers);
+        let top = top::top(&mut layers);
+        let mut providers = providers::providers(&mut layers, top.as_ref().map(|top| top.state_dir.as_path()));
+        fleet::link_fallbacks(&mut layers, &mut providers);
         let (services, patterns) = service::services(&mut layers);
         let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
         let mut frontends = frontends::frontends(&mut layers, &names, base);
         for frontend in &mut frontends {
             frontend.follows_all_services &= !patterns.is_empty();
         }
-        let top = top::top(&mut layers);
-        #[cfg(feature = "nats")]
-        fleet::bind(&mut layers, &mut providers, top.as_ref().map(|top| top.state_dir.as_path()));
-        #[cfg(feature = "nats")]
         let publish = fleet::publish(&mut layers, &providers);
         let config = top.map(|Top { state_dir, zone, confine, api }| Self {
             state_dir,
@@ -91,7 +84,6 @@ impl Config {
             services,
             patterns,
             frontends,
-            #[cfg(feature = "nats")]
             publish,
         });
         if let Some(config) = &config {
@@ -124,31 +116,19 @@ impl Config {
         }
     }
 
-    /// What a provider's instances are selected by for other purposes than services: a fleet's, or as a fallback.
-    #[cfg(feature = "nats")]
+    /// What a provider's instances are selected by for other purposes than its services: for a fleet, or as a fallback.
     pub fn extra_selectors(&self, provider: &Name) -> Vec<Selector> {
-        let falls_back = |other: &Provider| match &other.config {
-            provider::Config::Nats(nats) => nats.fallback.as_ref().is_some_and(|f| f.name == *provider),
-            _ => false,
-        };
-        let fallback_of = self.providers.iter().filter(|(_, other)| falls_back(other));
-        let publish = self.publish.iter().filter(|publish| publish.providers.contains_key(provider));
+        let fallback_of = self.providers.iter().filter(|(_, other)| other.config.fallback() == Some(provider));
+        let publish = self.publish.iter().filter(|publish| publish.providers().contains_key(provider));
         fallback_of
             .flat_map(|(other, _)| self.selectors(other))
-            .chain(publish.map(|publish| publish.select.clone()))
+            .chain(publish.map(|publish| publish.select().clone()))
             .collect()
     }
 
-    /// The same without fleets: never.
-    #[cfg(not(feature = "nats"))]
-    pub fn extra_selectors(&self, _: &Name) -> Vec<Selector> {
-        Vec::new()
-    }
-
     /// Providers that are published, and that our own services ask as well.
-    #[cfg(feature = "nats")]
     pub fn polled_twice(&self) -> impl Iterator<Item = &Name> {
-        let published = self.publish.iter().flat_map(|publish| publish.providers.keys());
+        let published = self.publish.iter().flat_map(|publish| publish.providers().keys());
         published.filter(|name| !self.selectors(name).is_empty())
     }
 

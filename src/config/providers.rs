@@ -1,6 +1,7 @@
 //! `[providers.NAME]`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact;
@@ -11,6 +12,7 @@ use super::section::Section;
 use crate::model::Name;
 use crate::provider;
 use crate::provider::poll::PollSchedule;
+use crate::provider::{Configuration, TypeVisitor};
 
 /// The shortest and the longest interval between polls.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(24));
@@ -19,7 +21,7 @@ const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A provider, and how often it is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Provider {
     /// The provider's own configuration.
     pub config: provider::Config,
@@ -36,18 +38,27 @@ struct RawSchedule {
     timeout: Option<Duration>,
 }
 
-/// Every provider without faults; the faults of the others are noted.
-pub fn providers(layers: &mut Layers) -> BTreeMap<Name, Provider> {
+/// Every provider without faults; the faults of the others are noted. `state_dir` is `None` if that key has a fault.
+pub fn providers(layers: &mut Layers, state_dir: Option<&Path>) -> BTreeMap<Name, Provider> {
     let mut providers = BTreeMap::new();
     for text in layers.tables("providers") {
         let mut section = layers.section(&["providers", &text]);
         let name = section.name();
-        let type_name = section.read_type(provider::Config::TYPES);
+        let type_name = section.read_type(provider::TYPES);
         let pace = pace(&mut section);
-        let config = type_name.and_then(|type_name| {
-            let timeout = pace.map_or(TIMEOUT, |pace| pace.timeout);
-            provider_config(&mut section, name.as_ref(), &type_name, timeout)
-        });
+        let Some(type_name) = type_name else { continue };
+        // The other keys are read even where the name has a fault.
+        let any_name = || "unnamed".parse().expect("a valid name");
+        let context = provider::Context {
+            name: &name.clone().unwrap_or_else(any_name),
+            timeout: pace.map_or(TIMEOUT, |pace| pace.timeout),
+            state_dir,
+        };
+        let config = provider::visit_type(&type_name, ReadConfig { section: &mut section, context });
+        let Some(config) = config else {
+            section.fault("type", format!("{type_name:?} cannot be configured in this build"));
+            continue;
+        };
         if let (Some(name), Some(config), Some(pace)) = (name, config, pace) {
             providers.insert(name, Provider { config, pace });
         }
@@ -55,25 +66,18 @@ pub fn providers(layers: &mut Layers) -> BTreeMap<Name, Provider> {
     providers
 }
 
-fn provider_config(
-    section: &mut Section,
-    name: Option<&Name>,
-    type_name: &str,
-    timeout: Duration,
-) -> Option<provider::Config> {
-    #[cfg(not(feature = "nats"))]
-    let _ = name;
-    use provider::{exec, file, fixed, http};
-    match type_name {
-        "fixed" => section.resolve(fixed::Raw::resolve).map(provider::Config::Fixed),
-        "file" => section.resolve(file::Raw::resolve).map(provider::Config::File),
-        "exec" => section.resolve(|raw: exec::Raw| raw.resolve(timeout)).map(provider::Config::Exec),
-        "http" => section.resolve(|raw: http::Raw| raw.resolve(timeout)).map(Box::new).map(provider::Config::Http),
-        #[cfg(feature = "ec2")]
-        "ec2" => section.resolve(provider::ec2::Raw::resolve).map(provider::Config::Ec2),
-        #[cfg(feature = "nats")]
-        "nats" => super::fleet::provider(section, name?).map(provider::Config::Nats),
-        _ => None,
+/// Reads the keys of a provider's own type.
+struct ReadConfig<'s, 'l, 'c> {
+    section: &'s mut Section<'l>,
+    context: provider::Context<'c>,
+}
+
+impl TypeVisitor for ReadConfig<'_, '_, '_> {
+    type Output = Option<provider::Config>;
+
+    fn visit<C: Configuration>(self) -> Self::Output {
+        let Self { section, context } = self;
+        section.resolve(|raw| C::resolve(raw, &context)).map(provider::Config::new)
     }
 }
 

@@ -205,7 +205,6 @@ pub fn services(layers: &mut Layers) -> (Vec<Service>, Vec<Pattern>) {
 }
 
 /// A selector that stands by itself.
-#[cfg(feature = "nats")]
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSelector {
@@ -215,7 +214,6 @@ pub(super) struct RawSelector {
     attributes: BTreeMap<Attribute, RawCondition>,
 }
 
-#[cfg(feature = "nats")]
 impl RawSelector {
     pub const KEYS: &[&str] = &["select", "where"];
 

@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact;
-use serde::Deserialize;
 
 use super::leader::Rules;
 use crate::model::{FieldFault, Name, Selector};
 use crate::provider;
-use crate::provider::nats::connection;
+use crate::provider::nats::connection::{self, with_connection_keys};
 use crate::provider::poll::PollSchedule;
 
 /// The shortest and the longest `leader_ttl`.
 const TTLS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_hours(1));
 
 /// What is published, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The bucket.
     pub connection: connection::Config,
@@ -30,49 +29,46 @@ pub struct Config {
     pub providers: BTreeMap<Name, (provider::Config, PollSchedule)>,
 }
 
-/// The keys beside those of the connection, as written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Raw {
-    /// `leader_ttl = "10s"`
-    #[serde(default, with = "compact::optional")]
-    pub leader_ttl: Option<Duration>,
-    /// `replicas = 3`
-    pub replicas: Option<usize>,
-    /// `providers = ["prod"]`
-    pub providers: Option<Vec<Name>>,
+impl Config {
+    /// The selector of what is published.
+    pub const fn select(&self) -> &Selector {
+        &self.select
+    }
+
+    /// The providers that are published.
+    pub const fn providers(&self) -> &BTreeMap<Name, (provider::Config, PollSchedule)> {
+        &self.providers
+    }
+}
+
+with_connection_keys! {
+    /// The keys of `[publish]` beside `type` and a selector's, as written.
+    pub struct Raw {
+        /// Within this time after a leader has died another publisher leads: 2 s to 1 h; `"10s"`, if left out.
+        #[serde(default, with = "compact::optional")]
+        pub leader_ttl: Option<Duration>,
+        /// How many servers keep the bucket, if it is created: 1 to 5; 1, if left out.
+        pub replicas: Option<usize>,
+        /// The providers whose sets are published; all that poll a source themselves, if left out.
+        pub providers: Option<Vec<Name>>,
+    }
 }
 
 impl Raw {
-    /// Judges what is written; `all` are the configuration's providers, without what is known of those that have faults
-    /// themselves. `None`: there is no `connection` to go with it.
+    /// What is published. `select` is which instances are; `all` are the configuration's providers, without what is
+    /// known of those that have faults themselves.
     ///
     /// # Errors
     ///
     /// Every fault.
     pub fn resolve(
         self,
-        connection: Option<connection::Config>,
         select: Selector,
         all: &BTreeMap<Name, Option<(provider::Config, PollSchedule)>>,
-    ) -> Result<Option<Config>, Vec<FieldFault>> {
+    ) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
-        let named = self.providers.is_some();
-        let mut providers = BTreeMap::new();
-        for name in self.providers.unwrap_or_else(|| all.keys().cloned().collect()) {
-            match all.get(&name) {
-                Some(Some((provider::Config::Nats(_), _))) if named => faults.push(FieldFault::new(
-                    "providers",
-                    format!("{name} is of type nats itself: what was published is not published again"),
-                )),
-                Some(Some((provider::Config::Nats(_), _)) | None) => {}
-                Some(Some(found)) => drop(providers.insert(name, found.clone())),
-                None => faults.push(FieldFault::new("providers", format!("there is no provider {name:?}"))),
-            }
-        }
-        if providers.is_empty() && faults.is_empty() && all.values().all(Option::is_some) {
-            faults.push(FieldFault::new("providers", "there is none to publish: write [providers.NAME]"));
-        }
+        let connection = self.connection().resolve().map_err(|wrong| faults.extend(wrong)).ok();
+        let providers = published(self.providers, all, &mut faults);
         let bound = self.leader_ttl.unwrap_or(Duration::from_secs(10));
         if !(TTLS.0..=TTLS.1).contains(&bound) {
             faults.push(FieldFault::new("leader_ttl", format!("{bound:?} is not between 2s and 1h")));
@@ -82,11 +78,41 @@ impl Raw {
         if !(1..=5).contains(&replicas) {
             faults.push(FieldFault::new("replicas", format!("{replicas} is not between 1 and 5")));
         }
-        if faults.is_empty() {
-            let rules = Rules { bound };
-            Ok(connection.map(|connection| Config { connection, rules, replicas, select, providers }))
-        } else {
-            Err(faults)
+        match connection {
+            Some(connection) if faults.is_empty() => {
+                Ok(Config { connection, rules: Rules { bound }, replicas, select, providers })
+            }
+            _ => Err(faults),
         }
     }
+}
+
+/// The providers that are published: those `named`, or else all that poll a source themselves.
+fn published(
+    named: Option<Vec<Name>>,
+    all: &BTreeMap<Name, Option<(provider::Config, PollSchedule)>>,
+    faults: &mut Vec<FieldFault>,
+) -> BTreeMap<Name, (provider::Config, PollSchedule)> {
+    let before = faults.len();
+    let is_named = named.is_some();
+    let mut providers = BTreeMap::new();
+    for name in named.unwrap_or_else(|| all.keys().cloned().collect()) {
+        match all.get(&name) {
+            Some(Some((config, _))) if config.reads_fleet() => {
+                if is_named {
+                    let kind = config.type_name();
+                    let message = format!("{name} is of type {kind} itself: what was published is not published again");
+                    faults.push(FieldFault::new("providers", message));
+                }
+            }
+            // It has faults of its own.
+            Some(None) => {}
+            Some(Some(found)) => drop(providers.insert(name, found.clone())),
+            None => faults.push(FieldFault::new("providers", format!("there is no provider {name:?}"))),
+        }
+    }
+    if providers.is_empty() && faults.len() == before && all.values().all(Option::is_some) {
+        faults.push(FieldFault::new("providers", "there is none to publish: write [providers.NAME]"));
+    }
+    providers
 }

@@ -34,6 +34,11 @@ pub mod publisher;
 pub use config::{Config, Raw};
 pub use publisher::{Publisher, examine};
 
+use crate::provider;
+
+/// What `[publish]` is of, and the providers that read what it publishes.
+pub const TYPE: Option<&str> = Some(<provider::nats::Config as provider::Configuration>::TYPE);
+
 /// How leading ended, if not by an error.
 enum Ended {
     Deposed,

@@ -1,7 +1,7 @@
 //! What an elasticd knows of its fleet: of publishing, and of reading what others publish.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::Name;
 
@@ -66,6 +66,8 @@ pub struct Reading {
     pub provider: String,
     /// Whether the bucket is watched at this time.
     pub connected: bool,
+    /// When anything new was last heard of the fleet. `None`: the provider did not say yet.
+    pub heard: Option<Instant>,
     /// The leader's machine, as last heard.
     pub leader: Option<String>,
     /// Since when it leads, by its own clock.

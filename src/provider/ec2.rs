@@ -32,10 +32,10 @@ pub use self::config::{Config, Raw};
 pub use self::error::Error;
 use self::events::{Events, Queue};
 use self::filters::Filter;
-pub use self::zone::{ZoneError, own_zone};
+pub use self::zone::ZoneError;
 use super::rate_limiter::RateLimiter;
-use super::{ApiUsage, Provider};
-use crate::model::{Instance, Selector};
+use super::{ApiUsage, Configuration, Context, Provider, ZoneLookup};
+use crate::model::{FieldFault, Instance, Selector};
 
 /// How many regions are asked at a time.
 const CONCURRENT_REGIONS: usize = 4;
@@ -108,6 +108,22 @@ impl Ec2 {
             events.poll_succeeded();
         }
         result
+    }
+}
+
+impl Configuration for Config {
+    const TYPE: &'static str = "ec2";
+    const EXAMPLE: Option<&'static str> = Some("type    = \"ec2\"\nregions = [\"eu-west-1\"]\n");
+    const OWN_ZONE: Option<ZoneLookup> = Some(|| Box::pin(async { Ok(zone::own_zone().await?) }));
+
+    type Raw = Raw;
+
+    fn resolve(raw: Raw, _context: &Context<'_>) -> Result<Self, Vec<FieldFault>> {
+        raw.resolve()
+    }
+
+    fn build(&self, selectors: &[Selector]) -> Box<dyn Provider> {
+        Box::new(Ec2::new(self, selectors))
     }
 }
 

@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::instance_spec::Text;
-use super::{ErrorKind, Provider, format};
-use crate::model::{FieldFault, Instance};
+use super::{Configuration, Context, ErrorKind, Provider, format};
+use crate::model::{FieldFault, Instance, Selector};
 use crate::sys::program::{self, Program};
 
 /// How many lines of what a program said last an error repeats.
@@ -93,6 +93,20 @@ impl Raw {
             return Err(faults);
         }
         Ok(Config { command: self.command, env, pass_env: self.pass_env, max_bytes, timeout })
+    }
+}
+
+impl Configuration for Config {
+    const TYPE: &'static str = "exec";
+
+    type Raw = Raw;
+
+    fn resolve(raw: Raw, context: &Context<'_>) -> Result<Self, Vec<FieldFault>> {
+        raw.resolve(context.timeout)
+    }
+
+    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
+        Box::new(Exec::new(self))
     }
 }
 

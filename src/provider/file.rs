@@ -8,8 +8,8 @@ use serde::Deserialize;
 use sha2::digest::Output;
 use sha2::{Digest as _, Sha256};
 
-use super::{ErrorKind, Provider, format};
-use crate::model::{FieldFault, Instance};
+use super::{Configuration, Context, ErrorKind, Provider, format};
+use crate::model::{FieldFault, Instance, Selector};
 use crate::sys::watch::PathWatch;
 
 /// Where the file is.
@@ -39,6 +39,23 @@ impl Raw {
         }
         let message = format!("{:?} is not an absolute path: start it with `/`", self.path);
         Err(vec![FieldFault::new("path", message)])
+    }
+}
+
+impl Configuration for Config {
+    const TYPE: &'static str = "file";
+    const EXAMPLE: Option<&'static str> = Some(
+        "# Without a cloud, a file of backends serves to try things out:\ntype = \"file\"\npath = \"/etc/elasticd/backends.yaml\"\n",
+    );
+
+    type Raw = Raw;
+
+    fn resolve(raw: Raw, _context: &Context<'_>) -> Result<Self, Vec<FieldFault>> {
+        raw.resolve()
+    }
+
+    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
+        Box::new(File::new(self))
     }
 }
 

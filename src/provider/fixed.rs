@@ -4,8 +4,8 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::instance_spec::{self, InstanceSpec, Place};
-use super::{Error, Provider};
-use crate::model::{FieldFault, Instance};
+use super::{Configuration, Context, Error, Provider};
+use crate::model::{FieldFault, Instance, Selector};
 
 /// The instances, judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,20 @@ impl Raw {
                 .map(|fault| FieldFault::new(fault.at.to_string(), fault.reason.to_string()))
                 .collect()),
         }
+    }
+}
+
+impl Configuration for Config {
+    const TYPE: &'static str = "fixed";
+
+    type Raw = Raw;
+
+    fn resolve(raw: Raw, _context: &Context<'_>) -> Result<Self, Vec<FieldFault>> {
+        raw.resolve()
+    }
+
+    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
+        Box::new(Fixed::new(self))
     }
 }
 

@@ -20,9 +20,23 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use answer::{Answer, Progress};
 pub use config::{Authorization, Config, Raw, Url};
 
-use super::{ErrorKind, Provider, format};
-use crate::model::Instance;
+use super::{Configuration, Context, ErrorKind, Provider, format};
+use crate::model::{FieldFault, Instance, Selector};
 use crate::sys::http::exchange_with;
+
+impl Configuration for Config {
+    const TYPE: &'static str = "http";
+
+    type Raw = Raw;
+
+    fn resolve(raw: Raw, context: &Context<'_>) -> Result<Self, Vec<FieldFault>> {
+        raw.resolve(context.timeout)
+    }
+
+    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
+        Box::new(Http::new(self))
+    }
+}
 
 /// Why a server yielded no set.
 #[derive(Debug, thiserror::Error)]

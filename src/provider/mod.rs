@@ -1,15 +1,16 @@
 //! Where instances are learnt from.
 //!
-//! A provider answers with the whole set or with an error, never with a part. It keeps no clock and never retries:
-//! [`poll`] asks it, jittered, bounded in time and backed off, for ever.
+//! A provider answers with the whole set or with an error, never with a part. It never retries by itself: [`poll`] asks
+//! it at its interval, with jitter, bounded in time and with back-off, for ever.
 //!
-//! A new provider is one file here (its configuration, its type, its tests) and the lines in this file that the
-//! compiler then asks for.
+//! A new provider is a file or folder here with a [`Configuration`] named `Config`, and a line in the table below.
 
+mod configuration;
 #[cfg(feature = "ec2")]
 pub mod ec2;
 mod error;
 pub mod exec;
+pub mod fallback;
 pub mod file;
 pub mod fixed;
 pub mod format;
@@ -26,10 +27,11 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+pub use self::configuration::{Config, Configuration, Context, TypeVisitor, ZoneLookup};
 pub use self::error::{Error, ErrorKind};
 use self::rate_limiter::RateLimiter;
 use crate::model::fleet::Reading;
-use crate::model::{Instance, Name, Selector};
+use crate::model::{Instance, Name};
 
 /// Learns which instances exist.
 pub trait Provider: std::fmt::Debug + Send {
@@ -82,68 +84,67 @@ pub struct ApiUsage {
     pub throttles: u64,
 }
 
-/// A provider's own configuration, by type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Config {
-    /// Instances written in the configuration itself.
-    Fixed(fixed::Config),
-    /// Instances in a file.
-    File(file::Config),
-    /// Instances that a program prints.
-    Exec(exec::Config),
-    /// Instances that an HTTP server answers with.
-    Http(Box<http::Config>),
-    /// AWS EC2.
-    #[cfg(feature = "ec2")]
-    Ec2(ec2::Config),
-    /// What publishers of a fleet put into NATS.
-    #[cfg(feature = "nats")]
-    Nats(nats::Config),
+/// Makes a table of modules, each with its [`Configuration`], into the lists and look-ups that go over all types.
+macro_rules! types {
+    ($($(#[$gate:meta])* $module:ident,)*) => {
+        /// Every type that this elasticd was built with, as the configuration writes it.
+        pub const TYPES: &[&str] = &[$($(#[$gate])* <$module::Config as Configuration>::TYPE,)*];
+
+        /// What each type gives to start from.
+        const EXAMPLES: &[Option<&str>] = &[$($(#[$gate])* <$module::Config as Configuration>::EXAMPLE,)*];
+
+        /// How each type's cloud is asked for our own zone.
+        const ZONE_LOOKUPS: &[Option<ZoneLookup>] = &[$($(#[$gate])* <$module::Config as Configuration>::OWN_ZONE,)*];
+
+        /// Has `visitor` visit the configuration of the type that is called `type_name`. `None`: there is no such type.
+        pub fn visit_type<V: TypeVisitor>(type_name: &str, visitor: V) -> Option<V::Output> {
+            $(
+                $(#[$gate])*
+                if type_name == <$module::Config as Configuration>::TYPE {
+                    return Some(visitor.visit::<$module::Config>());
+                }
+            )*
+            None
+        }
+    };
 }
 
-impl Config {
-    /// Every type, as the configuration writes it.
-    pub const TYPES: &[&str] = &[
-        "fixed",
-        "file",
-        "exec",
-        "http",
-        #[cfg(feature = "ec2")]
-        "ec2",
-        #[cfg(feature = "nats")]
-        "nats",
-    ];
+// One line for each type of provider.
+types! {
+    fixed,
+    file,
+    exec,
+    http,
+    #[cfg(feature = "ec2")]
+    ec2,
+    #[cfg(feature = "nats")]
+    nats,
+}
 
-    /// The type, as the configuration writes it.
-    pub const fn type_name(&self) -> &'static str {
-        match self {
-            Self::Fixed(_) => "fixed",
-            Self::File(_) => "file",
-            Self::Exec(_) => "exec",
-            Self::Http(_) => "http",
-            #[cfg(feature = "ec2")]
-            Self::Ec2(_) => "ec2",
-            #[cfg(feature = "nats")]
-            Self::Nats(_) => "nats",
+/// Sections to start a configuration from, without their headers: the most usual type first.
+pub fn examples() -> impl Iterator<Item = &'static str> {
+    EXAMPLES.iter().rev().copied().flatten()
+}
+
+/// Whether [`own_zone`] can find out anything: whether a type of provider was built in whose cloud can be asked.
+pub fn can_look_up_zone() -> bool {
+    ZONE_LOOKUPS.iter().any(Option::is_some)
+}
+
+/// The zone that this machine is in, as the metadata service of its cloud says.
+///
+/// # Errors
+///
+/// No cloud's metadata service says it.
+pub async fn own_zone() -> Result<String, Error> {
+    let mut result = Err(Error::new(ErrorKind::Failed, "no type of provider was built in whose cloud could be asked"));
+    for look_up in ZONE_LOOKUPS.iter().flatten() {
+        result = look_up().await;
+        if result.is_ok() {
+            break;
         }
     }
-
-    /// Builds the provider. `selectors` are those of all its services: a provider whose cloud can filter asks only
-    /// for what one of them may want.
-    pub fn build(&self, selectors: &[Selector]) -> Box<dyn Provider> {
-        #[cfg(not(any(feature = "ec2", feature = "nats")))]
-        let _ = selectors;
-        match self {
-            Self::Fixed(config) => Box::new(fixed::Fixed::new(config)),
-            Self::File(config) => Box::new(file::File::new(config)),
-            Self::Exec(config) => Box::new(exec::Exec::new(config)),
-            Self::Http(config) => Box::new(http::Http::new(config)),
-            #[cfg(feature = "ec2")]
-            Self::Ec2(config) => Box::new(ec2::Ec2::new(config, selectors)),
-            #[cfg(feature = "nats")]
-            Self::Nats(config) => Box::new(nats::Nats::new(config, selectors)),
-        }
-    }
+    result
 }
 
 /// How much of its `timeout` a provider takes that can say more of what it waited for than that it was too long.
@@ -163,22 +164,6 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     words.join(": ")
 }
 
-/// The availability zone that this machine is in, as the metadata service of its cloud says.
-///
-/// # Errors
-///
-/// It does not say.
-#[cfg(feature = "ec2")]
-pub async fn own_zone() -> Result<String, ec2::ZoneError> {
-    ec2::own_zone().await
-}
-
-/// The same without a cloud that could be asked: never.
-#[cfg(not(feature = "ec2"))]
-pub async fn own_zone() -> Result<String, std::convert::Infallible> {
-    std::future::pending().await
-}
-
 /// What one poll of one provider brought.
 #[derive(Debug)]
 pub struct Observation {
@@ -192,4 +177,39 @@ pub struct Observation {
     pub cost: ApiUsage,
     /// The whole set, or why there is none.
     pub result: Result<Vec<Instance>, Error>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    struct TypeName;
+
+    impl TypeVisitor for TypeName {
+        type Output = &'static str;
+
+        fn visit<C: Configuration>(self) -> &'static str {
+            C::TYPE
+        }
+    }
+
+    #[test]
+    fn each_type_is_found_by_its_own_name() {
+        assert_eq!(TYPES.iter().collect::<BTreeSet<_>>().len(), TYPES.len());
+        for name in TYPES {
+            assert_eq!(visit_type(name, TypeName), Some(*name));
+        }
+        assert_eq!(visit_type("none", TypeName), None);
+    }
+
+    #[test]
+    fn configurations_are_equal_only_within_their_type() {
+        let fixed = Config::new(fixed::Config { instances: Vec::new() });
+        let file = |path: &str| Config::new(file::Config { path: path.into() });
+        assert!(fixed == fixed.clone() && file("/a") == file("/a"));
+        assert!(fixed != file("/a") && file("/a") != file("/b"));
+        assert_eq!((fixed.type_name(), format!("{:?}", file("/a"))), ("fixed", "Config { path: \"/a\" }".to_owned()));
+    }
 }

@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("provider", &["model", "sys"]),
     ("fleet", &["model", "provider", "sys"]),
+    ("no_fleet", &["model", "provider"]),
     ("health", &["model", "sys"]),
     ("registry", &["health", "model", "provider", "sys"]),
     ("frontend", &["model", "sys"]),

@@ -17,11 +17,12 @@ const REASONS: usize = 3;
 pub async fn look(config: &Config, findings: &mut Findings) {
     let each = config.providers.iter().map(|(name, provider)| look_at(config, name, provider));
     findings.0.extend(join_all(each).await.into_iter().flat_map(|found| found.0));
-    #[cfg(feature = "nats")]
     if let Some(publish) = &config.publish {
         findings.judge("publish", crate::fleet::examine(publish).await);
         for name in config.polled_twice() {
-            let message = format!("{name} is polled for our own services, too: let them use a provider of type nats");
+            let reader = crate::fleet::TYPE.unwrap_or_default();
+            let message =
+                format!("{name} is polled for our own services, too: let them use a provider of type {reader}");
             findings.add(Level::Warn, "publish.providers", message);
         }
     }

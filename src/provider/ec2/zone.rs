@@ -8,7 +8,7 @@ use aws_config::provider_config::ProviderConfig;
 use tokio::time::timeout;
 
 use super::clients::http;
-use crate::provider::chain;
+use crate::provider::{self, ErrorKind, chain};
 use crate::sys::text;
 
 /// Where the metadata service keeps it (EC2 user guide, "Instance metadata categories").
@@ -48,6 +48,17 @@ pub enum ZoneError {
         /// What came.
         detail: String,
     },
+}
+
+impl From<ZoneError> for provider::Error {
+    fn from(error: ZoneError) -> Self {
+        let kind = match &error {
+            ZoneError::Unreachable { .. } => ErrorKind::Unreachable,
+            ZoneError::Disabled => ErrorKind::Denied,
+            ZoneError::Unknown { .. } => ErrorKind::Invalid,
+        };
+        Self::new(kind, error)
+    }
 }
 
 /// This machine's availability zone, such as `eu-west-1a`, as the instance metadata service (version 2) tells it. Takes

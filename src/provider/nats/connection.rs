@@ -18,6 +18,7 @@ use crate::sys::backoff::{Backoff, Jitter};
 mod config;
 mod error;
 
+pub(crate) use config::with_connection_keys;
 pub use config::{Config, Raw};
 pub use error::Error;
 

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
-
 use crate::model::FieldFault;
 
 /// Where the bucket is, and who we are there.
@@ -25,35 +23,77 @@ pub struct Config {
     pub fleet: String,
 }
 
-/// The same, as written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The keys of a connection, as written.
+#[derive(Debug, Clone, Default)]
 pub struct Raw {
-    /// `url = "tls://nats.internal:4222"`
+    /// One server.
     pub url: Option<String>,
-    /// `urls = ["tls://a.internal:4222", "tls://b.internal:4222"]`
-    #[serde(default)]
+    /// More servers.
     pub urls: Vec<String>,
-    /// `tls = true`
-    #[serde(default)]
+    /// See [`Config::tls`].
     pub tls: bool,
-    /// `ca_file = "/etc/elasticd/nats-ca.pem"`
+    /// See [`Config::ca_file`].
     pub ca_file: Option<PathBuf>,
-    /// `credentials_file = "/etc/elasticd/nats.creds"`
+    /// See [`Config::credentials_file`].
     pub credentials_file: Option<PathBuf>,
-    /// `nkey_file = "/etc/elasticd/nats.nk"`
+    /// See [`Config::nkey_file`].
     pub nkey_file: Option<PathBuf>,
-    /// `bucket = "elasticd"`
+    /// See [`Config::bucket`].
     pub bucket: Option<String>,
-    /// `fleet = "shop"`
+    /// See [`Config::fleet`].
     pub fleet: Option<String>,
 }
 
-impl Raw {
-    /// Its keys.
-    pub const KEYS: &[&str] = &["url", "urls", "tls", "ca_file", "credentials_file", "nkey_file", "bucket", "fleet"];
+/// Defines the keys of a section that has those of a connection beside its own. serde's `flatten` would do the same, but
+/// could neither refuse unknown keys nor say where a fault is.
+macro_rules! with_connection_keys {
+    ($(#[$meta:meta])* pub struct $name:ident { $($own:tt)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($own)*
+            /// A server, such as `"tls://nats.internal:4222"`. Any of `url` and `urls` will do.
+            pub url: Option<String>,
+            /// More servers, such as `["tls://a.internal:4222", "tls://b.internal:4222"]`.
+            #[serde(default)]
+            pub urls: Vec<String>,
+            /// Never talk without TLS, whatever the URLs say.
+            #[serde(default)]
+            pub tls: bool,
+            /// Certificates to trust instead of the system's, PEM.
+            pub ca_file: Option<std::path::PathBuf>,
+            /// A credentials file, as `nsc` writes it.
+            pub credentials_file: Option<std::path::PathBuf>,
+            /// A file with an nkey's seed.
+            pub nkey_file: Option<std::path::PathBuf>,
+            /// The bucket; `"elasticd"`, if left out.
+            pub bucket: Option<String>,
+            /// The fleet, named the same on publishers and sidecars: 1 to 63 bytes.
+            pub fleet: Option<String>,
+        }
 
-    /// Judges what is written.
+        impl $name {
+            /// The keys of the connection.
+            fn connection(&self) -> $crate::provider::nats::connection::Raw {
+                $crate::provider::nats::connection::Raw {
+                    url: self.url.clone(),
+                    urls: self.urls.clone(),
+                    tls: self.tls,
+                    ca_file: self.ca_file.clone(),
+                    credentials_file: self.credentials_file.clone(),
+                    nkey_file: self.nkey_file.clone(),
+                    bucket: self.bucket.clone(),
+                    fleet: self.fleet.clone(),
+                }
+            }
+        }
+    };
+}
+pub(crate) use with_connection_keys;
+
+impl Raw {
+    /// The valid connection.
     ///
     /// # Errors
     ///
@@ -140,11 +180,13 @@ fn without_password(url: &str) -> String {
 mod tests {
     use super::*;
 
+    with_connection_keys! {
+        pub struct Keys {}
+    }
+
     fn raw(json: &str) -> Result<Config, Vec<String>> {
-        serde_json::from_str::<Raw>(json)
-            .expect("readable")
-            .resolve()
-            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
+        let keys: Keys = serde_json::from_str(json).expect("readable");
+        keys.connection().resolve().map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]
