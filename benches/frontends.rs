@@ -9,7 +9,7 @@
 mod harness;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ struct Subject {
     name: &'static str,
     /// As `[frontends.NAME]`.
     table: String,
-    port: u16,
+    address: SocketAddr,
     /// Has it reload what it has, as a person would.
     by_hand: Box<dyn Fn()>,
     /// Ends it when dropped.
@@ -55,35 +55,35 @@ fn subjects() -> Vec<(&'static str, Start)> {
 
 fn haproxy() -> Subject {
     let haproxy = Arc::new(Haproxy::new().start());
-    let (table, port) = (haproxy.frontend(), haproxy.port);
+    let (table, address) = (haproxy.frontend(), haproxy.address);
     let same = Arc::clone(&haproxy);
     let by_hand = Box::new(move || same.reload());
-    Subject { name: "haproxy", table, port, by_hand, _process: Box::new(haproxy) }
+    Subject { name: "haproxy", table, address, by_hand, _process: Box::new(haproxy) }
 }
 
 fn varnish() -> Subject {
     let varnish = Arc::new(Varnish::new().start());
-    let (table, port) = (varnish.frontend(), varnish.port);
+    let (table, address) = (varnish.frontend(), varnish.address);
     let (same, count) = (Arc::clone(&varnish), AtomicUsize::new(0));
     let by_hand = Box::new(move || {
         let name = format!("by_hand_{}", count.fetch_add(1, Ordering::Relaxed));
         same.adm(&["vcl.load", &name, &same.path("main.vcl").display().to_string()]);
         same.adm(&["vcl.use", &name]);
     });
-    Subject { name: "varnish", table, port, by_hand, _process: Box::new(varnish) }
+    Subject { name: "varnish", table, address, by_hand, _process: Box::new(varnish) }
 }
 
 fn apache() -> Subject {
     let apache = Arc::new(Apache::new().start());
-    let (table, port) = (apache.frontend(), apache.port);
+    let (table, address) = (apache.frontend(), apache.address);
     let same = Arc::clone(&apache);
     let by_hand = Box::new(move || same.graceful());
-    Subject { name: "apache", table, port, by_hand, _process: Box::new(apache) }
+    Subject { name: "apache", table, address, by_hand, _process: Box::new(apache) }
 }
 
 fn caddy() -> Subject {
     let caddy = Arc::new(Caddy::new(Form::Json).start());
-    let (table, port) = (caddy.frontend(), caddy.port);
+    let (table, address) = (caddy.frontend(), caddy.address);
     let same = Arc::clone(&caddy);
     let by_hand = Box::new(move || {
         let upstreams = same.admin("GET", "/id/elasticd_web/upstreams", "").expect("an answer").1;
@@ -93,7 +93,7 @@ fn caddy() -> Subject {
         let upstreams = serde_json::Value::from(upstreams).to_string();
         same.admin("PATCH", "/id/elasticd_web/upstreams", &upstreams).expect("an answer");
     });
-    Subject { name: "caddy", table, port, by_hand, _process: Box::new(caddy) }
+    Subject { name: "caddy", table, address, by_hand, _process: Box::new(caddy) }
 }
 
 fn caddyfile() -> Subject {
@@ -101,7 +101,7 @@ fn caddyfile() -> Subject {
     // It cannot start without the file that it imports.
     std::fs::write(caddy.path("out/elasticd.caddyfile"), "(web) {\n}\n").expect("written");
     let caddy = Arc::new(caddy.start());
-    let (table, port) = (caddy.frontend(), caddy.port);
+    let (table, address) = (caddy.frontend(), caddy.address);
     let same = Arc::clone(&caddy);
     let by_hand = Box::new(move || {
         let config = same.admin("GET", "/config/", "").expect("an answer").1;
@@ -110,21 +110,21 @@ fn caddyfile() -> Subject {
         let other = if other == config { config.replacen("\"logging\":{},", "", 1) } else { other };
         same.admin("POST", "/load", &other).expect("an answer");
     });
-    Subject { name: "caddy", table, port, by_hand, _process: Box::new(caddy) }
+    Subject { name: "caddy", table, address, by_hand, _process: Box::new(caddy) }
 }
 
 fn envoy() -> Subject {
     let envoy = Envoy::new().start();
     // It reads its files by itself: there is nothing to reload.
-    let (table, port, by_hand) = (envoy.frontend(), envoy.port, Box::new(|| {}));
-    Subject { name: "envoy", table, port, by_hand, _process: Box::new(envoy) }
+    let (table, address, by_hand) = (envoy.frontend(), envoy.address, Box::new(|| {}));
+    Subject { name: "envoy", table, address, by_hand, _process: Box::new(envoy) }
 }
 
 fn nginx() -> Subject {
     let nginx = Nginx::new().start();
     let master = nginx.master().to_string();
     let by_hand = Box::new(move || run("kill", &["-HUP", &master]));
-    Subject { name: "nginx", table: nginx.frontend(), port: nginx.port, by_hand, _process: Box::new(nginx) }
+    Subject { name: "nginx", table: nginx.frontend(), address: nginx.address, by_hand, _process: Box::new(nginx) }
 }
 
 fn run(program: &str, arguments: &[&str]) {
@@ -212,7 +212,7 @@ fn latency(start: Start, count: usize) -> String {
         elasticd.write("backends.yaml", &entries[(round + 1) % 2]);
         until_or(
             || format!("{}: an answer of {new}\n{}", subject.name, elasticd.log()),
-            || ask(subject.port).filter(|(status, body)| *status == 200 && body == new),
+            || ask(subject.address).filter(|(status, body)| *status == 200 && body == new),
         );
         traffic.push(started.elapsed().as_secs_f64());
         let revision = u64::try_from(round).expect("small") + 2;
@@ -238,7 +238,7 @@ struct Clients {
 }
 
 impl Clients {
-    fn start(port: u16, keep: bool) -> Self {
+    fn start(address: SocketAddr, keep: bool) -> Self {
         let (stopped, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let client = |_| {
             let (stopped, asked) = (Arc::clone(&stopped), Arc::clone(&asked));
@@ -246,7 +246,7 @@ impl Clients {
                 let mut failed = 0;
                 let mut kept = None;
                 while !stopped.load(Ordering::Relaxed) {
-                    let good = if keep { ask_on(&mut kept, port) } else { ask(port).is_some_and(|a| a.0 == 200) };
+                    let good = if keep { ask_on(&mut kept, address) } else { ask(address).is_some_and(|a| a.0 == 200) };
                     failed += usize::from(!good);
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
@@ -265,10 +265,10 @@ impl Clients {
 }
 
 /// One request on a connection that is kept as long as the frontend keeps it.
-fn ask_on(kept: &mut Option<TcpStream>, port: u16) -> bool {
+fn ask_on(kept: &mut Option<TcpStream>, address: SocketAddr) -> bool {
     let mut exchange = || -> std::io::Result<bool> {
         if kept.is_none() {
-            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             stream.set_nodelay(true)?;
             *kept = Some(stream);
@@ -317,9 +317,9 @@ fn load(start: Start) -> String {
         let fleets = [Fleet::start("old"), Fleet::start("new")];
         let entries = [fleets[0].entries(BACKENDS), fleets[1].entries(BACKENDS)];
         let elasticd = told(&subject, &entries[0]);
-        until("traffic", || ask(subject.port).filter(|(status, _)| *status == 200));
+        until("traffic", || ask(subject.address).filter(|(status, _)| *status == 200));
         let before = proven(&elasticd, subject.name, 1);
-        let clients = Clients::start(subject.port, keep);
+        let clients = Clients::start(subject.address, keep);
         let started = Instant::now();
         for change in 0..CHANGES {
             elasticd.write("backends.yaml", &entries[(change + 1) % 2]);
@@ -330,7 +330,7 @@ fn load(start: Start) -> String {
         let after = proven(&elasticd, subject.name, 1);
         let count = |status: &serde_json::Value, what: &str| status["frontends"][subject.name][what].as_u64();
         let reloads = count(&after, "reloads").zip(count(&before, "reloads")).map(|(after, before)| after - before);
-        let clients = Clients::start(subject.port, keep);
+        let clients = Clients::start(subject.address, keep);
         for _ in 0..CHANGES {
             (subject.by_hand)();
             thread::sleep(took / u32::try_from(CHANGES).expect("small"));

@@ -1,7 +1,7 @@
 //! What one sidecar receives and sends, counted on a line between it and the server.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -28,13 +28,13 @@ struct ApiCallCounter {
 }
 
 impl ApiCallCounter {
-    fn to(port: u16) -> Self {
+    fn to(address: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let meter = Self { port: listener.local_addr().expect("an address").port(), carried: Arc::default() };
         let carried = Arc::clone(&meter.carried);
         thread::spawn(move || {
             let (near, _) = listener.accept().expect("a connection");
-            let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a server");
+            let far = TcpStream::connect(address).expect("a server");
             let [back, forth] = [&near, &far].map(|stream| stream.try_clone().expect("a copy"));
             let count = Arc::clone(&carried);
             thread::spawn(move || carry(far, back, &count));
@@ -77,7 +77,7 @@ pub struct Bytes {
 /// Measures a fleet of one sidecar, polled at the default interval.
 pub fn bytes(instances: u32) -> Bytes {
     let mut publishers = Publishers::start(instances, "15s");
-    let meter = ApiCallCounter::to(publishers.nats.port());
+    let meter = ApiCallCounter::to(publishers.nats.address());
     let mut sidecar = Processes::default();
     sidecar.grow(&format!("nats://127.0.0.1:{}", meter.port), 1);
     thread::sleep(PAUSE);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::Fault;
 use crate::harness::backend::FILE;
 use crate::harness::elasticd::Elasticd;
-use crate::harness::until_or;
+use crate::harness::{BoundedCommand as _, until_or};
 use crate::killed::{LIST, some};
 
 pub const STEPS: Fault = Fault {
@@ -28,8 +28,8 @@ fn steps(rounds: u32, random: &mut fastrand::Rng) -> String {
     let elasticd = Elasticd::new(&config);
     let library = elasticd.path("clock.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/clock.c");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(source).status();
-    assert!(built.expect("cc: `tests/run` installs it").success());
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(source).bounded_output();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let offset = elasticd.path("offset");
     fs::write(&offset, "0").expect("written");
     let elasticd =
@@ -44,8 +44,7 @@ fn steps(rounds: u32, random: &mut fastrand::Rng) -> String {
         let output = Command::new("curl")
             .args(["--silent", "--fail-with-body", "-X", "PUT", "-d", registered, &url, "--unix-socket"])
             .arg(socket)
-            .output()
-            .expect("curl runs");
+            .bounded_output();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     };
     put("registered");

@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::Fault;
+use crate::harness::BoundedCommand as _;
 use crate::harness::backend::FILE;
 use crate::harness::elasticd::Elasticd;
 use crate::killed::{LIST, Reader, proven, some, whole};
@@ -26,8 +27,8 @@ pub const MEMORY: Fault = Fault {
 
 fn limit(elasticd: &Elasticd, resource: &str, soft: &str) {
     let pid = elasticd.pid().to_string();
-    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--{resource}={soft}:")]).status();
-    assert!(status.expect("prlimit runs").success());
+    let output = Command::new("prlimit").args(["--pid", &pid, &format!("--{resource}={soft}:")]).bounded_output();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn elasticd(random: &mut fastrand::Rng) -> Elasticd {

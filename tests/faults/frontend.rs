@@ -12,7 +12,7 @@ use crate::Fault;
 use crate::harness::backend::{self, Backend, FILE, entries, ids};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::Nginx;
-use crate::harness::{load, until, until_or};
+use crate::harness::{BoundedCommand as _, load, until, until_or};
 
 pub const AWAY: Fault = Fault {
     name: "frontend-away",
@@ -64,7 +64,7 @@ fn away(rounds: u32, random: &mut fastrand::Rng) -> String {
                 for pid in children.split_whitespace() {
                     signal(pid.parse().expect("a PID"), Signal::SIGKILL);
                 }
-                until("its port is free", || load::ask(nginx.port).is_none().then_some(()));
+                until("its port is free", || load::ask(nginx.address).is_none().then_some(()));
                 nginx.stop();
             }
             _ => {
@@ -102,10 +102,10 @@ impl Daemon {
         let path = nginx.path("nginx.conf");
         let config = fs::read_to_string(&path).expect("written").replace("daemon off;", "");
         fs::write(&path, config).expect("written");
-        let status = Command::new("/usr/sbin/nginx").arg("-c").arg(&path).status();
-        assert!(status.expect("nginx: `tests/run` installs it").success());
+        let output = Command::new("/usr/sbin/nginx").arg("-c").arg(&path).bounded_output();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let daemon = Self(nginx);
-        until("it answers", || load::ask(daemon.0.port));
+        until("it answers", || load::ask(daemon.0.address));
         daemon
     }
 
@@ -142,7 +142,7 @@ fn upgraded(rounds: u32, random: &mut fastrand::Rng) -> String {
         });
         master = new;
         elasticd.await_proven("nginx", "web", &ids(some));
-        load::await_answers(nginx.port, &ids(some), || nginx.errors());
+        load::await_answers(nginx.address, &ids(some), || nginx.errors());
     }
     assert!(elasticd.is_running());
     format!("nothing: {rounds} new PIDs, each proven to run the newest")

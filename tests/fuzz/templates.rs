@@ -125,7 +125,7 @@ fn judged(name: &str, escape: Escape, template: &str, mut judge: impl FnMut(&Pat
 }
 
 fn accepted(program: &str, arguments: &[&str], text: &str, values: &[String]) {
-    let output = Command::new(program).args(arguments).output();
+    let output = Command::new("timeout").args(["60", program]).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}; `tests/run` installs it"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}\n{text}\n{values:?}");
@@ -170,7 +170,8 @@ fn whatever_is_tagged_a_shell_reads_it_back() {
         let names = (0..values.len()).flat_map(|n| ["A", "B", "C"].map(|place| format!("{place}{n}")));
         let print: String = names.map(|name| format!("printf '%s\\0' \"${name}\"\n")).collect();
         std::fs::write(dir.join("print"), format!(". ./env\n{print}")).expect("written");
-        let output = Command::new("sh").args(["-eu", "print"]).current_dir(dir).output().expect("sh runs");
+        let output =
+            Command::new("timeout").args(["60", "sh", "-eu", "print"]).current_dir(dir).output().expect("sh runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
         let said: Vec<_> = said.split_terminator('\0').collect();

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::harness::elasticd::Elasticd;
+use crate::harness::{BoundedCommand as _, await_end};
 
 const CONFIG: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '1h'\n\
     [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\n[services.db]\nprovider = 'local'\n\
@@ -80,8 +81,7 @@ fn another_user_is_refused_and_logged() {
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "curl", "-s", "--unix-socket"])
         .arg(elasticd.path("admin.sock"))
         .args(["-X", "POST", "http://x/v1/refresh"])
-        .output()
-        .expect("`tests/run` installs setpriv and curl");
+        .bounded_output();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("user 65534 may not use the admin listener"), "{said}");
     elasticd.await_log("refused on the admin listener uid=65534 pid=");
@@ -224,6 +224,6 @@ fn ten_thousand_connections_do_not_keep_another_client_out() {
     assert_eq!(ended, 200);
     assert!(held.trim().parse::<u32>().expect("a count") > 1024, "{held}");
     drop(crowd.stdin.take());
-    assert!(crowd.wait().expect("it ends").success());
+    assert!(await_end(&mut crowd).success());
     assert_eq!(elasticd.get("/healthz").0, 200);
 }

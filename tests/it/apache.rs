@@ -2,16 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::apache::Apache;
-use crate::harness::backend::{Backend, FILE, entries, ids, three};
+use crate::harness::backend::{Backend, FILE, entries, three};
 use crate::harness::elasticd::Elasticd;
-use crate::harness::load::{Load, Tally};
 use crate::harness::until;
 
 /// An elasticd that is not started yet, and knows of these backends.
@@ -28,68 +26,6 @@ fn await_failed(elasticd: &Elasticd) -> String {
     status["frontends"]["apache"]["error"].as_str().expect("an error").to_owned()
 }
 
-/// What clients see while the same graceful restarts are asked for by hand, with nothing changed in between.
-fn by_hand(apache: &Apache, restarts: u64) -> Tally {
-    let load = Load::start(apache.port, 3);
-    for _ in 0..restarts {
-        let before = apache.generation().expect("a status");
-        apache.graceful();
-        until("restarted", || (apache.generation()? > before).then_some(()));
-    }
-    load.stop()
-}
-
-#[test]
-fn twenty_changes_under_load_fail_no_more_requests_than_restarts_by_hand() {
-    for mpm in ["event", "prefork"] {
-        let backends = three();
-        let apache = Apache::with_mpm(mpm).start();
-        let elasticd = elasticd(&apache, "", &backends[..1]).ready();
-        apache.await_answers(&["a"]);
-        let tally = elasticd.changes_under_load(apache.port, 20, &backends, |some| {
-            elasticd.await_proven("apache", "web", &ids(some));
-        });
-        let reloads = frontend_of(&elasticd)["reloads"].as_u64().expect("a number");
-        assert!((20..=21).contains(&reloads), "{reloads} for 20 changes");
-        assert_eq!(elasticd.hidden(&apache.conf_d()), Vec::<PathBuf>::new());
-        println!("{mpm}: {} of {} failed: {:?}", tally.failures.len(), tally.total(), tally.failures);
-        if !tally.failures.is_empty() {
-            // Apache itself drops some: twice what it drops by hand is more than chance.
-            let hand = by_hand(&apache, reloads);
-            println!("{mpm}, by hand: {} of {} failed", hand.failures.len(), hand.total());
-            assert!(tally.failures.len() <= 2 * hand.failures.len() + 1, "{:?}; by hand {:?}", tally.failures, hand);
-        }
-    }
-}
-
-#[test]
-fn a_drained_backend_serves_nobody_and_a_service_without_any_answers_503() {
-    let backends = three();
-    let apache = Apache::new().start();
-    let config = FILE.replace("guard = {", "guard = { on_empty = 'accept',");
-    let elasticd = Elasticd::knowing(&format!("{config}{}", apache.frontend()), &backends).ready();
-    apache.await_answers(&["a", "b", "c"]);
-    let drained = |some: usize| -> String {
-        let entry = |(index, backend): (usize, &Backend)| {
-            let weight = if index < some { "weight: 0, tags" } else { "tags" };
-            backend.entry().replace("tags", weight)
-        };
-        backends.iter().enumerate().map(entry).collect()
-    };
-    elasticd.write("backends.yaml", &drained(2));
-    apache.await_answers(&["c"]);
-    assert_eq!(apache.balancers().matches("status=+N").count(), 2, "{}", apache.balancers());
-    elasticd.write("backends.yaml", &drained(3));
-    until("503", || (apache.ask()?.0 == 503).then_some(()));
-    elasticd.write("backends.yaml", &entries(&backends[..1]));
-    apache.await_answers(&["a"]);
-    elasticd.write("backends.yaml", "[]\n");
-    until("503", || (apache.ask()?.0 == 503).then_some(()));
-    elasticd.await_proven("apache", "web", &[]);
-    elasticd.write("backends.yaml", &entries(&backends[1..]));
-    apache.await_answers(&["b", "c"]);
-}
-
 #[test]
 fn a_member_inherits_nothing_from_the_one_whose_place_it_takes() {
     let backends = three();
@@ -100,7 +36,7 @@ fn a_member_inherits_nothing_from_the_one_whose_place_it_takes() {
     elasticd.write("backends.yaml", nobody);
     let elasticd = elasticd.ready();
     until("503", || (apache.ask()?.0 == 503).then_some(()));
-    let status = || crate::harness::load::get(apache.port, "/server-status?auto").expect("a status").1;
+    let status = || crate::harness::load::get(apache.address, "/server-status?auto").expect("a status").1;
     until("it rests", || status().contains("]Status: Init Err").then_some(()));
     // Another in the first place of the same balancer, and then one in front of it.
     elasticd.write("backends.yaml", &entries(&backends[1..2]));
@@ -139,31 +75,6 @@ fn names_that_apache_takes_for_one_are_refused() {
     let config = format!("{FILE}[services.Web]\nprovider = 'local'\nselect = {{ Role = 'x' }}\n{}", apache.frontend());
     let (code, _, error) = Elasticd::new(&config).run(&["check"]);
     assert!(code == 78 && error.contains("frontends.apache.services: ") && error.contains("Web and web"), "{error}");
-}
-
-#[test]
-fn what_the_check_refuses_is_never_signalled() {
-    let backends = three();
-    let mut apache = Apache::new().start();
-    let elasticd = elasticd(&apache, "", &backends[..1]).ready();
-    apache.await_answers(&["a"]);
-    let (restarts, balancers, reloads) =
-        (apache.restarts(), apache.balancers(), frontend_of(&elasticd)["reloads"].clone());
-    // Somebody else's mistake: Apache would end if it were told to restart.
-    fs::write(apache.path("conf.d/broken.conf"), "NoSuchDirective\n").expect("written");
-    elasticd.write("backends.yaml", &entries(&backends));
-    elasticd.await_status("failing", |status| status["frontends"]["apache"]["failures"].as_u64() >= Some(2));
-    let error = await_failed(&elasticd);
-    assert!(error.contains("the check refuses") && error.contains("Invalid command 'NoSuchDirective'"), "{error}");
-    assert_eq!(error.matches("NoSuchDirective").count(), 1, "Apache's own words, once: {error}");
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
-    assert!(apache.is_running(), "{}", apache.errors());
-    assert_eq!((apache.restarts(), apache.balancers()), (restarts, balancers), "nothing changed");
-    assert_eq!(frontend_of(&elasticd)["reloads"], reloads);
-    fs::remove_file(apache.path("conf.d/broken.conf")).expect("removed");
-    elasticd.await_proven("apache", "web", &["a", "b", "c"]);
-    apache.await_answers(&["a", "b", "c"]);
-    assert_eq!(elasticd.logged("recovered"), 1, "{}", elasticd.log());
 }
 
 #[test]
@@ -207,38 +118,10 @@ fn what_passes_the_check_and_ends_apache_is_rolled_back_and_not_tried_again() {
 }
 
 #[test]
-fn an_apache_that_comes_later_or_comes_back_is_adopted_without_a_reload() {
-    for api in [false, true] {
-        let backends = three();
-        let mut apache = Apache::new();
-        let more = if api { format!("api = '127.0.0.1:{}'\n", apache.port) } else { String::new() };
-        let elasticd = elasticd(&apache, &more, &backends[..1]).ready();
-        assert_eq!(frontend_of(&elasticd)["phase"], "not_running", "{:#}", elasticd.status());
-        assert!(apache.balancers().contains("balancer://web"), "in place for its start");
-        apache.spawn();
-        elasticd.await_proven("apache", "web", &["a"]);
-        apache.await_answers(&["a"]);
-        elasticd.write("backends.yaml", &entries(&backends[..2]));
-        elasticd.await_proven("apache", "web", &["a", "b"]);
-        apache.await_answers(&["a", "b"]);
-        let reloads = frontend_of(&elasticd)["reloads"].clone();
-        apache.stop();
-        apache.spawn();
-        let parent = apache.parent();
-        elasticd.await_status("adopted", |status| {
-            let apache = &status["frontends"]["apache"];
-            apache["pid"] == parent && apache["phase"] == "proven"
-        });
-        assert_eq!(frontend_of(&elasticd)["reloads"], reloads);
-        apache.await_answers(&["a", "b"]);
-    }
-}
-
-#[test]
 fn with_mod_status_the_generation_of_the_process_that_answers_is_the_proof() {
     let backends = three();
     let apache = Apache::new().start();
-    let api = format!("api = '127.0.0.1:{}'\n", apache.port);
+    let api = format!("api = '{}'\n", apache.address);
     let mut elasticd = elasticd(&apache, &api, &backends[..1]).ready();
     elasticd.await_proven("apache", "web", &["a"]);
     let first = apache.generation().expect("a status");
@@ -285,7 +168,7 @@ fn an_api_that_is_no_mod_status_is_named_and_nothing_is_signalled() {
     .expect("written");
     let apache = apache.start();
     let (restarts, balancers) = (apache.restarts(), apache.balancers());
-    let api = format!("api = '127.0.0.1:{}'\n", apache.port);
+    let api = format!("api = '{}'\n", apache.address);
     let elasticd = elasticd(&apache, &api, &backends[..2]).start();
     let error = await_failed(&elasticd);
     assert!(error.contains("is not that of mod_status") && error.contains("ProxyPass \"/server-status\""), "{error}");
@@ -327,18 +210,6 @@ fn a_spare_child_is_no_proof() {
     assert!(elasticd.path("asked").exists() && !elasticd.path("list").exists(), "asked, and rolled back");
     elasticd.write("willing", "");
     elasticd.await_proven("apache", "web", &["a", "b", "c"]);
-}
-
-#[test]
-fn killed_at_any_moment_it_ends_proven_on_the_newest() {
-    let backends = three();
-    let apache = Apache::new().start();
-    let mut elasticd = elasticd(&apache, "", &backends[..1]).ready();
-    elasticd.killed_amid_changes("apache", &backends, (15, 200), &apache.conf_d(), |some| {
-        for backend in some {
-            assert!(apache.balancers().contains(&backend.address.to_string()), "{}", apache.balancers());
-        }
-    });
 }
 
 #[test]

@@ -118,7 +118,7 @@ const PLACES: [(&str, &str); 10] = [
 ];
 
 /// What Apache's syntax cannot say is written as `%XX`.
-fn readable(value: &str) -> String {
+pub fn readable(value: &str) -> String {
     let percent =
         |c: char| -> String { c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect() };
     let written = |c: char| if c.is_control() && c != '\t' { percent(c) } else { c.to_string() };

@@ -1,7 +1,6 @@
 //! A real Caddy, told by JSON over its admin API or by a Caddyfile: what is taken, what is refused, what is survived.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -44,75 +43,10 @@ fn await_failed(elasticd: &Elasticd) -> String {
     }))
 }
 
-/// Changes the backends again and again while three clients ask.
-fn changes_under_load(form: Form, changes: usize) {
+#[test]
+fn a_caddy_that_resumes_its_configuration_is_left_alone() {
     let backends = three();
-    let (caddy, elasticd) = started(form, "", &backends[..1]);
-    let pid = caddy.pid();
-    let tally = elasticd.changes_under_load(caddy.port, changes, &backends, |some| {
-        elasticd.await_proven("caddy", "web", &ids(some));
-    });
-    tally.assert_none_failed();
-    assert_eq!(elasticd.hidden(&caddy.path("out")), Vec::<PathBuf>::new());
-    let status = elasticd.status();
-    assert_eq!(status["frontends"]["caddy"]["reloads"], 0, "{status:#}");
-    assert!(status["frontends"]["caddy"]["applies"].as_u64() >= u64::try_from(changes).ok(), "{status:#}");
-    assert_eq!(caddy.pid(), pid, "the same process still runs");
-    assert_eq!(caddy.running()["apps"]["http"]["servers"].as_object().map(serde_json::Map::len), Some(1));
-}
-
-#[test]
-fn a_hundred_changes_under_load_fail_no_request_and_reload_nothing() {
-    in_own_network(|| changes_under_load(Form::Json, 100));
-}
-
-#[test]
-fn twenty_changes_of_a_caddyfile_under_load_fail_no_request() {
-    in_own_network(|| changes_under_load(Form::Caddyfile, 20));
-}
-
-fn an_empty_pool_answers_503_and_a_drained_backend_gets_nothing(form: Form) {
-    let backends = three();
-    let (caddy, elasticd) = started(form, "[services.web.weight]\ntag = 'Weight'\ndefault = 1\n", &backends[..2]);
-    let drained = backends[1].entry().replace("Role: web", "Role: web, Weight: \"0\"");
-    elasticd.write("backends.yaml", &format!("{}{drained}", entries(&backends[..1])));
-    elasticd.await_status("drained", |status| status["frontends"]["caddy"]["proven_revision"] == 2);
-    elasticd.await_proven("caddy", "web", &["a", "b"]);
-    caddy.await_answers(&["a"]);
-    assert!(!caddy.output().contains(&backends[1].address.to_string()), "{}", caddy.output());
-    elasticd.write("backends.yaml", &drained);
-    elasticd.await_proven("caddy", "web", &["b"]);
-    until("503", || caddy.ask().filter(|(status, _)| *status == 503));
-    elasticd.write("backends.yaml", &entries(&backends));
-    elasticd.await_proven("caddy", "web", &["a", "b", "c"]);
-    caddy.await_answers(&["a", "b", "c"]);
-}
-
-#[test]
-fn json_with_an_empty_pool_answers_503_and_a_drained_backend_gets_nothing() {
-    an_empty_pool_answers_503_and_a_drained_backend_gets_nothing(Form::Json);
-}
-
-#[test]
-fn a_caddyfile_with_an_empty_pool_answers_503_and_a_drained_backend_gets_nothing() {
-    an_empty_pool_answers_503_and_a_drained_backend_gets_nothing(Form::Caddyfile);
-}
-
-#[test]
-fn a_caddy_that_forgot_its_upstreams_is_told_again_and_one_that_resumes_is_left_alone() {
-    let backends = three();
-    let mut caddy = Caddy::new(Form::Json);
-    let elasticd = elasticd(&caddy, "", &backends[..2]).ready();
-    let status = elasticd.status();
-    assert_eq!(status["frontends"]["caddy"]["phase"], "not_running", "{status:#}");
-    caddy.spawn(&[]);
-    elasticd.await_proven("caddy", "web", &["a", "b"]);
-    caddy.await_answers(&["a", "b"]);
-    // Its file knows of no upstreams.
-    caddy.stop();
-    caddy.spawn(&[]);
-    caddy.await_answers(&["a", "b"]);
-    elasticd.await_proven("caddy", "web", &["a", "b"]);
+    let (mut caddy, elasticd) = started(Form::Json, "", &backends[..2]);
     let applies = || elasticd.status()["frontends"]["caddy"]["applies"].as_u64().expect("a number");
     let before = applies();
     caddy.stop();
@@ -122,63 +56,6 @@ fn a_caddy_that_forgot_its_upstreams_is_told_again_and_one_that_resumes_is_left_
     elasticd.await_proven("caddy", "web", &["a", "b"]);
     assert_eq!(applies(), before, "nothing was to be told");
     assert_eq!(elasticd.status()["frontends"]["caddy"]["reloads"], 0);
-}
-
-#[test]
-fn a_caddyfiles_caddy_that_comes_later_or_comes_back_is_adopted() {
-    let backends = three();
-    let (mut caddy, elasticd) = started(Form::Caddyfile, "", &backends[..1]);
-    let applies = || elasticd.status()["frontends"]["caddy"]["applies"].as_u64().expect("a number");
-    let before = applies();
-    caddy.stop();
-    elasticd.await_status("noticed", |status| status["frontends"]["caddy"]["phase"] == "not_running");
-    caddy.spawn(&[]);
-    elasticd.await_proven("caddy", "web", &["a"]);
-    assert_eq!(applies(), before, "it has read what was in place");
-    // What changes meanwhile is in place when it starts.
-    caddy.stop();
-    elasticd.write("backends.yaml", &entries(&backends[..2]));
-    until("in place", || caddy.output().contains(&backends[1].address.to_string()).then_some(()));
-    caddy.spawn(&[]);
-    caddy.await_answers(&["a", "b"]);
-    elasticd.await_proven("caddy", "web", &["a", "b"]);
-    assert!(!caddy.log().contains("load complete"), "nobody had to tell it: {}", caddy.log());
-}
-
-/// Two handlers, of which `elasticd_z` gets a list that no Caddy takes where there is a backend `b`.
-const REFUSED: &str = "{%- for s in services %}{\"elasticd_web\": [\n{%- for b in s.backends %}{\"dial\": {{ b | hostport }} }\n\
-                       {%- if not loop.last %},{% endif %}{% endfor %}],\n\
-                       \"elasticd_z\": [{%- for b in s.backends %}{\"dial\":\n\
-                       {%- if b.id | eq: \"b\" %} 7 {%- else %} {{ b | hostport }} {%- endif %} }\n\
-                       {%- if not loop.last %},{% endif %}{% endfor %}] }{% endfor %}\n";
-
-#[test]
-fn a_refused_list_leaves_the_admin_socket_and_what_ran_before() {
-    in_own_network(|| {
-        let backends = three();
-        let caddy = Caddy::new(Form::Json);
-        caddy.configure(&caddy.json(&["elasticd_web", "elasticd_z"]).to_string());
-        let caddy = caddy.start();
-        let elasticd = elasticd(&caddy, "template = 'refused.json'\n", &backends[..1]);
-        elasticd.write("refused.json", REFUSED);
-        let elasticd = elasticd.ready();
-        caddy.await_answers(&["a"]);
-        let before = (caddy.output(), caddy.running());
-        elasticd.write("backends.yaml", &entries(&backends[..2]));
-        let error = await_failed(&elasticd);
-        assert!(error.contains("refuses") && error.contains("cannot unmarshal number"), "Caddy's own words: {error}");
-        assert!(error.contains("elasticd_z"), "{error}");
-        assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
-        until("all is as before", || ((caddy.output(), caddy.running()) == before).then_some(()));
-        caddy.await_answers(&["a"]);
-        assert_eq!(caddy.admin("GET", "/config/admin", "").expect("the admin socket answers").0, 200);
-        assert!(!caddy.listens_on(DEFAULT_ADMIN), "{}", caddy.log());
-        assert!(caddy.listens_on(caddy.port), "that is how a listener would be seen");
-        elasticd.write("backends.yaml", &entries([&backends[0], &backends[2]]));
-        elasticd.await_proven("caddy", "web", &["a", "c"]);
-        caddy.await_answers(&["a", "c"]);
-        assert_eq!(elasticd.logged("recovered"), 1, "{}", elasticd.log());
-    });
 }
 
 #[test]
@@ -222,49 +99,6 @@ fn several_services_and_handlers_that_have_upstreams_of_their_own() {
     elasticd.await_proven("caddy", "api", &["c"]);
     assert_eq!(caddy.upstreams("x-web"), addresses(&backends));
     assert_eq!(caddy.upstreams("x-api"), addresses(&backends[2..]));
-}
-
-fn killed_at_any_moment_it_ends_proven_on_the_newest(form: Form) {
-    let backends = three();
-    let (caddy, mut elasticd) = started(form, "", &backends[..1]);
-    elasticd
-        .killed_amid_changes("caddy", &backends, (12, 400), &caddy.path("out"), |some| caddy.await_answers(&ids(some)));
-    // What is proven already is not told again.
-    let asked = |what: &str| caddy.log().matches(&format!("\"method\":\"{what}\"")).count();
-    let before = (asked("PATCH"), caddy.log().matches("load complete").count());
-    elasticd.kill();
-    elasticd.restart();
-    elasticd.await_ready();
-    let status = elasticd.await_proven("caddy", "web", &["a", "b", "c"]);
-    assert_eq!(status["frontends"]["caddy"]["applies"], 0, "{status:#}");
-    assert_eq!((asked("PATCH"), caddy.log().matches("load complete").count()), before);
-}
-
-#[test]
-fn killed_at_any_moment_it_ends_proven_on_the_newest_upstreams() {
-    killed_at_any_moment_it_ends_proven_on_the_newest(Form::Json);
-}
-
-#[test]
-fn killed_at_any_moment_it_ends_proven_on_the_newest_caddyfile() {
-    killed_at_any_moment_it_ends_proven_on_the_newest(Form::Caddyfile);
-}
-
-#[test]
-fn a_caddyfile_that_the_check_refuses_never_stays() {
-    let backends = three();
-    let (caddy, elasticd) = started(Form::Caddyfile, "", &backends[..1]);
-    let before = (caddy.output(), caddy.running());
-    caddy.configure(&caddy.caddyfile("\t\tno_such_word\n"));
-    elasticd.write("backends.yaml", &entries(&backends[..2]));
-    let error = await_failed(&elasticd);
-    assert!(error.contains("the check refuses") && error.contains("no_such_word"), "Caddy's own words: {error}");
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
-    assert_eq!((caddy.output(), caddy.running()), before);
-    caddy.configure(&caddy.caddyfile(""));
-    elasticd.await_proven("caddy", "web", &["a", "b"]);
-    caddy.await_answers(&["a", "b"]);
-    assert_eq!(elasticd.logged("recovered"), 1, "{}", elasticd.log());
 }
 
 #[test]

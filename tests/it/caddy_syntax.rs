@@ -12,6 +12,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
+use crate::harness::BoundedCommand as _;
+
 const JSON: &str = include_str!("../../templates/caddy/upstreams.json");
 const CADDYFILE: &str = include_str!("../../templates/caddyfile/upstreams.caddyfile");
 const GOLDEN_JSON: &str = include_str!("golden/caddy_upstreams.json");
@@ -93,8 +95,7 @@ fn adapt(text: &str) -> Value {
         .args(["adapt", "--adapter", "caddyfile", "--config"])
         .arg(&path)
         .env("HOME", dir.path())
-        .output()
-        .expect("this test needs caddy: apt-get install -y --no-install-recommends caddy");
+        .bounded_output();
     assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
@@ -125,7 +126,7 @@ fn a_snippet_is_what_a_reverse_proxy_imports() {
 }
 
 /// Every object in which that key has that value.
-fn found<'a>(value: &'a Value, key: &str, wanted: &str) -> Vec<&'a Value> {
+pub fn found<'a>(value: &'a Value, key: &str, wanted: &str) -> Vec<&'a Value> {
     match value {
         Value::Array(list) => list.iter().flat_map(|value| found(value, key, wanted)).collect(),
         Value::Object(map) if map.get(key).is_some_and(|value| value == wanted) => vec![value],
@@ -159,7 +160,7 @@ const PLACES: &[Place] = &[
 ];
 
 /// What a Caddyfile cannot say in any quotes is written as `%XX`.
-fn readable(value: &str) -> String {
+pub fn readable(value: &str) -> String {
     value.replace('{', "%7B").replace('}', "%7D")
 }
 

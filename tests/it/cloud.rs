@@ -33,7 +33,7 @@ async fn traffic_follows_the_cloud_and_no_request_fails() {
     let nginx = Nginx::new().start();
     let elasticd = elasticd(&config(&moto.url(), &nginx, "{ max_drop = '100%' }")).ready();
     nginx.await_answers(&["a"]);
-    let load = Load::start(nginx.port, 3);
+    let load = Load::start(nginx.address, 3);
 
     // Old and new workers serve side by side for a moment: what counts is what holds once the old ones are gone.
     let settled = |ids: &[&str], names: &[&str]| {
@@ -127,7 +127,7 @@ fn an_error_on_a_late_page_changes_nothing() {
 #[test]
 fn missing_credentials_and_a_dead_endpoint_are_said_and_survived() {
     let nginx = Nginx::new().start();
-    let closed = format!("http://127.0.0.1:{}", crate::harness::free_port());
+    let closed = format!("http://{}", crate::harness::closed_socket());
     for (keys, expected) in [(false, "no AWS credentials"), (true, "check the region's name")] {
         let mut elasticd = Elasticd::new(&config(&closed, &nginx, "{}")).env("AWS_EC2_METADATA_DISABLED", "true");
         if keys {

@@ -6,14 +6,13 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load;
 use crate::harness::nginx::Nginx;
-use crate::harness::until_or;
+use crate::harness::{end, until_or};
 
 /// What follows a word of the `Dockerfile`'s last stage.
 fn image(word: &str) -> String {
@@ -22,7 +21,7 @@ fn image(word: &str) -> String {
     text.lines().rev().find_map(|line| line.strip_prefix(word)).expect("it says so").trim().to_owned()
 }
 
-/// nginx under a name that nobody else's has, in a mount namespace of its own, as a user without any power.
+/// nginx under a name that no other program has, in a mount namespace of its own, as a user without any power.
 struct Beside {
     nginx: Nginx,
     child: Child,
@@ -30,8 +29,7 @@ struct Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-        let _ = self.child.wait();
+        end(&mut self.child, Signal::SIGTERM);
     }
 }
 
@@ -60,7 +58,7 @@ impl Beside {
     }
 
     fn name(nginx: &Nginx) -> String {
-        format!("ngc-{}", nginx.port)
+        format!("ngc-{}", nginx.id())
     }
 
     /// As the README has it: found by its program, and not checked, for that program is not in elasticd's image.
@@ -109,7 +107,7 @@ fn beside_its_frontend_it_has_a_read_only_root_and_no_power() {
     let status = elasticd.await_proven("nginx", "web", &["a"]);
     assert_eq!(status["frontends"]["nginx"]["pid"], beside.child.id());
     assert_eq!(status["confinement"]["capabilities"], serde_json::json!([]));
-    let answers = |ids: &[&str]| load::await_answers(beside.nginx.port, ids, || beside.nginx.errors());
+    let answers = |ids: &[&str]| load::await_answers(beside.nginx.address, ids, || beside.nginx.errors());
     answers(&["a"]);
     elasticd.write("backends.yaml", &entries(&backends));
     elasticd.await_proven("nginx", "web", &["a", "b"]);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::harness::await_end;
 use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::Nginx;
@@ -107,7 +108,7 @@ fn all_is_well_and_nothing_is_touched() {
 fn each_fault_of_a_frontend_is_found_with_what_to_do() {
     let nginx = Nginx::new().start();
     let mut gone = std::process::Command::new("true").spawn().expect("true runs");
-    gone.wait().expect("it ended");
+    await_end(&mut gone);
     let at = nginx.path("");
     fs::write(at.join("gone.pid"), gone.id().to_string()).expect("written");
     fs::write(at.join("other.pid"), std::process::id().to_string()).expect("written");

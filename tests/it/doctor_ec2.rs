@@ -2,8 +2,8 @@
 
 use crate::doctor::Found;
 use crate::ec2_endpoint::{Endpoint, Fault, Machine, When};
+use crate::harness::closed_socket;
 use crate::harness::elasticd::Elasticd;
-use crate::harness::free_port;
 use crate::sqs::events;
 use crate::sqs_endpoint::SqsEndpoint;
 
@@ -24,7 +24,7 @@ fn at(url: &str) -> String {
 
 #[test]
 fn each_way_in_which_ec2_cannot_be_asked_has_its_remedy() {
-    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let nowhere = format!("http://{}", closed_socket());
     let no_metadata = |elasticd: Elasticd| elasticd.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &nowhere);
     let endpoint = Endpoint::start(vec![Machine::numbered(1, &[("Role", "web")])]);
     endpoint.fault(When::Always, Fault::Unauthorized);

@@ -192,7 +192,7 @@ fn what_sqs_refuses_is_said_once_with_the_actions_to_allow() {
 #[test]
 fn an_sqs_that_cannot_be_reached_is_named() {
     let endpoint = Endpoint::start(machines(1));
-    let closed = format!("http://127.0.0.1:{}", crate::harness::free_port());
+    let closed = format!("http://{}", crate::harness::closed_socket());
     let elasticd = elasticd(&endpoint.url(), &closed).ready();
     elasticd.await_log("the connection to SQS (http://127.0.0.1:");
     elasticd.await_log("one for EC2 does not serve SQS");

@@ -1,15 +1,16 @@
 //! An Envoy that asks elasticd's socket in its own protocol: no file, and no control plane.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::backend::{FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
-use crate::harness::free_port;
 use crate::harness::load::{Load, await_answers};
+use crate::harness::{own_socket, require};
 
 struct Envoy {
-    port: u16,
+    address: SocketAddr,
     dir: tempfile::TempDir,
     child: Child,
 }
@@ -25,11 +26,12 @@ impl Envoy {
     /// It proxies everything to the service `web`, of which it asks this elasticd.
     fn start(elasticd: &Elasticd) -> Self {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/envoy");
-        assert!(program.exists(), "`tests/run` installs Envoy");
+        require(&program);
         let dir = tempfile::Builder::new().prefix("ev").tempdir().expect("a directory");
-        let port = free_port();
+        let address = own_socket();
         let config = include_str!("envoy_asks.yaml")
-            .replace("PORT", &port.to_string())
+            .replace("ADDRESS", &address.ip().to_string())
+            .replace("PORT", &address.port().to_string())
             .replace("SOCKET", &elasticd.path("sock").display().to_string());
         std::fs::write(dir.path().join("envoy.yaml"), config).expect("written");
         let log = std::fs::File::create(dir.path().join("log")).expect("a log");
@@ -42,11 +44,11 @@ impl Envoy {
             .stderr(log)
             .spawn()
             .expect("Envoy starts");
-        Self { port, dir, child }
+        Self { address, dir, child }
     }
 
     fn await_answers(&self, ids: &[&str]) {
-        await_answers(self.port, ids, || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+        await_answers(self.address, ids, || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
     }
 }
 
@@ -56,7 +58,7 @@ fn changes_reach_it_over_the_socket_and_it_keeps_what_it_has_while_elasticd_is_g
     let mut elasticd = Elasticd::knowing(FILE, &backends[..1]).ready();
     let envoy = Envoy::start(&elasticd);
     envoy.await_answers(&["a"]);
-    let load = Load::start(envoy.port, 3);
+    let load = Load::start(envoy.address, 3);
     elasticd.changes(20, &backends, |some| envoy.await_answers(&ids(some)));
     elasticd.kill();
     envoy.await_answers(&["a"]);

@@ -13,7 +13,7 @@ use crate::harness::fleet::{
     reader_with,
 };
 use crate::harness::nats::{Line, Nats};
-use crate::harness::until;
+use crate::harness::{BoundedCommand as _, until};
 
 /// What would be another one if the sidecar's file had been touched.
 fn file(reader: &Elasticd) -> (u64, i64, i64) {
@@ -129,7 +129,7 @@ fn a_leader_that_was_paused_cannot_overwrite_its_successor() {
 #[test]
 fn a_partition_that_isolates_the_leader_ends_its_lead() {
     let nats = Nats::start();
-    let line = Line::to(nats.port());
+    let line = Line::to(nats.address());
     let first = publisher(&line.url(), &["a"]);
     await_lead(&first);
     let second = publisher(&nats.url(), &["a"]);
@@ -155,7 +155,7 @@ fn a_partition_that_isolates_the_leader_ends_its_lead() {
 #[test]
 fn a_set_that_could_not_be_stored_is_tried_again_without_another_poll() {
     let nats = Nats::start();
-    let line = Line::to(nats.port());
+    let line = Line::to(nats.address());
     let config = crate::harness::fleet::publishing(&line.url(), "");
     let first = Elasticd::new(&config.replace("300ms", "10m").replace("'2s'", "'60s'"));
     observe(&first, &["a"]);
@@ -178,7 +178,7 @@ fn a_set_that_could_not_be_stored_is_tried_again_without_another_poll() {
 #[test]
 fn a_reader_behind_a_cut_line_keeps_what_it_has_and_catches_up() {
     let nats = Nats::start();
-    let line = Line::to(nats.port());
+    let line = Line::to(nats.address());
     let first = publisher(&nats.url(), &["a"]);
     await_lead(&first);
     let reader = reader(&line.url());
@@ -211,7 +211,7 @@ fn an_emptied_store_is_filled_again_and_nobody_notices() {
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {
-    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).bounded_output().status;
     assert!(status.success());
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use async_nats::jetstream::kv::Store;
 
+use crate::harness::BoundedCommand as _;
 use crate::harness::elasticd::Elasticd;
 use crate::harness::fleet::{
     await_backends, await_error, await_fleet, await_lead, backends, observe, publisher, publisher_with, publishing,
@@ -107,8 +108,7 @@ fn a_missing_permission_is_named_by_its_subject() {
 }
 
 fn openssl(dir: &Nats, arguments: &str) {
-    let status =
-        Command::new("openssl").args(arguments.split(' ')).current_dir(dir.path("")).output().expect("openssl runs");
+    let status = Command::new("openssl").args(arguments.split(' ')).current_dir(dir.path("")).bounded_output();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }
 
@@ -146,7 +146,7 @@ fn tls_is_with_whom_the_ca_file_vouches_for() {
 fn who_finds_no_server_or_no_bucket_says_so_and_waits() {
     let mut nats = Nats::new("");
     let reader = reader(&nats.url());
-    await_error(&reader, "reader", &["no NATS server answers", &nats.port().to_string(), "`url`"]);
+    await_error(&reader, "reader", &["no NATS server answers", &nats.address().to_string(), "`url`"]);
     nats.spawn();
     await_error(&reader, "reader", &["no bucket \"elasticd\"", "start a publisher"]);
     let first = publisher(&nats.url(), &["a"]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use elasticd::frontend::template::{Context, Template};
 use elasticd::model::{Backend, BackendState, Name, ServiceSet, Snapshot};
 use proptest::prelude::*;
 
+use crate::harness::BoundedCommand as _;
 use crate::harness::haproxy::Haproxy;
 
 const BACKENDS: &str = include_str!("../../templates/haproxy/backends.cfg");
@@ -92,7 +93,7 @@ fn judge(haproxy: &Haproxy, text: &str) -> Result<(), String> {
     fs::write(haproxy.output(), text).expect("written");
     let mut command = Command::new("haproxy");
     command.arg("-c").arg("-f").arg(haproxy.path("haproxy.cfg")).arg("-f").arg(haproxy.output());
-    let output = command.output().expect("haproxy runs");
+    let output = command.bounded_output();
     let said = || format!("{}\n{text}", String::from_utf8_lossy(&output.stderr));
     if output.status.success() { Ok(()) } else { Err(said()) }
 }
@@ -173,8 +174,8 @@ fn tagged(values: &[String]) -> Context {
     context(&[("web", values.iter().enumerate().map(backend).collect())], &[])
 }
 
-fn get(port: u16, path: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a bound");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("a request");
     let mut answer = Vec::new();
@@ -193,7 +194,7 @@ fn assert_read_back(values: &[String]) {
     haproxy.spawn();
     for (i, value) in values.iter().enumerate() {
         for (place, _) in PLACES {
-            let body = get(haproxy.port, &format!("/{place}/i-{i:03}"));
+            let body = get(haproxy.address, &format!("/{place}/i-{i:03}"));
             assert_eq!(body, expected(place, &value.replace('\0', "%00")), "{place}: {value:?}\n{text}");
         }
     }
@@ -217,7 +218,7 @@ fn a_percent_sign_is_the_templates_concern_where_haproxy_reads_a_log_format() {
     let mut haproxy = Haproxy::new();
     judge(&haproxy, &render(template, &tagged(std::slice::from_ref(&value)))).expect("accepted");
     haproxy.spawn();
-    assert_eq!(get(haproxy.port, "/"), value);
+    assert_eq!(get(haproxy.address, "/"), value);
 }
 
 proptest! {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::backend::{Backend, FILE};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::http::{Reply, Server};
-use crate::harness::until_or;
+use crate::harness::{BoundedCommand as _, until_or};
 
 const LIST: &str = "[frontends.list]\ntype = 'json'\noutput = 'DIR/out/list.json'\nsettle = '5ms'\n";
 
@@ -23,8 +23,7 @@ fn as_nobody(directory: &Path, script: &str) -> (bool, String) {
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-euc", script])
         .current_dir(directory)
-        .output()
-        .expect("setpriv runs");
+        .bounded_output();
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
@@ -158,7 +157,7 @@ fn what_is_planted_where_the_state_is_kept_is_not_believed() {
     plants(&elasticd.path("state"), &script);
     // A record that has elasticd put `precious` out of the way, as if it had written it itself.
     let precious = elasticd.path("precious");
-    let digest = Command::new("sha256sum").arg(&precious).output().expect("sha256sum runs").stdout;
+    let digest = Command::new("sha256sum").arg(&precious).bounded_output().stdout;
     let digest = String::from_utf8(digest).expect("text").split(' ').next().expect("a digest").to_owned();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("readable").trim().to_owned();
     let swap = json!({ "path": precious, "new": digest, "previous": null });
@@ -204,7 +203,7 @@ fn names_lead_to_no_other_place() {
         let url = format!("http://x{path}");
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "-d", body]);
-        let output = curl.arg("--unix-socket").arg(elasticd.path("admin.sock")).arg(&url).output().expect("curl runs");
+        let output = curl.arg("--unix-socket").arg(elasticd.path("admin.sock")).arg(&url).bounded_output();
         let code = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(code.starts_with('4'), "{path}: {code}");
     }

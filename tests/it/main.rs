@@ -14,6 +14,7 @@ mod cli;
 #[cfg(feature = "ec2")]
 mod cloud;
 mod confine;
+mod conformance;
 mod container;
 mod crash;
 mod doctor;
@@ -39,7 +40,6 @@ mod isolated;
 mod moto;
 mod nginx;
 mod nginx_asks;
-mod nginx_stream;
 mod nginx_syntax;
 mod openapi;
 mod pid_namespace;

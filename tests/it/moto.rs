@@ -1,6 +1,6 @@
 //! A real `moto_server`: an EC2 that nobody here wrote. It takes any credentials.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{Placement, ResourceType, Tag, TagSpecification};
+use nix::sys::signal::Signal;
+
+use crate::harness::{end, own_socket, require};
 
 /// The region in which everything here happens.
 pub const REGION: &str = "us-east-1";
@@ -18,35 +21,30 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The server; it is killed when dropped.
 #[derive(Debug)]
 pub struct Moto {
-    port: u16,
+    address: SocketAddr,
     child: Child,
     client: Client,
 }
 
 impl Moto {
-    /// Starts it on a free loopback port.
+    /// Starts it, and waits until it answers.
     pub async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        Self::start_on(port.expect("a free loopback port").port()).await
-    }
-
-    /// Starts it on this loopback port, and waits until it answers.
-    pub async fn start_on(port: u16) -> Self {
-        let mut moto = Self { port, child: spawn(port), client: client(port, REGION) };
+        let address = own_socket();
+        let mut moto = Self { address, child: spawn(address), client: client(address, REGION) };
         moto.wait().await;
         moto
     }
 
-    /// Kills it and starts it anew on the same port: all it knew is gone.
+    /// Kills it and starts it anew at the same address: all it knew is gone.
     pub async fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.port);
+        self.child = spawn(self.address);
         self.wait().await;
     }
 
     /// Where it listens, as `endpoint_url` takes it.
     pub fn url(&self) -> String {
-        url(self.port)
+        url(self.address)
     }
 
     /// Launches one running machine with a call of its own, since moto pages by reservation. `zone` is one of
@@ -63,7 +61,7 @@ impl Moto {
         tags: &[(&str, &str)],
         private_ip: &str,
     ) -> String {
-        Self::launch_at(&client(self.port, region), account, tags, private_ip, None).await
+        Self::launch_at(&client(self.address, region), account, tags, private_ip, None).await
     }
 
     async fn launch_at(
@@ -136,7 +134,7 @@ impl Moto {
         let deadline = Instant::now() + PATIENCE;
         while self.client.describe_regions().send().await.is_err() {
             if let Some(status) = self.child.try_wait().expect("moto's status") {
-                panic!("moto_server ended at once ({status}): is port {} taken?", self.port);
+                panic!("moto_server ended at once ({status}): is {} taken?", self.address);
             }
             assert!(Instant::now() < deadline, "moto_server does not answer on {} within {PATIENCE:?}", self.url());
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -144,8 +142,7 @@ impl Moto {
     }
 
     fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child, Signal::SIGKILL);
     }
 }
 
@@ -157,29 +154,29 @@ impl Drop for Moto {
 
 fn program() -> PathBuf {
     let program = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.venv/bin/moto_server"));
-    assert!(program.exists(), "{} is missing: run `tests/run`, which installs what tests need", program.display());
+    require(&program);
     program
 }
 
-fn spawn(port: u16) -> Child {
+fn spawn(address: SocketAddr) -> Child {
     let mut command = Command::new(program());
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+    command.args(["-H", &address.ip().to_string(), "-p", &address.port().to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("moto_server starts")
 }
 
-fn url(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
 }
 
-fn client(port: u16, region: &'static str) -> Client {
+fn client(address: SocketAddr, region: &'static str) -> Client {
     let http = aws_smithy_http_client::Builder::new().build_http();
     let config = aws_sdk_ec2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
         .region(Region::new(region))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(url(port));
+        .endpoint_url(url(address));
     Client::from_conf(config.build())
 }
 

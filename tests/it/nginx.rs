@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::backend::{Backend, FILE, entries, ids, three};
+use crate::harness::backend::{Backend, FILE, entries, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::{Nginx, inode};
 use crate::harness::until;
@@ -13,19 +13,6 @@ use crate::harness::until;
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(nginx: &Nginx, more: &str, backends: &[Backend]) -> Elasticd {
     Elasticd::knowing(&format!("{FILE}{}{more}", nginx.frontend()), backends)
-}
-
-#[test]
-fn twenty_changes_under_load_fail_no_request() {
-    let backends = three();
-    let nginx = Nginx::new().start();
-    let elasticd = elasticd(&nginx, "", &backends[..1]).ready();
-    nginx.await_answers(&["a"]);
-    let tally = elasticd.changes_under_load(nginx.port, 20, &backends, |some| {
-        elasticd.await_proven("nginx", "web", &ids(some));
-    });
-    tally.assert_none_failed();
-    assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<std::path::PathBuf>::new());
 }
 
 #[test]
@@ -70,31 +57,6 @@ fn a_storm_of_changes_is_a_few_reloads() {
 }
 
 #[test]
-fn what_the_check_refuses_never_stays() {
-    let backends = three();
-    let nginx = Nginx::new().start();
-    let elasticd = elasticd(&nginx, "", &backends[..1]).ready();
-    nginx.await_answers(&["a"]);
-    let (workers, upstreams) = (nginx.workers(), nginx.upstreams());
-    // Somebody else's mistake: no configuration passes any more.
-    fs::write(nginx.conf_d().join("broken.conf"), "no such directive;\n").expect("written");
-    elasticd.write("backends.yaml", &entries(&backends));
-    let status =
-        elasticd.await_status("failing", |status| status["frontends"]["nginx"]["failures"].as_u64() >= Some(2));
-    let error = status["frontends"]["nginx"]["error"].as_str().expect("an error");
-    assert!(error.contains("the check refuses") && error.contains("unknown directive"), "nginx's own words: {error}");
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
-    assert_eq!((nginx.workers(), nginx.upstreams()), (workers, upstreams), "nothing changed");
-    assert_eq!(elasticd.get("/v1/services/web").2.matches("\"id\"").count(), 3, "the socket is not held up");
-    // It is mended, and nobody has to tell elasticd.
-    fs::remove_file(nginx.conf_d().join("broken.conf")).expect("removed");
-    elasticd.await_proven("nginx", "web", &["a", "b", "c"]);
-    assert_eq!(elasticd.logged("recovered"), 1, "{}", elasticd.log());
-    nginx.await_old_workers_gone();
-    nginx.await_answers(&["a", "b", "c"]);
-}
-
-#[test]
 fn what_nginx_accepts_and_cannot_take_is_rolled_back() {
     let backends = three();
     let nginx = Nginx::new().start();
@@ -122,41 +84,6 @@ fn what_nginx_accepts_and_cannot_take_is_rolled_back() {
     nginx.await_answers(&["a"]);
     drop(taken);
     elasticd.await_status("recovered", |status| status["frontends"]["nginx"]["phase"] == "proven");
-}
-
-#[test]
-fn an_nginx_that_comes_later_or_comes_back_is_adopted_without_a_reload() {
-    let backends = three();
-    let mut nginx = Nginx::new();
-    let elasticd = elasticd(&nginx, "", &backends[..1]).ready();
-    let status = elasticd.status();
-    assert_eq!(status["frontends"]["nginx"]["phase"], "not_running", "{status:#}");
-    assert!(nginx.upstreams().contains("upstream web"), "in place for its start");
-    nginx.spawn();
-    elasticd.await_proven("nginx", "web", &["a"]);
-    nginx.await_answers(&["a"]);
-    let workers = nginx.workers();
-    // Restarted: another master, which has read what was in place.
-    nginx.stop();
-    nginx.spawn();
-    let master = nginx.master();
-    let status = elasticd.await_status("adopted", |status| status["frontends"]["nginx"]["pid"] == master);
-    assert_eq!(status["frontends"]["nginx"]["reloads"], 0, "{status:#}");
-    assert_ne!(nginx.workers(), workers);
-    elasticd.write("backends.yaml", &entries(&backends[..2]));
-    elasticd.await_proven("nginx", "web", &["a", "b"]);
-}
-
-#[test]
-fn killed_at_any_moment_it_ends_proven_on_the_newest() {
-    let backends = three();
-    let nginx = Nginx::new().start();
-    let mut elasticd = elasticd(&nginx, "", &backends[..1]).ready();
-    elasticd.killed_amid_changes("nginx", &backends, (25, 300), &nginx.conf_d(), |some| {
-        for backend in some {
-            assert!(nginx.upstreams().contains(&backend.address.to_string()), "{}", nginx.upstreams());
-        }
-    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load::Load;
 use crate::harness::nginx::Nginx;
-use crate::harness::until;
+use crate::harness::{require, until};
 
 fn elasticd(backends: &[Backend]) -> Elasticd {
     Elasticd::knowing(FILE, backends)
@@ -16,7 +16,7 @@ fn elasticd(backends: &[Backend]) -> Elasticd {
 fn with_lua(elasticd: &Elasticd) -> Nginx {
     let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/nginx");
     let modules = "/usr/lib/nginx/modules";
-    assert!(Path::new(modules).join("ngx_http_lua_module.so").exists(), "`tests/run` installs libnginx-mod-http-lua");
+    require(&Path::new(modules).join("ngx_http_lua_module.so"));
     let top = format!(
         "user root;\nload_module {modules}/ndk_http_module.so;\nload_module {modules}/ngx_http_lua_module.so;\n"
     );
@@ -24,7 +24,7 @@ fn with_lua(elasticd: &Elasticd) -> Nginx {
         "  lua_package_path \"{}/?.lua;;\";\n  lua_shared_dict elasticd 10m;\n  lua_socket_log_errors off;\n  \
          init_worker_by_lua_block {{ require(\"elasticd\").start{{ socket = \"{}\" }} }}\n  \
          upstream web {{\n    server 127.0.0.1:1 down;\n    balancer_by_lua_block {{ require(\"elasticd\").balance(\"web\") }}\n    \
-         keepalive 64;\n  }}\n  server {{\n    listen 127.0.0.1:PORT;\n    location / {{\n      proxy_pass http://web;\n      \
+         keepalive 64;\n  }}\n  server {{\n    listen ADDRESS;\n    location / {{\n      proxy_pass http://web;\n      \
          proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      proxy_connect_timeout 2s;\n    }}\n  }}\n",
         templates.display(),
         elasticd.path("sock").display(),
@@ -52,7 +52,7 @@ fn with_lua_twenty_changes_under_load_take_no_reload_and_fail_no_request() {
     nginx.await_answers(&["a"]);
     let workers = nginx.workers();
     until("one worker asks", || (asking(&elasticd) == 1).then_some(()));
-    let tally = elasticd.changes_under_load(nginx.port, 20, &backends, |some| nginx.await_answers(&ids(some)));
+    let tally = elasticd.changes_under_load(nginx.address, 20, &backends, |some| nginx.await_answers(&ids(some)));
     assert_eq!(tally.failures, Vec::<String>::new(), "{}", nginx.errors());
     assert_eq!(nginx.workers(), workers, "no reload");
 }
@@ -63,7 +63,7 @@ fn with_lua_the_last_list_serves_while_elasticd_is_gone() {
     let mut elasticd = elasticd(&backends[..2]).ready();
     let nginx = with_lua(&elasticd).start();
     nginx.await_answers(&["a", "b"]);
-    let load = Load::start(nginx.port, 3);
+    let load = Load::start(nginx.address, 3);
     for _ in 0..3 {
         elasticd.kill();
         until("nginx has noticed", || nginx.errors().contains("cannot be asked").then_some(()));
@@ -83,7 +83,7 @@ fn with_lua_a_failed_backend_is_passed_over() {
     let elasticd = elasticd(&backends).ready();
     let nginx = with_lua(&elasticd).start();
     nginx.await_answers(&["a", "b", "c"]);
-    let load = Load::start(nginx.port, 3);
+    let load = Load::start(nginx.address, 3);
     // It is gone, and nobody has told elasticd.
     backends.pop();
     nginx.await_answers(&["a", "b"]);
@@ -148,7 +148,7 @@ fn without_lua_each_request_has_its_backend_picked() {
     let backends = three();
     let elasticd = elasticd(&backends[..1]).ready();
     let http = format!(
-        "  server {{\n    listen 127.0.0.1:PORT;\n    location = /_pick {{\n      internal;\n      \
+        "  server {{\n    listen ADDRESS;\n    location = /_pick {{\n      internal;\n      \
          proxy_pass http://unix:{}:/v1/services/web/pick;\n      proxy_pass_request_body off;\n      \
          proxy_set_header Content-Length \"\";\n    }}\n    location / {{\n      auth_request /_pick;\n      \
          auth_request_set $backend $upstream_http_x_elasticd_backend;\n      proxy_pass http://$backend;\n    }}\n  }}\n",
@@ -156,7 +156,7 @@ fn without_lua_each_request_has_its_backend_picked() {
     );
     let nginx = Nginx::configured("user root;\n", &http).start();
     nginx.await_answers(&["a"]);
-    let (workers, load) = (nginx.workers(), Load::start(nginx.port, 3));
+    let (workers, load) = (nginx.workers(), Load::start(nginx.address, 3));
     elasticd.write("backends.yaml", &entries(&backends));
     nginx.await_answers(&["a", "b", "c"]);
     elasticd.write("backends.yaml", &entries(&backends[1..]));

@@ -12,6 +12,8 @@ use elasticd::frontend::escape::Escape;
 use elasticd::frontend::template::{Context, Template};
 use elasticd::model::{Backend, BackendState, Name, ServiceSet, Snapshot};
 
+use crate::harness::BoundedCommand as _;
+
 const UPSTREAMS: &str = include_str!("../../templates/nginx/upstreams.conf");
 const GOLDEN: &str = include_str!("golden/nginx_upstreams.conf");
 
@@ -114,8 +116,7 @@ impl Nginx {
             .arg("-c")
             .arg(self.dir.path().join("nginx.conf"))
             .args(arguments)
-            .output()
-            .expect("this test needs nginx: apt-get install -y --no-install-recommends nginx")
+            .bounded_output()
     }
 
     /// Starts it. The sockets are bound once the command has returned.
@@ -220,7 +221,7 @@ fn hostile_context() -> Context {
 }
 
 /// What nginx's syntax cannot say is written as `%XX`.
-fn readable(value: &str) -> String {
+pub fn readable(value: &str) -> String {
     value.replace('$', "%24").replace('\0', "%00").replace('\u{7}', "%07").replace('\u{7f}', "%7F")
 }
 

@@ -11,7 +11,7 @@ use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load;
 use crate::harness::nginx::Nginx;
-use crate::harness::{until, until_or};
+use crate::harness::{end, until, until_or};
 
 /// nginx under a name that nobody else's has, in a mount namespace in which its pid file alone lies elsewhere: as in a
 /// container that shares a volume and its PID namespace with elasticd's.
@@ -24,15 +24,14 @@ struct Contained {
 impl Drop for Contained {
     fn drop(&mut self) {
         // The wrapper becomes nginx itself.
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-        let _ = self.child.wait();
+        end(&mut self.child, Signal::SIGTERM);
     }
 }
 
 impl Contained {
     fn start() -> Self {
         let nginx = Nginx::new();
-        let executable = format!("ngx-{}", nginx.port);
+        let executable = format!("ngx-{}", nginx.id());
         let (program, run) = (nginx.path(&executable), nginx.path("run"));
         fs::copy("/usr/sbin/nginx", &program).expect("nginx is installed");
         fs::create_dir(&run).expect("a directory");
@@ -80,7 +79,7 @@ fn a_frontend_in_another_container_is_found_by_its_program_signalled_and_proven(
     let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", contained.frontend()), &backends[..1]).ready();
     let status = elasticd.await_proven("nginx", "web", &["a"]);
     assert_eq!(status["frontends"]["nginx"]["pid"], contained.child.id());
-    let answers = |ids: &[&str]| load::await_answers(contained.nginx.port, ids, || contained.nginx.errors());
+    let answers = |ids: &[&str]| load::await_answers(contained.nginx.address, ids, || contained.nginx.errors());
     answers(&["a"]);
     elasticd.write("backends.yaml", &entries(&backends));
     elasticd.await_proven("nginx", "web", &["a", "b"]);

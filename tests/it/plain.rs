@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::pools::{rendered, rendered_output};
-use crate::harness::until;
+use crate::harness::{BoundedCommand as _, until};
 
 #[test]
 fn the_templates_render_what_they_always_have() {
@@ -26,7 +26,7 @@ fn the_templates_render_what_they_always_have() {
 
 /// What a shell command prints, with `DIR` as its working directory.
 fn sh(dir: &Path, script: &str) -> String {
-    let output = Command::new("sh").arg("-euc").arg(script).current_dir(dir).output().expect("sh runs");
+    let output = Command::new("sh").arg("-euc").arg(script).current_dir(dir).bounded_output();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
@@ -39,8 +39,8 @@ fn glibc_reads_the_hosts() {
     // In a mount namespace of its own, where this file is /etc/hosts.
     let get = |database: &str, name: &str| {
         let script = format!("mount --bind hosts /etc/hosts; getent {database} {name} || true");
-        let output = Command::new("unshare").args(["--mount", "sh", "-euc", &script]).current_dir(dir.path()).output();
-        let output = output.expect("unshare runs");
+        let output =
+            Command::new("unshare").args(["--mount", "sh", "-euc", &script]).current_dir(dir.path()).bounded_output();
         assert!(output.status.success(), "this test wants root: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         let mut addresses: Vec<_> =
@@ -206,8 +206,7 @@ fn systemd(dir: &Path, file: &str, name: &str) -> String {
     fs::write(dir.join("tmpfiles.conf"), format!("f+ {}/read 0644 - - - %B\n", dir.display())).expect("written");
     let script =
         "rm -f read; mount --bind os-release /etc/os-release; systemd-tmpfiles --create \"$PWD/tmpfiles.conf\"";
-    let output = Command::new("unshare").args(["--mount", "sh", "-euc", script]).current_dir(dir).output();
-    let output = output.expect("unshare runs");
+    let output = Command::new("unshare").args(["--mount", "sh", "-euc", script]).current_dir(dir).bounded_output();
     assert!(output.status.success(), "this test wants root: {}", String::from_utf8_lossy(&output.stderr));
     fs::read_to_string(dir.join("read")).unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use crate::ec2_endpoint::{Endpoint, Fault, GROUP, Machine, When};
+use crate::harness::BoundedCommand as _;
 use crate::moto::Moto;
 
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
@@ -26,7 +27,7 @@ async fn poll(provider: &str, env: &[(&str, &str)], files: &str) -> String {
     command.env_clear().env("HOME", home.path()).env("AWS_EC2_METADATA_DISABLED", "true");
     command.env("AWS_CONFIG_FILE", at("aws")).env("AWS_SHARED_CREDENTIALS_FILE", at("none"));
     command.envs(env.iter().copied());
-    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("elasticd runs");
+    let output = tokio::task::spawn_blocking(move || command.bounded_output()).await.expect("no panic");
     if output.status.success() {
         return String::from_utf8_lossy(&output.stdout).lines().nth(1).expect("the output").to_owned();
     }

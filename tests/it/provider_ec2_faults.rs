@@ -9,6 +9,7 @@ use elasticd::provider::Provider as _;
 use elasticd::provider::ec2::Error;
 
 use crate::ec2_endpoint::{Endpoint, Fault, Machine, When};
+use crate::harness::await_end;
 use crate::harness::elasticd::Elasticd;
 use crate::provider_ec2::{assert_says, config, ec2, machines};
 
@@ -194,5 +195,5 @@ async fn tls_that_fails_is_told_from_an_endpoint_that_is_not_there() {
         assert_says(&error, &[&url, "us-east-1", "ca-certificates", "`endpoint_url`"]);
     }
     drop(server.stdin.take());
-    server.wait().expect("it ends");
+    await_end(&mut server);
 }

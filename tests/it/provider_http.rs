@@ -16,8 +16,8 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::harness::elasticd::Elasticd;
-use crate::harness::free_port;
 use crate::harness::http::{Reply, Server};
+use crate::harness::{BoundedCommand as _, closed_socket};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -204,7 +204,7 @@ async fn what_takes_too_long_says_how_far_it_came() {
             assert_says(&error, &[" of 5000 bytes"]);
         }
     }
-    let absent = format!("http://127.0.0.1:{}/", free_port());
+    let absent = format!("http://{}/", closed_socket());
     let error = failure(&mut provider(json!({ "url": absent }), LONG)).await;
     assert_says(&error, &["cannot connect to http://127.0.0.1", "refused", "see whether the server runs"]);
 }
@@ -319,8 +319,7 @@ impl Authority {
     }
 
     fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(self.0.path()).output();
-        let output = output.expect("openssl runs");
+        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(self.0.path()).bounded_output();
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 

@@ -14,47 +14,6 @@ fn elasticd(varnish: &Varnish, more: &str, backends: &[Backend]) -> Elasticd {
 }
 
 #[test]
-fn twenty_changes_under_load_fail_no_request() {
-    let backends = three();
-    let varnish = Varnish::new().start();
-    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
-    varnish.await_answers(&["a"]);
-    let worker = varnish.worker();
-    let tally = elasticd.changes_under_load(varnish.port, 20, &backends, |some| {
-        elasticd.await_proven("varnish", "web", &ids(some));
-    });
-    tally.assert_none_failed();
-    let status = elasticd.status();
-    assert_eq!((&status["frontends"]["varnish"]["reloads"], varnish.worker()), (&0.into(), worker), "{status:#}");
-    assert_eq!(status["frontends"]["varnish"]["applies"], 21, "each change once: {status:#}");
-    assert_eq!(elasticd.hidden(varnish.dir()), Vec::<std::path::PathBuf>::new());
-}
-
-#[test]
-fn what_varnish_refuses_never_stays() {
-    let backends = three();
-    let varnish = Varnish::new().start();
-    let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
-    varnish.await_answers(&["a"]);
-    let (before, active) = (varnish.backends(), varnish.active());
-    // Somebody else's mistake: the main VCL compiles no more.
-    varnish.configure(&varnish.including().replace("set req", "sett req"));
-    elasticd.write("backends.yaml", &entries(&backends));
-    let status =
-        elasticd.await_status("failing", |status| status["frontends"]["varnish"]["failures"].as_u64() >= Some(2));
-    let error = status["frontends"]["varnish"]["error"].as_str().expect("an error");
-    assert!(error.contains("the frontend refuses") && error.contains("'sett'"), "Varnish's own words: {error}");
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
-    assert_eq!((varnish.backends(), varnish.active()), (before, active), "nothing changed");
-    assert_eq!(ask(varnish.port).map(|answer| answer.1).as_deref(), Some("a"));
-    // It is mended, and nobody has to tell elasticd.
-    varnish.configure(&varnish.including());
-    elasticd.await_proven("varnish", "web", &["a", "b", "c"]);
-    assert_eq!(elasticd.logged("recovered"), 1, "{}", elasticd.log());
-    varnish.await_answers(&["a", "b", "c"]);
-}
-
-#[test]
 fn a_main_vcl_that_does_not_include_the_output_is_no_proof() {
     let backends = three();
     let varnish = Varnish::new().start();
@@ -69,34 +28,6 @@ fn a_main_vcl_that_does_not_include_the_output_is_no_proof() {
     varnish.configure(&varnish.including());
     elasticd.await_proven("varnish", "web", &["a"]);
     varnish.await_answers(&["a"]);
-}
-
-#[test]
-fn a_varnish_that_comes_later_or_comes_back_runs_what_is_wanted() {
-    let backends = three();
-    let mut varnish = Varnish::new();
-    let mut elasticd = elasticd(&varnish, "", &backends[..1]).ready();
-    let status = elasticd.status();
-    assert_eq!(status["frontends"]["varnish"]["phase"], "not_running", "{status:#}");
-    assert!(varnish.backends().contains("backend web__a"), "in place for its start");
-    varnish.spawn();
-    elasticd.await_proven("varnish", "web", &["a"]);
-    varnish.await_answers(&["a"]);
-    // Stopped and started again, it has read what was in place, and changed meanwhile.
-    varnish.stop();
-    elasticd.write("backends.yaml", &entries(&backends[..2]));
-    until_or(|| varnish.backends(), || varnish.backends().contains("backend web__b").then_some(()));
-    varnish.spawn();
-    varnish.await_answers(&["a", "b"]);
-    elasticd.await_proven("varnish", "web", &["a", "b"]);
-    let active = || varnish.active();
-    let ours = until_or(active, || Some(active()).filter(|name| name.starts_with("elasticd_")));
-    // It is told nothing anew when elasticd comes back.
-    assert!(elasticd.stop().success());
-    elasticd.restart();
-    elasticd.await_ready();
-    let status = elasticd.await_proven("varnish", "web", &["a", "b"]);
-    assert_eq!((&status["frontends"]["varnish"]["applies"], active()), (&0.into(), ours), "{status:#}");
 }
 
 #[test]
@@ -130,19 +61,6 @@ fn a_child_that_died_comes_back_with_the_newest() {
     varnish.adm(&["start"]);
     elasticd.await_proven("varnish", "web", &["a", "b"]);
     varnish.await_answers(&["a", "b"]);
-}
-
-#[test]
-fn killed_at_any_moment_it_ends_proven_on_the_newest() {
-    let backends = three();
-    let varnish = Varnish::new().start();
-    let mut elasticd = elasticd(&varnish, "", &backends[..1]).ready();
-    elasticd.killed_amid_changes("varnish", &backends, (15, 500), varnish.dir(), |some| {
-        for backend in some {
-            assert!(varnish.backends().contains(&backend.ip().to_string()), "{}", varnish.backends());
-        }
-        varnish.await_answers(&ids(some));
-    });
 }
 
 #[test]
@@ -182,7 +100,7 @@ fn what_is_replaced_under_load_is_not_discarded_while_that_would_hang_varnish() 
     let elasticd = elasticd(&varnish, "vars = { director = 'round_robin' }\n", &old).ready();
     varnish.await_answers(&old.iter().map(|backend| backend.name.as_str()).collect::<Vec<_>>());
     let worker = varnish.worker();
-    let load = Load::start(varnish.port, 3);
+    let load = Load::start(varnish.address, 3);
     for some in [&new[..1], &new[..2], &new[..3], &new[..1]] {
         elasticd.write("backends.yaml", &entries(some));
         elasticd.await_proven("varnish", "web", &ids(some));
@@ -236,7 +154,7 @@ fn every_director_takes_probed_backends_under_load_and_answers_503_without_any()
         )
         .ready();
         varnish.await_answers(&["a"]);
-        let load = Load::start(varnish.port, 2);
+        let load = Load::start(varnish.address, 2);
         for some in [&backends[..3], &backends[..2], &backends[..1]] {
             elasticd.write("backends.yaml", &entries(some));
             elasticd.await_proven("varnish", "web", &ids(some));
@@ -246,7 +164,7 @@ fn every_director_takes_probed_backends_under_load_and_answers_503_without_any()
         assert!(tally.total() > 0, "{director}");
         elasticd.write("backends.yaml", "[]\n");
         elasticd.await_proven("varnish", "web", &[]);
-        assert_eq!(ask(varnish.port).map(|answer| answer.0), Some(503), "{director}");
+        assert_eq!(ask(varnish.address).map(|answer| answer.0), Some(503), "{director}");
     }
 }
 

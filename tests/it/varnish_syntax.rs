@@ -93,7 +93,7 @@ fn a_service_without_backends_answers_503() {
                   if (req.url == \"/drained\") { set req.backend_hint = drained.backend(); }\nreturn (pass);";
     let varnish = start(&text, choose);
     for path in ["/empty", "/drained", "/no-hint"] {
-        assert_eq!(get(varnish.port, path).map(|answer| answer.0), Some(503), "{path}");
+        assert_eq!(get(varnish.address, path).map(|answer| answer.0), Some(503), "{path}");
     }
 }
 
@@ -129,7 +129,7 @@ fn varnish_takes_any_names_and_any_number_of_them() {
     let backends: Vec<_> = ids.iter().map(|id| backend(id, "127.0.0.1", 1)).collect();
     let services = services.map(|service| (service, backends.clone()));
     let varnish = start(&render(BACKENDS, &services, &PRESET), "return (synth(204));");
-    assert_eq!(get(varnish.port, "/").map(|answer| answer.0), Some(204));
+    assert_eq!(get(varnish.address, "/").map(|answer| answer.0), Some(204));
 }
 
 /// A value outside a string, in each kind of string, beside strings and in each kind of comment.
@@ -151,7 +151,7 @@ sub vcl_init { if (std.healthy(none)) { } }
 "#;
 
 /// What VCL cannot say is written as `%XX`.
-fn readable(text: &str) -> String {
+pub fn readable(text: &str) -> String {
     let text = text.replace('\0', "%00");
     let in_braces = !text.contains("\"}");
     let in_triple = !text.contains("\"\"\"") && !text.ends_with('"');
@@ -180,7 +180,7 @@ fn varnish_reads_every_hostile_value_back_at_every_place() {
             ("braces", readable(&format!("<\"{value}>"))),
             ("triple", readable(&format!("<\"{value}>"))),
         ] {
-            let answer = get(varnish.port, &format!("/{place}{i}"));
+            let answer = get(varnish.address, &format!("/{place}{i}"));
             assert_eq!(answer, Some((200, expected)), "{place} {i}: {value:?}");
         }
     }

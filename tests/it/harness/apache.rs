@@ -1,6 +1,7 @@
 //! A real Apache: a parent with its children, in a directory of its own.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::load::await_answers;
-use super::{free_port, until};
+use super::{BoundedCommand as _, cannot_start, end, own_socket, until};
 
 /// Where Debian's modules are.
 const MODULES: &str = "/usr/lib/apache2/modules";
@@ -17,8 +18,10 @@ const MODULES: &str = "/usr/lib/apache2/modules";
 /// Apache, which proxies everything to the balancer `web`, but for its status at `/server-status`.
 pub struct Apache {
     dir: tempfile::TempDir,
-    /// Where it listens, on 127.0.0.1.
-    pub port: u16,
+    /// Whether elasticd may ask its mod_status.
+    pub has_api: bool,
+    /// Where it listens.
+    pub address: SocketAddr,
     child: Option<Child>,
 }
 
@@ -38,7 +41,7 @@ impl Apache {
     pub fn with_mpm(mpm: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("ap").tempdir().expect("a directory");
         fs::create_dir(dir.path().join("conf.d")).expect("a directory");
-        let port = free_port();
+        let address = own_socket();
         let at = dir.path().display();
         let modules: String = [
             "authz_core",
@@ -57,7 +60,7 @@ impl Apache {
         // Few processes, as this machine has others to run.
         let config = format!(
             "ServerRoot {at}\nServerName localhost\nDefaultRuntimeDir {at}\nPidFile {at}/apache2.pid\n\
-             ErrorLog {at}/error.log\nLogLevel notice\nListen 127.0.0.1:{port}\n\
+             ErrorLog {at}/error.log\nLogLevel notice\nListen {address}\n\
              LoadModule mpm_{mpm}_module {MODULES}/mod_mpm_{mpm}.so\n{modules}\
              <IfModule unixd_module>\nUser www-data\nGroup www-data\n</IfModule>\n\
              ProxyStatus On\nExtendedStatus On\n\
@@ -66,7 +69,13 @@ impl Apache {
              ProxyPass /server-status !\nProxyPass / balancer://web/\n"
         );
         fs::write(dir.path().join("apache2.conf"), config).expect("a configuration");
-        Self { dir, port, child: None }
+        Self { dir, has_api: false, address, child: None }
+    }
+
+    /// Lets elasticd ask its mod_status.
+    pub fn with_api(mut self) -> Self {
+        self.has_api = true;
+        self
     }
 
     /// Adds to its main configuration.
@@ -89,7 +98,7 @@ impl Apache {
         command.arg("-f").arg(self.path("apache2.conf")).args(["-D", "FOREGROUND"]);
         // When it ends, it signals the whole of its process group: not ours.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("apache2: {error}; `tests/run` installs it"));
+        let child = command.spawn().unwrap_or_else(|error| cannot_start("apache2", &error));
         let pid = child.id().to_string();
         self.child = Some(child);
         until("Apache writes its PID", || (fs::read_to_string(self.pid_file()).ok()?.trim() == pid).then_some(()));
@@ -99,8 +108,7 @@ impl Apache {
     /// Ends it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
-            let _ = child.wait();
+            end(&mut child, Signal::SIGTERM);
         }
     }
 
@@ -122,10 +130,12 @@ impl Apache {
     /// What elasticd needs to know of it, as `[frontends.apache]`.
     pub fn frontend(&self) -> String {
         let at = self.dir.path().display();
+        let api = if self.has_api { format!("api = '{}'\n", self.address) } else { String::new() };
         format!(
             "[frontends.apache]\ntype = 'apache'\noutput = '{at}/conf.d/elasticd.conf'\npid_file = '{at}/apache2.pid'\n\
              config = '{at}/apache2.conf'\nproof_timeout = '10s'\n\
-             settle = '20ms'\nmin_reload_gap = '50ms'\n"
+             settle = '20ms'\nmin_reload_gap = '50ms'\n\
+             audit_interval = '1s'\nretry_min = '200ms'\nretry_max = '1s'\n{api}"
         )
     }
 
@@ -141,7 +151,7 @@ impl Apache {
 
     /// How many graceful restarts the process that answers has seen.
     pub fn generation(&self) -> Option<u64> {
-        let status = super::load::get(self.port, "/server-status?auto").filter(|answer| answer.0 == 200)?.1;
+        let status = super::load::get(self.address, "/server-status?auto").filter(|answer| answer.0 == 200)?.1;
         status.lines().find_map(|line| line.strip_prefix("ParentServerMPMGeneration: "))?.trim().parse().ok()
     }
 
@@ -168,19 +178,18 @@ impl Apache {
 
     /// The answer to one request on a new connection: status and body.
     pub fn ask(&self) -> Option<(u16, String)> {
-        super::load::ask(self.port)
+        super::load::ask(self.address)
     }
 
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
-        await_answers(self.port, ids, || format!("balancers: {}; errors: {}", self.balancers(), self.errors()));
+        await_answers(self.address, ids, || format!("balancers: {}; errors: {}", self.balancers(), self.errors()));
     }
 }
 
 /// Runs `apache2` with a configuration, and returns whether it was pleased and what it printed.
 pub fn apache2(config: &Path, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new("apache2").arg("-f").arg(config).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("apache2: {error}; `tests/run` installs it"));
+    let output = Command::new("apache2").arg("-f").arg(config).args(arguments).bounded_output();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }

@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::own_address;
 
@@ -19,6 +21,7 @@ pub struct Backend {
     /// Where it listens.
     pub address: SocketAddr,
     shared: Arc<Shared>,
+    listener: TcpListener,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -40,17 +43,20 @@ impl Backend {
         let shared = Arc::new(Shared::default());
         let (name, told) = (name.to_owned(), Arc::clone(&shared));
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+        let accepting = listener.try_clone().expect("a handle");
         let acceptor = thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if told.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
+            while !told.stopped.load(Ordering::Relaxed) {
+                let Ok((stream, _)) = accepting.accept() else {
+                    // Without a descriptor left, or stopped.
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                };
                 told.connections.lock().expect("unpoisoned").extend(stream.try_clone());
                 let (told, answer) = (Arc::clone(&told), answer.clone());
                 thread::spawn(move || serve(stream, &told, &answer));
             }
         });
-        Self { name, address, shared, acceptor: Some(acceptor) }
+        Self { name, address, shared, listener, acceptor: Some(acceptor) }
     }
 
     /// Its IP address.
@@ -85,8 +91,8 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
-        // Wakes the acceptor.
-        let _ = TcpStream::connect(self.address);
+        // This ends the acceptor's wait, whatever is free: a connection to wake it could fail.
+        let _ = nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }

@@ -2,15 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::load::await_answers;
-use super::{free_port, until_or};
+use super::{BoundedCommand as _, cannot_start, end, own_address, own_socket, until_or};
 
 /// Runs a test in a network of its own, where connections that wait at a listener are handed to the next one.
 ///
@@ -20,11 +22,13 @@ pub fn in_own_network(test: impl FnOnce() + Send) {
     const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
     let enter = || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("the tests run as root");
-        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip: `tests/run` installs it");
-        assert!(up.success());
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).bounded_output();
+        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
         fs::write(MIGRATE, "1").expect("a kernel that knows it");
         test();
     };
+    // What reserves the run's addresses is bound outside.
+    let _ = own_address();
     // Threads and processes start in the network of whoever starts them.
     std::thread::scope(|scope| {
         if let Err(panic) = scope.spawn(enter).join() {
@@ -45,9 +49,10 @@ pub enum Form {
 /// Caddy, which proxies everything to the service `web`, with its admin API on a Unix socket.
 pub struct Caddy {
     dir: tempfile::TempDir,
-    form: Form,
-    /// Where it listens, on 127.0.0.1.
-    pub port: u16,
+    /// How it is configured.
+    pub form: Form,
+    /// Where it listens.
+    pub address: SocketAddr,
     child: Option<Child>,
 }
 
@@ -62,7 +67,7 @@ impl Caddy {
     pub fn new(form: Form) -> Self {
         let dir = tempfile::Builder::new().prefix("cd").tempdir().expect("a directory");
         fs::create_dir(dir.path().join("out")).expect("a directory");
-        let new = Self { dir, form, port: free_port(), child: None };
+        let new = Self { dir, form, address: own_socket(), child: None };
         let text = match form {
             Form::Json => new.json(&["elasticd_web"]).to_string(),
             Form::Caddyfile => new.caddyfile(""),
@@ -84,7 +89,7 @@ impl Caddy {
         json!({
             "admin": {"listen": format!("unix/{}", self.path("admin.sock").display())},
             "apps": {"http": {"servers": {"front": {
-                "listen": [format!("127.0.0.1:{}", self.port)],
+                "listen": [self.address.to_string()],
                 "automatic_https": {"disable": true},
                 "routes": routes,
             }}}},
@@ -93,10 +98,10 @@ impl Caddy {
 
     /// A Caddyfile, with these lines beside `import web` in its reverse_proxy.
     pub fn caddyfile(&self, more: &str) -> String {
-        let (at, port) = (self.dir.path().display(), self.port);
+        let (at, ip, port) = (self.dir.path().display(), self.address.ip(), self.address.port());
         format!(
             "{{\n\tadmin unix/{at}/admin.sock\n\tauto_https off\n}}\nimport out/elasticd.caddyfile\n\
-             http://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy {{\n\t\timport web\n{more}\n\t}}\n}}\n"
+             http://:{port} {{\n\tbind {ip}\n\treverse_proxy {{\n\t\timport web\n{more}\n\t}}\n}}\n"
         )
     }
 
@@ -128,7 +133,7 @@ impl Caddy {
         }
         command.env("UPSTREAM_POLICY", "round_robin");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir(self.dir.path());
-        self.child = Some(command.spawn().unwrap_or_else(|error| panic!("caddy: {error}; `tests/run` installs it")));
+        self.child = Some(command.spawn().unwrap_or_else(|error| cannot_start("caddy", &error)));
         until_or(
             || format!("Caddy's admin API answers: {}", self.log()),
             || self.admin("GET", "/config/", "").filter(|(status, _)| *status == 200),
@@ -138,14 +143,12 @@ impl Caddy {
     /// Ends it as systemd does.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            let _ = child.wait();
+            end(&mut child, Signal::SIGTERM);
         }
     }
 
     /// Its PID.
-    pub fn pid(&self) -> u32 {
+    pub fn child_pid(&self) -> u32 {
         self.child.as_ref().expect("started").id()
     }
 
@@ -163,14 +166,19 @@ impl Caddy {
         };
         format!(
             "[frontends.caddy]\ntype = '{kind}'\noutput = '{at}/{output}'\n{config}api = '{at}/admin.sock'\n\
-             proof_timeout = '5s'\nsettle = '20ms'\nmin_reload_gap = '50ms'\n"
+             proof_timeout = '5s'\nsettle = '20ms'\nmin_reload_gap = '50ms'\n\
+             audit_interval = '1s'\nretry_min = '200ms'\nretry_max = '1s'\n"
         )
+    }
+
+    /// The file that elasticd writes.
+    pub fn output_path(&self) -> PathBuf {
+        self.path(if self.form == Form::Json { "out/upstreams.json" } else { "out/elasticd.caddyfile" })
     }
 
     /// What elasticd wrote.
     pub fn output(&self) -> String {
-        let name = if self.form == Form::Json { "out/upstreams.json" } else { "out/elasticd.caddyfile" };
-        fs::read_to_string(self.path(name)).unwrap_or_default()
+        fs::read_to_string(self.output_path()).unwrap_or_default()
     }
 
     /// Its log.
@@ -212,7 +220,7 @@ impl Caddy {
 
     /// Whether this very process listens on that TCP port, on whatever interface.
     pub fn listens_on(&self, port: u16) -> bool {
-        let at = format!("/proc/{}", self.pid());
+        let at = format!("/proc/{}", self.child_pid());
         let sockets: Vec<_> = fs::read_dir(format!("{at}/fd"))
             .expect("ours to read")
             .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
@@ -229,13 +237,8 @@ impl Caddy {
         })
     }
 
-    /// The answer to one request on a new connection: status and body.
-    pub fn ask(&self) -> Option<(u16, String)> {
-        super::load::ask(self.port)
-    }
-
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
-        await_answers(self.port, ids, || format!("output: {}; log: {}", self.output(), self.log()));
+        await_answers(self.address, ids, || format!("output: {}; log: {}", self.output(), self.log()));
     }
 }

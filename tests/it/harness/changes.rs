@@ -1,5 +1,6 @@
 //! The service `web` is changed again and again.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -19,15 +20,15 @@ impl Elasticd {
         }
     }
 
-    /// The same while three clients ask 127.0.0.1:`port`: what they saw.
+    /// The same while three clients ask this address: what they saw.
     pub fn changes_under_load(
         &self,
-        port: u16,
+        address: SocketAddr,
         count: usize,
         backends: &[Backend; 3],
         each: impl FnMut(&[Backend]),
     ) -> Tally {
-        let load = Load::start(port, 3);
+        let load = Load::start(address, 3);
         self.changes(count, backends, each);
         let tally = load.stop();
         assert_eq!(tally.answers.len(), 3, "every backend had its share: {tally:?}");

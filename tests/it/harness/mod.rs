@@ -18,11 +18,17 @@ pub mod pools;
 pub mod prometheus;
 pub mod varnish;
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Mutex;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, OnceLock, mpsc};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How long anything that should happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,23 +58,149 @@ pub fn until_or<T>(what: impl Fn() -> String, mut look: impl FnMut() -> Option<T
     }
 }
 
-/// A loopback address that no other test of this run uses, so that each backend has its own, as in a cloud.
+/// The port at which programs that tests start listen, each at an address of its own.
+const PORT: u16 = 8080;
+
+/// A loopback address that nothing else on this machine uses as long as this run lasts, so that its ports cannot be taken:
+/// no port is picked, released and hoped to be free later.
+///
+/// A run reserves 127.N.0.0/16, for some N, by a socket that it keeps bound there.
 pub fn own_address() -> Ipv4Addr {
+    const BLOCKS: std::ops::RangeInclusive<u8> = 100..=250;
+    static BLOCK: OnceLock<(u8, TcpListener)> = OnceLock::new();
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    // Other runs at the same time are told apart by their process id.
+    let reserve = || {
+        let listener = |block| TcpListener::bind((Ipv4Addr::new(127, block, 255, 254), u16::MAX)).ok();
+        BLOCKS.into_iter().find_map(|block| Some((block, listener(block)?))).expect("fewer than 150 runs at once")
+    };
+    let (block, _reservation) = BLOCK.get_or_init(reserve);
     let [_, _, high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    let run = u8::try_from(std::process::id() % 100).expect("below 100") + 100;
-    Ipv4Addr::new(127, run, high, low)
+    assert!(high < 255, "fewer than 65,000 addresses in one run");
+    Ipv4Addr::new(127, *block, high, low)
 }
 
-/// A TCP port on 127.0.0.1 that is free now, and was given to nobody else of this run.
-pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        if GIVEN.lock().expect("unpoisoned").insert(port) {
-            return port;
+/// Where a program may listen that a test starts: an address of its own.
+pub fn own_socket() -> SocketAddr {
+    (own_address(), PORT).into()
+}
+
+/// Where nothing listens, and nothing ever will.
+pub fn closed_socket() -> SocketAddr {
+    (own_address(), 1).into()
+}
+
+/// Runs commands with a bound.
+pub trait BoundedCommand {
+    /// Runs it to its end, and returns what it printed.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started, or does not end within [`PATIENCE`]; then it is killed.
+    fn bounded_output(&mut self) -> Output;
+}
+
+impl BoundedCommand for Command {
+    fn bounded_output(&mut self) -> Output {
+        let program = self.get_program().to_string_lossy().into_owned();
+        self.stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let child = self.spawn().unwrap_or_else(|error| cannot_start(&program, &error));
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (sender, receiver) = mpsc::channel();
+        // Until the thread has waited for it, its PID is nobody else's.
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let _ = kill(pid, Signal::SIGKILL);
+            panic!("{program} did not end within {PATIENCE:?}")
+        });
+        output.expect("its output is read")
+    }
+}
+
+/// Says why a program cannot be started. Where it is missing, that ends the whole run, with one line: hundreds of tests
+/// would say the same.
+///
+/// # Panics
+///
+/// If the program is there.
+pub fn cannot_start(program: &str, error: &io::Error) -> ! {
+    static FIRST: Once = Once::new();
+    if error.kind() == io::ErrorKind::NotFound {
+        FIRST.call_once(|| {
+            // What `eprintln!` prints would be kept with the test's output, which is never shown.
+            let _ = writeln!(
+                io::stderr(),
+                "\n{program} is missing: use `tests/run`, which installs what the tests need and then runs them"
+            );
+            end_children();
+            #[expect(clippy::exit, reason = "the other tests cannot pass either")]
+            std::process::exit(1);
+        });
+    }
+    panic!("cannot start {program}: {error}");
+}
+
+/// Ends the whole run, with one line, where a file is missing that `tests/run` installs.
+pub fn require(path: &Path) {
+    if !path.exists() {
+        cannot_start(&path.display().to_string(), &io::ErrorKind::NotFound.into());
+    }
+}
+
+/// Asks everything to end that this process has started.
+fn end_children() {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    for children in tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok()) {
+        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            let _ = kill(Pid::from_raw(child), Signal::SIGTERM);
         }
     }
+}
+
+/// The child's exit status, once it has ended by itself.
+///
+/// # Panics
+///
+/// If it does not end within [`PATIENCE`]; then it is killed.
+pub fn await_end(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().expect("a status") {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    panic!("PID {} did not end within {PATIENCE:?}", child.id());
+}
+
+/// Asks a child to end with this signal, and kills it if it has not within [`PATIENCE`]: for destructors, which must not
+/// panic.
+pub fn end(child: &mut Child, signal: Signal) {
+    let _ = kill(Pid::from_raw(child.id().cast_signed()), signal);
+    let deadline = Instant::now() + PATIENCE;
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Accepts one connection.
+///
+/// # Panics
+///
+/// If none comes within [`PATIENCE`].
+pub fn accept_one(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).expect("set");
+    let (stream, _) = until("a client connects", || listener.accept().ok());
+    stream.set_nonblocking(false).expect("set");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a bound");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a bound");
+    stream
 }

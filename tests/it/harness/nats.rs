@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,14 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{free_port, until_or};
+use nix::sys::signal::Signal;
+
+use super::{PATIENCE, cannot_start, end, own_socket, until_or};
 
 /// A NATS server with JetStream.
 pub struct Nats {
     dir: tempfile::TempDir,
-    port: u16,
-    /// Where it tells how it is.
-    monitor: u16,
+    address: SocketAddr,
+    /// Where it says whether it is healthy.
+    monitor: SocketAddr,
     child: Option<Child>,
 }
 
@@ -31,7 +33,7 @@ impl Nats {
     /// Not yet started. `config` is added to its configuration, in which `NATS_DIR` stands for its directory.
     pub fn new(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("na").tempdir().expect("a directory");
-        let nats = Self { dir, port: free_port(), monitor: free_port(), child: None };
+        let nats = Self { dir, address: own_socket(), monitor: own_socket(), child: None };
         nats.configure(config);
         nats
     }
@@ -40,9 +42,11 @@ impl Nats {
     pub fn configure(&self, config: &str) {
         let dir = self.dir.path().display();
         let base = format!(
-            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nserver_name: \"n{}\"\n\
+            "listen: \"{}\"\nhttp: \"{}\"\nserver_name: \"{}\"\n\
              jetstream: {{ store_dir: \"{dir}/js\" }}\n",
-            self.port, self.monitor, self.port
+            self.address,
+            self.monitor,
+            self.address.to_string().replace(['.', ':'], "-")
         );
         fs::write(self.path("nats.conf"), base + &config.replace("NATS_DIR", &dir.to_string()))
             .expect("a configuration");
@@ -62,10 +66,10 @@ impl Nats {
 
     /// Three that make one cluster.
     pub fn cluster() -> [Self; 3] {
-        let routes = [(); 3].map(|()| free_port());
-        let all = routes.map(|port| format!("nats-route://127.0.0.1:{port}")).join(", ");
+        let routes = [(); 3].map(|()| own_socket());
+        let all = routes.map(|address| format!("nats-route://{address}")).join(", ");
         let mut cluster = routes
-            .map(|port| Self::new(&format!("cluster: {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{all}] }}\n")));
+            .map(|address| Self::new(&format!("cluster: {{ name: c, listen: \"{address}\", routes: [{all}] }}\n")));
         cluster.iter_mut().for_each(Self::launch);
         cluster.iter().for_each(Self::await_healthy);
         cluster
@@ -82,7 +86,7 @@ impl Nats {
         let mut command = Command::new("nats-server");
         command.env("PATH", "/usr/local/bin:/usr/bin:/usr/sbin:/sbin:/bin").arg("-c").arg(self.path("nats.conf"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.unwrap_or_else(|error| panic!("nats-server: {error}; `tests/run` installs it")));
+        self.child = Some(child.unwrap_or_else(|error| cannot_start("nats-server", &error)));
     }
 
     fn await_healthy(&self) {
@@ -91,21 +95,21 @@ impl Nats {
 
     fn is_healthy(&self) -> bool {
         let mut answer = String::new();
-        TcpStream::connect((Ipv4Addr::LOCALHOST, self.monitor))
+        TcpStream::connect_timeout(&self.monitor, PATIENCE)
             .and_then(|mut stream| {
+                stream.set_read_timeout(Some(PATIENCE))?;
                 stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
                 stream.read_to_string(&mut answer)
             })
             .is_ok_and(|_| answer.starts_with("HTTP/1.0 200"))
             // The monitor may listen before clients are let in.
-            && TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+            && TcpStream::connect_timeout(&self.address, PATIENCE).is_ok()
     }
 
     /// Kills it.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child, Signal::SIGKILL);
         }
     }
 
@@ -125,14 +129,14 @@ impl Nats {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Its port.
-    pub const fn port(&self) -> u16 {
-        self.port
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", self.address)
     }
 }
 
@@ -150,8 +154,8 @@ impl Drop for Line {
 }
 
 impl Line {
-    /// To this port.
-    pub fn to(port: u16) -> Self {
+    /// To this address.
+    pub fn to(address: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let own = listener.local_addr().expect("an address").port();
         let (cut, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -161,7 +165,7 @@ impl Line {
             while !end.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((near, _)) => {
-                        let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
+                        let Ok(far) = TcpStream::connect_timeout(&address, PATIENCE) else { continue };
                         near.set_nonblocking(false).expect("set");
                         let [a, b] = [near.try_clone(), far.try_clone()].map(|stream| stream.expect("a copy"));
                         carry(near, far, &cut, &end);

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
+
 use super::load::await_answers;
-use super::{free_port, until};
+use super::{cannot_start, end, own_socket, require, until};
 
 /// nginx, which proxies everything to the upstream `web`.
 pub struct Nginx {
     dir: tempfile::TempDir,
-    /// Where it listens, on 127.0.0.1.
-    pub port: u16,
+    /// Where it listens.
+    pub address: SocketAddr,
     child: Option<Child>,
 }
 
@@ -27,18 +30,18 @@ impl Nginx {
     pub fn new() -> Self {
         Self::configured(
             "",
-            "  include DIR/conf.d/*.conf;\n  server {\n    listen 127.0.0.1:PORT;\n    location / {\n      \
+            "  include DIR/conf.d/*.conf;\n  server {\n    listen ADDRESS;\n    location / {\n      \
              set $up web;\n      proxy_pass http://$up;\n      proxy_http_version 1.1;\n      \
              proxy_set_header Connection \"\";\n      proxy_connect_timeout 2s;\n    }\n  }\n",
         )
     }
 
     /// Not yet started, with these lines at the top and in the http block, in which `DIR` stands for its directory and
-    /// `PORT` for its port.
+    /// `ADDRESS` for where it listens.
     pub fn configured(top: &str, http: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("ng").tempdir().expect("a directory");
         fs::create_dir(dir.path().join("conf.d")).expect("a directory");
-        let port = free_port();
+        let address = own_socket();
         let at = dir.path().display();
         let config = format!(
             "{top}worker_processes 2;\npid {at}/nginx.pid;\nerror_log {at}/error.log notice;\ndaemon off;\n\
@@ -46,9 +49,28 @@ impl Nginx {
              http {{\n  access_log off;\n  client_body_temp_path {at}/t1;\n  proxy_temp_path {at}/t2;\n  \
              fastcgi_temp_path {at}/t3;\n  uwsgi_temp_path {at}/t4;\n  scgi_temp_path {at}/t5;\n{http}}}\n"
         );
-        let config = config.replace("DIR", &at.to_string()).replace("PORT", &port.to_string());
+        let config = config.replace("DIR", &at.to_string()).replace("ADDRESS", &address.to_string());
         fs::write(dir.path().join("nginx.conf"), config).expect("a configuration");
-        Self { dir, port, child: None }
+        Self { dir, address, child: None }
+    }
+
+    /// Not yet started, proxying TCP to the upstream `web` instead of HTTP.
+    pub fn stream() -> Self {
+        // The module is a package of its own.
+        const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+        require(Path::new(MODULE));
+        let nginx = Self::new();
+        let path = nginx.path("nginx.conf");
+        let config = fs::read_to_string(&path).expect("written");
+        let (main, _) = config.split_once("http {").expect("an http block");
+        let stream = format!(
+            "load_module {MODULE};\n{main}stream {{\n  include {}/*.conf;\n  server {{\n    listen {};\n    \
+             proxy_connect_timeout 2s;\n    proxy_pass web;\n  }}\n}}\n",
+            nginx.conf_d().display(),
+            nginx.address
+        );
+        fs::write(path, stream).expect("a configuration");
+        nginx
     }
 
     /// Starts it, and waits until its master has written its PID.
@@ -61,7 +83,7 @@ impl Nginx {
     pub fn spawn(&mut self) {
         let mut command = Command::new("nginx");
         command.arg("-c").arg(self.path("nginx.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("nginx: {error}; `tests/run` installs it"));
+        let child = command.spawn().unwrap_or_else(|error| cannot_start("nginx", &error));
         let pid = child.id().to_string();
         self.child = Some(child);
         until("nginx writes its PID", || {
@@ -73,9 +95,7 @@ impl Nginx {
     /// Ends it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            let _ = child.wait();
+            end(&mut child, Signal::SIGTERM);
         }
     }
 
@@ -90,8 +110,14 @@ impl Nginx {
         format!(
             "[frontends.nginx]\ntype = 'nginx'\noutput = '{at}/conf.d/elasticd.conf'\npid_file = '{at}/nginx.pid'\n\
              config = '{at}/nginx.conf'\nproof_timeout = '10s'\n\
-             settle = '20ms'\nmin_reload_gap = '50ms'\n"
+             settle = '20ms'\nmin_reload_gap = '50ms'\n\
+             audit_interval = '1s'\nretry_min = '200ms'\nretry_max = '1s'\n"
         )
+    }
+
+    /// A name that no other nginx has: its directory's.
+    pub fn id(&self) -> String {
+        self.dir.path().file_name().expect("a name").to_string_lossy().into_owned()
     }
 
     /// The master's PID.
@@ -129,6 +155,11 @@ impl Nginx {
         self.path("conf.d")
     }
 
+    /// How often its master was asked to reload.
+    pub fn hups(&self) -> usize {
+        self.errors().matches("signal 1 (SIGHUP)").count()
+    }
+
     /// Its error log.
     pub fn errors(&self) -> String {
         fs::read_to_string(self.path("error.log")).unwrap_or_default()
@@ -136,12 +167,12 @@ impl Nginx {
 
     /// The answer to one request on a new connection: status and body.
     pub fn ask(&self) -> Option<(u16, String)> {
-        super::load::ask(self.port)
+        super::load::ask(self.address)
     }
 
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
-        await_answers(self.port, ids, || format!("upstreams: {}; errors: {}", self.upstreams(), self.errors()));
+        await_answers(self.address, ids, || format!("upstreams: {}; errors: {}", self.upstreams(), self.errors()));
     }
 }
 

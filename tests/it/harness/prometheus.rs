@@ -1,17 +1,19 @@
 //! A real Prometheus, with a job that reads targets from a directory of its own.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{free_port, until_or};
+use super::{BoundedCommand as _, cannot_start, end, own_socket, until_or};
 
 /// Prometheus.
 pub struct Prometheus {
     dir: tempfile::TempDir,
-    port: u16,
+    address: SocketAddr,
     child: Option<Child>,
 }
 
@@ -26,7 +28,7 @@ impl Prometheus {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("pr").tempdir().expect("a directory");
         fs::create_dir(dir.path().join("sd")).expect("a directory");
-        let prometheus = Self { dir, port: free_port(), child: None };
+        let prometheus = Self { dir, address: own_socket(), child: None };
         prometheus.configure("sd/*.json");
         prometheus
     }
@@ -51,9 +53,9 @@ impl Prometheus {
         command
             .arg(format!("--config.file={}", self.path("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", self.path("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{}", self.port));
+            .arg(format!("--web.listen-address={}", self.address));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.unwrap_or_else(|error| panic!("prometheus: {error}; `tests/run` installs it")));
+        self.child = Some(child.unwrap_or_else(|error| cannot_start("prometheus", &error)));
         until_or(
             || format!("Prometheus is ready:\n{}", fs::read_to_string(self.path("log")).unwrap_or_default()),
             || self.get("/-/ready").filter(|(status, _)| *status == 200),
@@ -69,13 +71,12 @@ impl Prometheus {
     /// Ends it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child, Signal::SIGKILL);
         }
     }
 
     /// Its PID.
-    pub fn pid(&self) -> nix::unistd::Pid {
+    pub fn child_pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.child.as_ref().expect("started").id().cast_signed())
     }
 
@@ -92,19 +93,28 @@ impl Prometheus {
     /// What elasticd needs to know of it, as `[frontends.prometheus]`.
     pub fn frontend(&self) -> String {
         format!(
-            "[frontends.prometheus]\ntype = 'prometheus'\noutput = '{}'\napi = '127.0.0.1:{}'\nsettle = '20ms'\n",
+            "[frontends.prometheus]\ntype = 'prometheus'\noutput = '{}'\napi = '{}'\nsettle = '20ms'\n\
+             audit_interval = '1s'\nretry_max = '1s'\n",
             self.file().display(),
-            self.port
+            self.address
         )
     }
 
     fn get(&self, path: &str) -> Option<(u16, String)> {
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let output = Command::new("curl").args(["--silent", "--max-time", "10", "-w", "%{http_code}", &url]).output();
-        let output = output.expect("curl runs");
+        let url = format!("http://{}{path}", self.address);
+        let output =
+            Command::new("curl").args(["--silent", "--max-time", "10", "-w", "%{http_code}", &url]).bounded_output();
         let text = String::from_utf8(output.stdout).ok()?;
         let (body, status) = text.split_at_checked(text.len().checked_sub(3)?)?;
         Some((status.parse().ok()?, body.to_owned()))
+    }
+
+    /// The ids by which the operator's rules call the active targets, in order.
+    pub fn ids(&self) -> Vec<String> {
+        let id = |target: &Value| target["labels"]["instance"].as_str().expect("a label").to_owned();
+        let mut ids: Vec<_> = self.targets().iter().map(id).collect();
+        ids.sort();
+        ids
     }
 
     /// Its active targets.

@@ -1,11 +1,14 @@
 //! A real varnishd, in a directory of its own.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
+
 use super::load::{ask, await_answers};
-use super::{free_port, until, until_or};
+use super::{BoundedCommand as _, cannot_start, end, own_socket, until, until_or};
 
 /// A compiler that takes milliseconds.
 pub const TCC: &str = "exec tcc -w -shared -o %o %s";
@@ -16,9 +19,9 @@ const WITHOUT: &str = "vcl 4.1;\nbackend default none;\n";
 /// Varnish, which passes everything to the director `web`.
 pub struct Varnish {
     dir: tempfile::TempDir,
-    /// Where it listens, on 127.0.0.1.
-    pub port: u16,
-    management: u16,
+    /// Where it listens.
+    pub address: SocketAddr,
+    management: SocketAddr,
     parameters: Vec<String>,
     child: Option<Child>,
 }
@@ -33,7 +36,7 @@ impl Varnish {
     /// Not yet started.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("va").tempdir().expect("a directory");
-        let new = Self { dir, port: free_port(), management: free_port(), parameters: Vec::new(), child: None };
+        let new = Self { dir, address: own_socket(), management: own_socket(), parameters: Vec::new(), child: None };
         fs::write(new.path("secret"), "a secret with a space\n").expect("written");
         new.configure(&new.including());
         new.with("cc_command", TCC).with("vsl_space", "1M").with("thread_pool_min", "20")
@@ -72,26 +75,24 @@ impl Varnish {
     pub fn spawn(&mut self) {
         let mut command = Command::new("varnishd");
         command.args(["-F", "-j", "none", "-s", "malloc,16m"]).arg("-n").arg(self.path("n"));
-        command.arg("-a").arg(format!("127.0.0.1:{}", self.port));
-        command.arg("-T").arg(format!("127.0.0.1:{}", self.management));
+        command.arg("-a").arg(self.address.to_string());
+        command.arg("-T").arg(self.management.to_string());
         command.arg("-S").arg(self.path("secret")).arg("-f").arg(self.path("main.vcl"));
         for parameter in &self.parameters {
             command.args(["-p", parameter]);
         }
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("varnishd: {error}; `tests/run` installs it"));
+        let child = command.spawn().unwrap_or_else(|error| cannot_start("varnishd", &error));
         self.child = Some(child);
-        until_or(|| format!("varnishd answers: {}", self.log()), || ask(self.port));
+        until_or(|| format!("varnishd answers: {}", self.log()), || ask(self.address));
     }
 
     /// Ends it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            let _ = child.wait();
-            until("its port is free", || ask(self.port).is_none().then_some(()));
+            end(&mut child, Signal::SIGTERM);
+            until("its port is free", || ask(self.address).is_none().then_some(()));
         }
     }
 
@@ -116,7 +117,8 @@ impl Varnish {
         let management = self.management;
         format!(
             "[frontends.varnish]\ntype = 'varnish'\noutput = '{at}/elasticd.vcl'\nconfig = '{at}/main.vcl'\n\
-             api = '127.0.0.1:{management}'\nsecret_file = '{at}/secret'\nproof_timeout = '10s'\nsettle = '20ms'\n"
+             api = '{management}'\nsecret_file = '{at}/secret'\nproof_timeout = '10s'\nsettle = '20ms'\n\
+             audit_interval = '1s'\nretry_min = '200ms'\nretry_max = '1s'\n"
         )
     }
 
@@ -127,8 +129,8 @@ impl Varnish {
 
     /// What its own tool gets for a command.
     pub fn adm(&self, command: &[&str]) -> String {
-        let output = Command::new("varnishadm").arg("-n").arg(self.path("n")).args(command).output();
-        String::from_utf8_lossy(&output.expect("varnishadm comes with varnishd").stdout).into_owned()
+        let output = Command::new("varnishadm").arg("-n").arg(self.path("n")).args(command).bounded_output();
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Its VCLs: status and name, in the order in which they were loaded.
@@ -156,6 +158,6 @@ impl Varnish {
 
     /// Waits until only these backends answer, and each of them does.
     pub fn await_answers(&self, ids: &[&str]) {
-        await_answers(self.port, ids, || format!("backends: {}; log: {}", self.backends(), self.log()));
+        await_answers(self.address, ids, || format!("backends: {}; log: {}", self.backends(), self.log()));
     }
 }
