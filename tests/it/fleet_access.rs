@@ -123,7 +123,8 @@ fn tls_is_with_whom_the_ca_file_vouches_for() {
         &nats,
         "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out req.pem -subj /CN=nats",
     );
-    fs::write(nats.path("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").expect("written");
+    let ip = nats.address().ip();
+    fs::write(nats.path("ext"), format!("subjectAltName=IP:{ip}\nbasicConstraints=CA:FALSE\n")).expect("written");
     openssl(&nats, "x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile ext");
     openssl(
         &nats,
