@@ -184,13 +184,12 @@ pub fn drained(mut frontend: Box<dyn Frontend>) {
     let elasticd = start(frontend, elasticd, &backends);
     let frontend = &*frontend;
     let (process, reloads) = (frontend.process(), count(&elasticd, frontend, "reloads"));
-    let mut revision = elasticd.status()["revision"].as_u64().expect("a number");
-    for weights in [[0, 0, 1], [0, 3, 256], [0, 0, 0], [1, 1, 1]] {
+    let revision = elasticd.status()["revision"].as_u64().expect("a number");
+    for (revision, weights) in (revision + 1..).zip([[0, 0, 1], [0, 3, 256], [0, 0, 0], [1, 1, 1]]) {
         let weighted: Vec<_> = backends.iter().zip(weights).collect();
         let entry =
             |(backend, weight): &(&Backend, u16)| backend.entry().replace("tags:", &format!("weight: {weight}, tags:"));
         elasticd.write("backends.yaml", &weighted.iter().map(entry).collect::<String>());
-        revision += 1;
         let name = frontend.name();
         elasticd.await_status("proven", |status| status["frontends"][name]["proven_revision"] == revision);
         elasticd.await_proven(name, "web", &ids(&backends));
