@@ -85,7 +85,7 @@ fn line(report: &registry::Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Service;
+    use crate::model::{Percent, Service};
     use crate::registry::guard::Hold;
 
     fn account(backends: Option<usize>, held: bool) -> registry::ServiceReport {
@@ -95,13 +95,20 @@ mod tests {
                 provider: "prod".parse().expect("a name"),
                 backends,
                 observed: None,
-                held: held.then_some(Hold::Empty { current: 0 }),
+                held: held.then(|| registry::HeldSet {
+                    service: "web".parse().expect("a name"),
+                    provider: "prod".parse().expect("a name"),
+                    hold: Hold::Empty { current: 0 },
+                    missing: Vec::new(),
+                    max_drop: Percent(50),
+                    interval: None,
+                }),
             }],
             backends,
             revision: 7,
             restored: false,
-            excluded: registry::Excluded::default(),
-            out: Arc::default(),
+            excluded: registry::ExclusionSummary::default(),
+            excluded_members: Arc::default(),
             panicking: false,
         }
     }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use elasticd::api::{Api, Config, Sources};
 
 use elasticd::model::{Backend, BackendState, Name, Service, ServiceSet, Snapshot};
-use elasticd::registry::{Excluded, Report, ServiceReport, SourceReport};
+use elasticd::registry::{ExclusionSummary, Report, ServiceReport, SourceReport};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::service::service_fn;
@@ -96,8 +96,8 @@ async fn serve(socket: PathBuf, snapshots: watch::Receiver<Option<Arc<Snapshot>>
         backends: Some(usize::from(BACKENDS)),
         revision: 1,
         restored: false,
-        excluded: Excluded::default(),
-        out: Arc::default(),
+        excluded: ExclusionSummary::default(),
+        excluded_members: Arc::default(),
         panicking: false,
     };
     let report = Report { services: [(web, Arc::new(service))].into(), ..Report::default() };

@@ -17,7 +17,7 @@ use super::respond::{Body, JSON, respond_as};
 use super::services;
 use crate::model::{Backend, BackendState, MAX_WEIGHT, Name, Tags, selection};
 use crate::registry::registration::TTL;
-use crate::registry::{Refusal, Request};
+use crate::registry::{Change, ChangeError};
 
 /// The longest body taken, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -30,7 +30,7 @@ pub enum Order {
     /// Read the configuration anew. The answer is what is wrong with it, if anything is.
     Reload(oneshot::Sender<Result<(), String>>),
     /// For the registry.
-    Change(Request, oneshot::Sender<Result<u64, Refusal>>),
+    Change(Change, oneshot::Sender<Result<u64, ChangeError>>),
 }
 
 /// Where orders go.
@@ -113,7 +113,7 @@ impl Action {
                 }
             }
             Self::Accept { service } => {
-                let revision = change(answers, Request::Accept { service: known(answers, &service)? }).await?;
+                let revision = change(answers, Change::Accept { service: known(answers, &service)? }).await?;
                 done(StatusCode::OK, "what was held back is served", Some(revision))
             }
             Self::Register { service, id } => {
@@ -123,11 +123,11 @@ impl Action {
                     why: format!("it is longer than {MAX_BODY} bytes, or was cut off"),
                 })?;
                 let (backend, ttl) = backend(&id, &body.to_bytes())?;
-                let revision = change(answers, Request::Register { service, backend, ttl }).await?;
+                let revision = change(answers, Change::Register { service, backend, ttl }).await?;
                 done(StatusCode::OK, "registered", Some(revision))
             }
             Self::Deregister { service, id } => {
-                let revision = change(answers, Request::Deregister { service: known(answers, &service)?, id }).await?;
+                let revision = change(answers, Change::Deregister { service: known(answers, &service)?, id }).await?;
                 done(StatusCode::OK, "deregistered", Some(revision))
             }
         }
@@ -140,9 +140,9 @@ fn known(answers: &Answers, service: &str) -> Result<Name, Problem> {
     service.parse().map_err(|_| Problem::Body { why: format!("{:?} is no name of a service", echo(service)) })
 }
 
-async fn change(answers: &Answers, request: Request) -> Result<u64, Problem> {
+async fn change(answers: &Answers, change: Change) -> Result<u64, Problem> {
     let (answer, answered) = oneshot::channel();
-    answers.sources.orders.send(Order::Change(request, answer)).await.map_err(|_| Problem::Stopping)?;
+    answers.sources.orders.send(Order::Change(change, answer)).await.map_err(|_| Problem::Stopping)?;
     answered.await.map_err(|_| Problem::Stopping)?.map_err(|refusal| Problem::Refused { why: refusal.to_string() })
 }
 
@@ -169,7 +169,7 @@ fn backend(id: &str, body: &[u8]) -> Result<(Backend, Duration), Problem> {
     if weight > MAX_WEIGHT {
         return refuse(format!("weight must be from 0 to {MAX_WEIGHT}"));
     }
-    if !(TTL.0..=TTL.1).contains(&ttl) {
+    if !TTL.contains(&ttl) {
         return refuse("ttl must be from 1s to 24h".to_owned());
     }
     Ok((Backend { id: id.to_owned(), address, port, zone, weight, state: BackendState::Up, tags }, ttl))

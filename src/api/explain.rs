@@ -77,8 +77,8 @@ pub(super) fn answer(sources: &Sources, id: &str) -> Result<Response<Body>, Prob
 /// The rule by which a service leaves an instance out: one of its own, or, if it is a member by none of the providers'
 /// last answers, that of the first which has it.
 fn rule(report: &Report, standing: &ServiceReport, id: &str) -> Option<Reason> {
-    if let Ok(index) = standing.out.binary_search_by(|exclusion| exclusion.id.as_str().cmp(id)) {
-        return Some(standing.out[index].reason.clone());
+    if let Ok(index) = standing.excluded_members.binary_search_by(|exclusion| exclusion.id.as_str().cmp(id)) {
+        return Some(standing.excluded_members[index].reason.clone());
     }
     let of = |provider| {
         let instances = &report.providers.get(provider)?.instances;
@@ -86,6 +86,6 @@ fn rule(report: &Report, standing: &ServiceReport, id: &str) -> Option<Reason> {
         instances.iter().rev().find(|instance| instance.id == id)
     };
     let listed = standing.service.providers.iter().filter_map(of);
-    let judged: Vec<_> = listed.map(|instance| model::judge(&standing.service, instance)).collect();
+    let judged: Vec<_> = listed.map(|instance| model::select_one(&standing.service, instance)).collect();
     if judged.iter().any(Result::is_ok) { None } else { judged.into_iter().find_map(Result::err) }
 }

@@ -11,7 +11,6 @@ use super::fleet::Fleet;
 use super::respond::{Body, JSON, respond_as};
 use super::{Sources, age_seconds};
 use crate::model::{self, Name};
-use crate::registry::guard::Hold;
 use crate::sys::confine;
 use crate::{frontend, registry};
 
@@ -258,15 +257,15 @@ impl From<&registry::SourceReport> for Source {
     }
 }
 
-impl From<&Hold> for Held {
-    fn from(hold: &Hold) -> Self {
-        Self { reason: tag_of(hold), message: hold.to_string() }
+impl From<&registry::HeldSet> for Held {
+    fn from(held: &registry::HeldSet) -> Self {
+        Self { reason: held.reason().to_owned(), message: held.to_string() }
     }
 }
 
-impl From<&registry::Excluded> for Exclusions {
-    fn from(excluded: &registry::Excluded) -> Self {
-        let registry::Excluded { count, faults, first } = excluded;
+impl From<&registry::ExclusionSummary> for Exclusions {
+    fn from(excluded: &registry::ExclusionSummary) -> Self {
+        let registry::ExclusionSummary { count, faults, first } = excluded;
         Self { count: *count, faults: *faults, first: first.iter().map(Exclusion::from).collect() }
     }
 }

@@ -42,17 +42,27 @@ fn report(now: SystemTime) -> registry::Report {
             provider: name("prod"),
             backends: Some(1),
             observed: ago(40),
-            held: Some(Hold::Empty { current: 1 }),
+            held: Some(registry::HeldSet {
+                service: name("web"),
+                provider: name("prod"),
+                hold: registry::guard::Hold::Empty { current: 1 },
+                missing: vec!["i-0".into()],
+                max_drop: model::Percent(50),
+                interval: None,
+            }),
         }],
         backends: Some(1),
         revision: 7,
         restored: false,
         excluded: vec![
-            model::Exclusion { id: "i-1".into(), reason: Reason::TagMissing { key: "Role".into() } },
+            model::Exclusion {
+                id: "i-1".into(),
+                reason: Reason::TagMissing { key: "Role".into(), wanted: model::Condition::Present },
+            },
             model::Exclusion { id: "i-2".into(), reason: Reason::NoPort },
         ]
         .into(),
-        out: Arc::default(),
+        excluded_members: Arc::default(),
         panicking: false,
     };
     let db = registry::ServiceReport {
@@ -60,7 +70,7 @@ fn report(now: SystemTime) -> registry::Report {
         sources: vec![registry::SourceReport { backends: None, observed: None, held: None, ..web.sources[0].clone() }],
         backends: None,
         revision: 0,
-        excluded: registry::Excluded::default(),
+        excluded: registry::ExclusionSummary::default(),
         ..web.clone()
     };
     registry::Report {

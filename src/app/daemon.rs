@@ -111,7 +111,7 @@ impl Daemon {
             publisher: None,
         };
         daemon.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
-        daemon.start_checks(registry.to_check());
+        daemon.start_checks(registry.health_pools());
         daemon.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
         daemon.start_pollers();
         daemon.start_locating();
@@ -169,13 +169,13 @@ impl Daemon {
             Order::Reload(answer) => drop(answer.send(self.reload().await.map_err(|error| error.to_string()))),
             // As in a reload: without a registry there is nobody left to tell.
             Order::Change(request, answer) => {
-                let _ = self.events.send(registry::Event::Asked(request, answer)).await;
+                let _ = self.events.send(registry::Event::Change(request, answer)).await;
             }
         }
     }
 
     fn poll_now(&self) {
-        tracing::info!("polling now");
+        tracing::info!("polling every provider on request");
         self.refresh.send_modify(|asked| *asked += 1);
     }
 
@@ -186,8 +186,8 @@ impl Daemon {
         }
         let reloaded = self.try_reload().await;
         match &reloaded {
-            Ok(()) => tracing::info!("the configuration was reloaded"),
-            Err(error) => tracing::error!("the new configuration is refused, and the old one stays: {error}"),
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(error) => tracing::error!(%error, "configuration refused; the previous one is kept"),
         }
         // systemd must hear the end of the reload, but not that a start still under way has come to its end.
         if *self.shown.ready.borrow() {
@@ -244,7 +244,7 @@ impl Daemon {
             let selectors = self.config.selectors(&name);
             if selectors.is_empty() {
                 if self.config.extra_selectors(&name).is_empty() {
-                    tracing::warn!(provider = %name, "no service uses this provider; it is not polled");
+                    tracing::warn!(provider = %name, "provider is not polled, as no service uses it");
                 }
                 continue;
             }
@@ -283,7 +283,10 @@ impl Daemon {
         };
         for name in self.config.polled_twice() {
             let reader = crate::fleet::TYPE.unwrap_or_default();
-            tracing::warn!(provider = %name, reader, "provider polled for the fleet and for own services; let these use a provider of type `reader`");
+            tracing::warn!(
+                provider = %name, reader,
+                "provider is polled twice, for the fleet and for our own services; let the services use a provider of type reader"
+            );
         }
         let publisher = crate::fleet::Publisher::new(config.clone(), self.refresh.subscribe());
         self.shown.fleet.send_modify(|fleet| Arc::make_mut(fleet).publisher = Some(publisher.report()));
@@ -333,7 +336,7 @@ impl Daemon {
                 match provider::own_zone().await {
                     Ok(zone) => break zone,
                     Err(error) if !complained => {
-                        tracing::warn!(%error, "our own zone is not known, and all zones are served until it is");
+                        tracing::warn!(%error, "own zone unknown; backends of all zones are served until it is found");
                         complained = true;
                     }
                     Err(_) => {}
@@ -341,7 +344,7 @@ impl Daemon {
                 tokio::time::sleep(Jitter::PlusMinus { percent: 50 }.apply(LOCATE_AGAIN)).await;
             };
             // The registry only ends by being stopped or by a panic, of which the supervisor knows.
-            let _ = events.send(registry::Event::Located(zone)).await;
+            let _ = events.send(registry::Event::ZoneFound(zone)).await;
             std::future::pending::<()>().await;
         };
         self.supervisor.spawn("the search for our own zone".to_owned(), |stop| async move {
@@ -355,7 +358,7 @@ impl Daemon {
         let events = self.events.clone();
         let forward = async move {
             while let Some(verdicts) = verdicts.recv().await {
-                if events.send(registry::Event::Checked(verdicts)).await.is_err() {
+                if events.send(registry::Event::HealthChecked(verdicts)).await.is_err() {
                     return;
                 }
             }

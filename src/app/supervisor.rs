@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::sys::human::HumanDuration;
+
 /// Runs tasks that end only when told to.
 #[derive(Debug, Default)]
 pub struct Supervisor {
@@ -46,7 +48,7 @@ impl Supervisor {
         self.stop.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(limit, all).await.is_err() {
-            tracing::warn!("some work under way did not end within {limit:?}; it is taken up again at the next start");
+            tracing::warn!(limit = %HumanDuration(limit), "work under way did not end in time; the next start goes on from it");
             self.tasks.shutdown().await;
         }
     }

@@ -103,7 +103,7 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
         let instances = answer
             .unwrap_or_else(|_| Err(provider::Error::timed_out(limit)))
             .map_err(|error| format!("providers.{name}: {error}"))?;
-        registry.take(registry::Event::Observed(Observation {
+        registry.handle(registry::Event::Observed(Observation {
             provider: name.clone(),
             at: SystemTime::now(),
             took: started.elapsed(),

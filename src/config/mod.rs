@@ -111,7 +111,7 @@ impl Config {
         Settings {
             services: self.services.clone(),
             patterns: self.patterns.clone(),
-            providers: self.providers.iter().map(|(name, p)| (name.clone(), p.config.type_name())).collect(),
+            providers: self.providers.iter().map(|(name, p)| (name.clone(), p.settings())).collect(),
             zone: self.zone.clone(),
         }
     }

@@ -13,6 +13,7 @@ use crate::model::Name;
 use crate::provider;
 use crate::provider::poll::PollSchedule;
 use crate::provider::{Configuration, TypeVisitor};
+use crate::registry::ProviderSettings;
 
 /// The shortest and the longest interval between polls.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(24));
@@ -27,6 +28,13 @@ pub struct Provider {
     pub config: provider::Config,
     /// How often it is asked.
     pub pace: PollSchedule,
+}
+
+impl Provider {
+    /// The part that the registry needs.
+    pub(super) fn settings(&self) -> ProviderSettings {
+        ProviderSettings { type_name: self.config.type_name(), interval: self.pace.interval }
+    }
 }
 
 /// The keys every provider has, beside `type` and its own.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact;
@@ -12,7 +13,7 @@ use super::layers::Layers;
 use super::section::Section;
 use crate::model::{
     AddressKind, AtLeast, Attribute, Condition, FieldFault, Guard, HealthCheck, MAX_WEIGHT, Name, OnEmpty, Pattern,
-    Percent, PortRule, Prefer, Selector, Service, ServiceTags, Sources, WeightRule,
+    Percent, PortRule, Prefer, Selector, Service, ServiceTags, SourcesMode, WeightRule,
 };
 
 #[derive(Deserialize)]
@@ -20,7 +21,7 @@ use crate::model::{
 struct RawService {
     provider: OneOrMore,
     #[serde(default)]
-    sources: Sources,
+    sources: SourcesMode,
     #[serde(default, with = "compact::optional")]
     expire: Option<Duration>,
     #[serde(default)]
@@ -264,7 +265,7 @@ fn service(section: &mut Section, name: Name, raw: RawService) -> Service {
     }
 }
 
-fn check_sources(section: &mut Section, providers: &[Name], sources: Sources, expire: Option<Duration>) {
+fn check_sources(section: &mut Section, providers: &[Name], sources: SourcesMode, expire: Option<Duration>) {
     if providers.is_empty() {
         section.fault("provider", "is an empty list: name at least one provider");
     }
@@ -276,13 +277,13 @@ fn check_sources(section: &mut Section, providers: &[Name], sources: Sources, ex
         section.fault("expire", format!("must be at least {SHORTEST_EXPIRY:?}, longer than a few polls take"));
     }
     if providers.len() < 2 {
-        if sources == Sources::Failover {
+        if sources == SourcesMode::Failover {
             section.fault("sources", "there is nothing to fail over to: name another provider");
         }
         if expire.is_some() {
             section.fault("expire", "a single provider's last set never expires: leave it out");
         }
-    } else if sources == Sources::Failover && expire.is_none() {
+    } else if sources == SourcesMode::Failover && expire.is_none() {
         let message = "missing: say after how long a provider that has fallen silent is given up, such as \"5m\"";
         section.fault("expire", message);
     }
@@ -337,8 +338,8 @@ impl From<OneOrMany> for BTreeSet<String> {
 
 fn condition(section: &mut Section, field: &str, raw: RawCondition) -> Condition {
     let condition = match raw {
-        RawCondition::OneOf(values) => Condition::OneOf(values.into()),
-        RawCondition::Glob(RawGlob { glob }) => Condition::Like(glob.into()),
+        RawCondition::OneOf(values) => Condition::OneOf(Arc::new(values.into())),
+        RawCondition::Glob(RawGlob { glob }) => Condition::Like(Arc::new(glob.into())),
         RawCondition::Present(RawPresent { present: true }) => Condition::Present,
         RawCondition::Present(RawPresent { present: false }) => Condition::Absent,
     };

@@ -15,174 +15,174 @@ fn targets(ids: &[&str]) -> Vec<Target> {
     ids.iter().map(|id| target(id, 80)).collect()
 }
 
-/// A judge of a service's first backends.
-fn evaluate(check: &HealthCheck, ids: &[&str]) -> Judge {
-    let mut judge = Judge::new(check);
-    judge.set(&targets(ids));
-    judge
+/// An evaluator of the first backends of a service.
+fn evaluate(check: &HealthCheck, ids: &[&str]) -> Evaluator {
+    let mut evaluator = Evaluator::new(check);
+    evaluator.set(&targets(ids));
+    evaluator
 }
 
-impl Judge {
-    fn ask(&mut self, id: &str, well: bool) -> bool {
-        self.begin(id);
-        self.note(id, if well { Ok(()) } else { Err("refused".to_owned()) })
+impl Evaluator {
+    fn probe(&mut self, id: &str, well: bool) -> bool {
+        self.probe_started(id);
+        self.probe_ended(id, if well { Ok(()) } else { Err("refused".to_owned()) })
     }
 
-    /// Asks each of these once: a capital for one that fails.
+    /// Probes each of these once; a capital letter stands for a failure.
     fn round(&mut self, ids: &str) {
         for id in ids.chars() {
-            self.ask(&id.to_ascii_lowercase().to_string(), id.is_ascii_lowercase());
+            self.probe(&id.to_ascii_lowercase().to_string(), id.is_ascii_lowercase());
         }
     }
 
-    /// Who is out, in one word.
+    /// The ids of those that are out, in one word.
     fn outs(&self) -> String {
         self.out().into_keys().collect()
     }
 }
 
 #[test]
-fn who_failed_before_a_restart_is_out_until_it_passes() {
+fn a_backend_that_failed_before_a_restart_is_out_until_it_passes() {
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
-    let mut judge = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
-    judge.recall(&ids(&["b", "gone"]));
-    assert_eq!(judge.out().keys().collect::<Vec<_>>(), ["b"]);
-    assert!(judge.out()["b"].contains("before elasticd was restarted"));
+    let mut evaluator = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
+    evaluator.restore_failed(&ids(&["b", "gone"]));
+    assert_eq!(evaluator.out().keys().collect::<Vec<_>>(), ["b"]);
+    assert!(evaluator.out()["b"].contains("before elasticd was restarted"));
     for _ in 0..2 {
-        judge.begin("b");
-        judge.note("b", Ok(()));
+        evaluator.probe_started("b");
+        evaluator.probe_ended("b", Ok(()));
     }
-    assert!(judge.out().is_empty());
-    judge.recall(&ids(&["a", "b", "c"]));
-    assert!(judge.out().is_empty(), "not if that is everybody");
+    assert!(evaluator.out().is_empty());
+    evaluator.restore_failed(&ids(&["a", "b", "c"]));
+    assert!(evaluator.out().is_empty(), "not if that is everybody");
 }
 
 #[test]
-fn one_goes_out_after_so_many_failures_and_comes_back_after_so_many_successes() {
-    let mut judge = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
-    assert_eq!(judge.outs(), "", "nothing is known yet");
-    ["abC", "abC"].iter().for_each(|round| judge.round(round));
-    assert_eq!(judge.outs(), "");
-    assert!(judge.ask("c", false));
-    assert_eq!(judge.out().get("c").map(String::as_str), Some("fails its health check: refused"));
-    assert!(!judge.ask("c", false), "nothing new");
-    ["abc", "abC", "abc"].iter().for_each(|round| judge.round(round));
-    assert_eq!(judge.outs(), "c", "not so many in a row");
-    assert!(judge.ask("c", true));
-    assert_eq!(judge.outs(), "");
-    assert!(!judge.is_panicking());
+fn a_backend_goes_out_after_fall_failures_and_comes_back_after_rise_successes() {
+    let mut evaluator = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
+    assert_eq!(evaluator.outs(), "", "nothing is known yet");
+    ["abC", "abC"].iter().for_each(|round| evaluator.round(round));
+    assert_eq!(evaluator.outs(), "");
+    assert!(evaluator.probe("c", false));
+    assert_eq!(evaluator.out().get("c").map(String::as_str), Some("health check failed: refused"));
+    assert!(!evaluator.probe("c", false), "nothing new");
+    ["abc", "abC", "abc"].iter().for_each(|round| evaluator.round(round));
+    assert_eq!(evaluator.outs(), "c", "not so many in a row");
+    assert!(evaluator.probe("c", true));
+    assert_eq!(evaluator.outs(), "");
+    assert!(!evaluator.is_panicking());
 }
 
 #[test]
-fn the_cause_of_who_is_out_is_the_last_one() {
-    let mut judge = evaluate(&check(2, 1, 50), &["a", "b"]);
-    judge.round("aBaB");
-    judge.begin("b");
-    assert!(judge.note("b", Err("no answer within 2s".to_owned())));
-    assert_eq!(judge.out()["b"], "fails its health check: no answer within 2s");
+fn the_last_cause_is_reported() {
+    let mut evaluator = evaluate(&check(2, 1, 50), &["a", "b"]);
+    evaluator.round("aBaB");
+    evaluator.probe_started("b");
+    assert!(evaluator.probe_ended("b", Err("no answer within 2s".to_owned())));
+    assert_eq!(evaluator.out()["b"], "health check failed: no answer within 2s");
 }
 
 #[test]
-fn a_newcomer_is_out_until_its_first_success() {
-    let mut judge = evaluate(&check(2, 3, 50), &["a", "b"]);
-    assert_eq!(judge.set(&targets(&["a", "b", "c", "d"])), ["c", "d"]);
-    assert_eq!(judge.out()["c"], "has not been checked yet");
-    ["abCd", "abC"].iter().for_each(|round| judge.round(round));
-    assert_eq!(judge.out()["c"], "fails its health check: refused");
-    assert_eq!(judge.outs(), "c");
-    assert_eq!(judge.set(&targets(&["a", "b", "c", "d"])), Vec::<String>::new(), "it has been asked");
-    judge.round("c");
-    assert_eq!(judge.outs(), "");
+fn a_new_backend_is_out_until_its_first_success() {
+    let mut evaluator = evaluate(&check(2, 3, 50), &["a", "b"]);
+    assert_eq!(evaluator.set(&targets(&["a", "b", "c", "d"])), ["c", "d"]);
+    assert_eq!(evaluator.out()["c"], NOT_CHECKED_YET);
+    ["abCd", "abC"].iter().for_each(|round| evaluator.round(round));
+    assert_eq!(evaluator.out()["c"], "health check failed: refused");
+    assert_eq!(evaluator.outs(), "c");
+    assert_eq!(evaluator.set(&targets(&["a", "b", "c", "d"])), Vec::<String>::new(), "it has been probed");
+    evaluator.round("c");
+    assert_eq!(evaluator.outs(), "");
 }
 
 #[test]
-fn newcomers_that_fail_say_nothing_about_the_sidecar() {
-    let mut judge = evaluate(&check(2, 2, 50), &["a", "b"]);
-    judge.set(&targets(&["a", "b", "c", "d", "e", "f"]));
-    (0..5).for_each(|_| judge.round("abCDEF"));
-    assert_eq!((judge.outs().as_str(), judge.is_panicking()), ("cdef", false));
+fn new_backends_that_fail_cause_no_panic() {
+    let mut evaluator = evaluate(&check(2, 2, 50), &["a", "b"]);
+    evaluator.set(&targets(&["a", "b", "c", "d", "e", "f"]));
+    (0..5).for_each(|_| evaluator.round("abCDEF"));
+    assert_eq!((evaluator.outs().as_str(), evaluator.is_panicking()), ("cdef", false));
 }
 
 #[test]
-fn another_address_or_an_absence_makes_a_newcomer() {
-    let mut judge = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
-    judge.round("abc");
-    assert_eq!(judge.set(&[target("a", 80), target("b", 81)]), ["b"]);
-    assert_eq!(judge.set(&targets(&["a", "c"])), ["c"]);
-    assert_eq!(judge.outs(), "c");
+fn another_address_or_an_absence_makes_a_backend_new() {
+    let mut evaluator = evaluate(&check(2, 3, 50), &["a", "b", "c"]);
+    evaluator.round("abc");
+    assert_eq!(evaluator.set(&[target("a", 80), target("b", 81)]), ["b"]);
+    assert_eq!(evaluator.set(&targets(&["a", "c"])), ["c"]);
+    assert_eq!(evaluator.outs(), "c");
 }
 
 #[test]
-fn who_comes_to_nobody_is_taken_as_the_first_are() {
-    let mut judge = Judge::new(&check(2, 3, 50));
-    judge.set(&[]);
-    assert_eq!(judge.out(), BTreeMap::new());
-    judge.set(&targets(&["a", "b"]));
-    assert_eq!(judge.outs(), "");
-    judge.set(&targets(&["c", "d"]));
-    assert_eq!(judge.outs(), "", "all were replaced at once");
+fn if_no_backend_is_left_the_next_ones_are_up_like_the_first() {
+    let mut evaluator = Evaluator::new(&check(2, 3, 50));
+    evaluator.set(&[]);
+    assert_eq!(evaluator.out(), BTreeMap::new());
+    evaluator.set(&targets(&["a", "b"]));
+    assert_eq!(evaluator.outs(), "");
+    evaluator.set(&targets(&["c", "d"]));
+    assert_eq!(evaluator.outs(), "", "all were replaced at once");
 }
 
 #[test]
-fn while_too_few_pass_verdicts_freeze() {
-    let mut judge = evaluate(&check(1, 2, 50), &["a", "b", "c", "d"]);
-    ["abcD", "abcD"].iter().for_each(|round| judge.round(round));
-    judge.set(&targets(&["a", "b", "c", "d", "e"]));
-    assert_eq!(judge.outs(), "de");
-    ["aBCD", "aBCD"].iter().for_each(|round| judge.round(round));
-    assert_eq!((judge.outs().as_str(), judge.is_panicking()), ("d", true), "e is as good as any");
-    assert_eq!(judge.set(&targets(&["a", "b", "c", "d", "e", "f"])), ["f"]);
-    assert_eq!(judge.outs(), "d", "and so is f");
-    judge.round("aBCDEFaBCDEF");
-    assert_eq!(judge.outs(), "d");
-    judge.round("d");
-    assert_eq!((judge.outs().as_str(), judge.is_panicking()), ("", true), "two of six pass");
-    judge.round("e");
-    assert_eq!((judge.outs().as_str(), judge.is_panicking()), ("", false), "half of them pass");
-    judge.round("BcF");
-    assert_eq!(judge.outs(), "bf", "they fail still");
+fn while_too_few_pass_no_backend_goes_out() {
+    let mut evaluator = evaluate(&check(1, 2, 50), &["a", "b", "c", "d"]);
+    ["abcD", "abcD"].iter().for_each(|round| evaluator.round(round));
+    evaluator.set(&targets(&["a", "b", "c", "d", "e"]));
+    assert_eq!(evaluator.outs(), "de");
+    ["aBCD", "aBCD"].iter().for_each(|round| evaluator.round(round));
+    assert_eq!((evaluator.outs().as_str(), evaluator.is_panicking()), ("d", true), "e is as good as any");
+    assert_eq!(evaluator.set(&targets(&["a", "b", "c", "d", "e", "f"])), ["f"]);
+    assert_eq!(evaluator.outs(), "d", "and so is f");
+    evaluator.round("aBCDEFaBCDEF");
+    assert_eq!(evaluator.outs(), "d");
+    evaluator.round("d");
+    assert_eq!((evaluator.outs().as_str(), evaluator.is_panicking()), ("", true), "two of six pass");
+    evaluator.round("e");
+    assert_eq!((evaluator.outs().as_str(), evaluator.is_panicking()), ("", false), "half of them pass");
+    evaluator.round("BcF");
+    assert_eq!(evaluator.outs(), "bf", "they fail still");
 }
 
 #[test]
-fn who_seems_to_fail_when_a_panic_ends_is_asked_once_more() {
-    let mut judge = evaluate(&check(2, 1, 50), &["a", "b"]);
-    judge.round("AB");
-    assert!(judge.is_panicking());
-    judge.begin("b");
-    judge.round("a");
-    assert!(!judge.is_panicking());
-    judge.note("b", Err("refused".to_owned()));
-    assert_eq!(judge.outs(), "", "that was asked before");
-    judge.round("b");
-    assert_eq!((judge.outs().as_str(), judge.is_panicking()), ("", false));
+fn a_backend_that_fails_when_a_panic_ends_is_probed_once_more() {
+    let mut evaluator = evaluate(&check(2, 1, 50), &["a", "b"]);
+    evaluator.round("AB");
+    assert!(evaluator.is_panicking());
+    evaluator.probe_started("b");
+    evaluator.round("a");
+    assert!(!evaluator.is_panicking());
+    evaluator.probe_ended("b", Err("refused".to_owned()));
+    assert_eq!(evaluator.outs(), "", "that probe started before");
+    evaluator.round("b");
+    assert_eq!((evaluator.outs().as_str(), evaluator.is_panicking()), ("", false));
 }
 
 #[test]
-fn who_is_left_alone_is_in_however_it_fails() {
+fn the_only_backend_is_never_out() {
     for panic in [0, 50, 100] {
-        let mut judge = evaluate(&check(2, 1, panic), &["a", "b"]);
-        (0..2).for_each(|_| judge.round("aB"));
-        assert_eq!(judge.outs(), if panic == 100 { "" } else { "b" }, "{panic}%");
-        judge.set(&targets(&["b"]));
-        assert_eq!((judge.outs().as_str(), judge.is_panicking()), ("", true), "{panic}%");
-        judge.round("B");
-        assert_eq!(judge.outs(), "", "{panic}%");
-        judge.set(&targets(&["b", "c"]));
-        assert_eq!(judge.outs(), "", "there is nothing better: {panic}%");
+        let mut evaluator = evaluate(&check(2, 1, panic), &["a", "b"]);
+        (0..2).for_each(|_| evaluator.round("aB"));
+        assert_eq!(evaluator.outs(), if panic == 100 { "" } else { "b" }, "{panic}%");
+        evaluator.set(&targets(&["b"]));
+        assert_eq!((evaluator.outs().as_str(), evaluator.is_panicking()), ("", true), "{panic}%");
+        evaluator.round("B");
+        assert_eq!(evaluator.outs(), "", "{panic}%");
+        evaluator.set(&targets(&["b", "c"]));
+        assert_eq!(evaluator.outs(), "", "there is nothing better: {panic}%");
     }
 }
 
 #[test]
-fn another_check_keeps_verdicts_and_forgets_what_it_did_not_count() {
-    let mut judge = evaluate(&check(3, 2, 50), &["a", "b", "c", "d"]);
-    ["abcD", "abcD", "abCd", "abcd"].iter().for_each(|round| judge.round(round));
-    assert_eq!(judge.outs(), "d");
-    judge.reconfigure(&check(3, 2, 50), true);
-    judge.round("abCd");
-    assert_eq!(judge.outs(), "d", "neither the failure nor the successes count");
-    judge.reconfigure(&check(2, 2, 50), false);
-    judge.round("abCd");
-    assert_eq!(judge.outs(), "c", "they count");
+fn another_check_keeps_states_and_resets_counts_of_another_probe() {
+    let mut evaluator = evaluate(&check(3, 2, 50), &["a", "b", "c", "d"]);
+    ["abcD", "abcD", "abCd", "abcd"].iter().for_each(|round| evaluator.round(round));
+    assert_eq!(evaluator.outs(), "d");
+    evaluator.reconfigure(&check(3, 2, 50), true);
+    evaluator.round("abCd");
+    assert_eq!(evaluator.outs(), "d", "neither the failure nor the successes count");
+    evaluator.reconfigure(&check(2, 2, 50), false);
+    evaluator.round("abCd");
+    assert_eq!(evaluator.outs(), "c", "they count");
 }
 
 /// `n` backends by number.
@@ -211,66 +211,66 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn never_all_are_out_nor_anybody_else_and_no_change_is_missed(
+    fn never_all_are_out_and_every_change_is_reported(
         first in (1_u32..4, 1_u32..4, 0_u8..=100),
         steps in prop::collection::vec(step(), 0..200),
     ) {
-        let mut judge = Judge::new(&check(first.0, first.1, first.2));
+        let mut evaluator = Evaluator::new(&check(first.0, first.1, first.2));
         for step in steps {
-            let before = (judge.out(), judge.is_panicking());
-            let told = match step {
+            let before = (evaluator.out(), evaluator.is_panicking());
+            let may_change = match step {
                 Step::Set(members) => {
                     let here = |(id, port): (usize, &Option<u16>)| port.map(|port| target(id, port));
-                    judge.set(&members.iter().enumerate().filter_map(here).collect::<Vec<_>>());
+                    evaluator.set(&members.iter().enumerate().filter_map(here).collect::<Vec<_>>());
                     true
                 }
                 Step::Begin(id) => {
-                    judge.begin(&id.to_string());
+                    evaluator.probe_started(&id.to_string());
                     false
                 }
                 Step::End(id, well) => {
-                    judge.note(&id.to_string(), if well { Ok(()) } else { Err("refused".to_owned()) })
+                    evaluator.probe_ended(&id.to_string(), if well { Ok(()) } else { Err("refused".to_owned()) })
                 }
                 Step::Reconfigure(rise, fall, panic, forget) => {
-                    judge.reconfigure(&check(rise, fall, panic), forget);
+                    evaluator.reconfigure(&check(rise, fall, panic), forget);
                     true
                 }
             };
-            let (out, targets) = (judge.out(), judge.targets());
+            let (out, targets) = (evaluator.out(), evaluator.targets());
             prop_assert!(out.keys().all(|id| targets.contains_key(id)));
             prop_assert!(targets.is_empty() || out.len() < targets.len(), "all are out");
-            prop_assert!(told || before == (out, judge.is_panicking()), "a change was not told");
+            prop_assert!(may_change || before == (out, evaluator.is_panicking()), "a change was not reported");
         }
     }
 
     /// Whatever the order of probes and of their ends, even if one failure suffices, and after it too.
     #[test]
-    fn a_fault_of_everything_at_once_takes_nobody_out(
+    fn a_fault_of_everything_at_once_takes_no_backend_out(
         steps in prop::collection::vec((0_usize..8, any::<prop::sample::Index>()), 400),
         fault in 0_usize..50,
         fall in 1_u32..4,
         panic in 0_u8..=100,
     ) {
-        let mut judge = Judge::new(&check(2, fall, panic));
-        judge.set(&numbered(8));
+        let mut evaluator = Evaluator::new(&check(2, fall, panic));
+        evaluator.set(&numbered(8));
         let mut under_way = Vec::new();
         let (mut panicked, mut recovered) = (false, false);
         for (at, (begins, ends)) in steps.into_iter().enumerate() {
             // What begins during the fault fails; it ends some time after it was noticed.
             if !under_way.iter().any(|(id, _)| *id == begins) {
-                judge.begin(&begins.to_string());
+                evaluator.probe_started(&begins.to_string());
                 under_way.push((begins, at < fault || recovered));
             }
             if under_way.len() > 4 {
                 let (id, well) = under_way.swap_remove(ends.index(under_way.len()));
-                judge.note(&id.to_string(), if well { Ok(()) } else { Err("unreachable".to_owned()) });
+                evaluator.probe_ended(&id.to_string(), if well { Ok(()) } else { Err("unreachable".to_owned()) });
             }
-            prop_assert!(judge.out().is_empty(), "{:?} are out", judge.out().keys());
-            panicked |= judge.is_panicking();
+            prop_assert!(evaluator.out().is_empty(), "{:?} are out", evaluator.out().keys());
+            panicked |= evaluator.is_panicking();
             recovered = panicked && at > 250;
         }
         prop_assert!(panicked);
-        prop_assert!(!judge.is_panicking());
+        prop_assert!(!evaluator.is_panicking());
     }
 
     #[test]
@@ -278,15 +278,15 @@ proptest! {
         fall in 2_u32..5,
         runs in prop::collection::vec((0_usize..5, 1_u32..5), 0..100),
     ) {
-        let mut judge = Judge::new(&check(2, fall, 50));
-        judge.set(&numbered(5));
+        let mut evaluator = Evaluator::new(&check(2, fall, 50));
+        evaluator.set(&numbered(5));
         for (id, failures) in runs {
             let id = id.to_string();
             for _ in 0..failures.min(fall - 1) {
-                prop_assert!(!judge.ask(&id, false));
+                prop_assert!(!evaluator.probe(&id, false));
             }
-            prop_assert!(!judge.ask(&id, true));
-            prop_assert!(judge.out().is_empty() && !judge.is_panicking());
+            prop_assert!(!evaluator.probe(&id, true));
+            prop_assert!(evaluator.out().is_empty() && !evaluator.is_panicking());
         }
     }
 
@@ -295,13 +295,13 @@ proptest! {
         panic in 1_u8..=100,
         rounds in prop::collection::vec(prop::collection::vec(any::<bool>(), 7), 1..30),
     ) {
-        let mut judge = Judge::new(&check(1, 2, panic));
-        judge.set(&numbered(7));
+        let mut evaluator = Evaluator::new(&check(1, 2, panic));
+        evaluator.set(&numbered(7));
         for round in rounds {
             for (id, well) in round.iter().enumerate() {
-                judge.ask(&id.to_string(), *well);
+                evaluator.probe(&id.to_string(), *well);
             }
-            prop_assert!((7 - judge.out().len()) * 100 >= 7 * usize::from(panic));
+            prop_assert!((7 - evaluator.out().len()) * 100 >= 7 * usize::from(panic));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The sidecar's own checks of backends, for frontends that have none.
+//! Our own health checks of backends, for frontends that have none.
 //!
-//! One task asks every backend of every service that has a health check, spread over the interval, a bounded number at
-//! a time; [`judge`] makes verdicts of the answers.
+//! One task probes every backend of every service that has a health check. Probes are spread over the interval, and a
+//! bounded number is under way at a time; [`evaluate`] decides from their results which backends are out.
 
 pub mod evaluate;
 pub mod probe;
@@ -18,77 +18,74 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{HealthCheck, Name};
 use crate::sys::backoff::Jitter;
-use evaluate::{Judge, UNCHECKED};
+use evaluate::{Evaluator, NOT_CHECKED_YET};
 use probe::Outcome;
 
-/// How many backends are asked at the same time, over all services: as many sockets are open at most.
-pub const LIMIT: usize = 128;
+/// The number of probes under way at a time, over all services, and so of the sockets that are open for them.
+pub const MAX_PROBES: usize = 128;
 
-/// How far an interval strays to either side, so that probes that met once do not meet for ever.
+/// The jitter of an interval, ±10 %, so that probes that coincided once do not coincide for ever.
 const JITTER: Jitter = Jitter::PlusMinus { percent: 10 };
 
-/// How often it is said that this machine cannot ask.
-const COMPLAINT: Duration = Duration::from_mins(1);
+/// How often the log repeats that this machine cannot probe.
+const LOCAL_FAULT_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// A service's backends, and how they are asked.
+/// The backends of a service to be probed, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     /// The service.
     pub service: Name,
-    /// How they are asked.
+    /// How they are probed.
     pub check: HealthCheck,
-    /// All that may be backends, whether they are in or out.
+    /// All candidates, whether they are in or out at the moment.
     pub targets: Vec<Target>,
-    /// The ids of those that failed before elasticd was restarted. It counts when the service is first seen.
+    /// The ids of those that failed before elasticd was restarted. Used when the service is first seen.
     pub failed: BTreeSet<String>,
 }
 
-/// One that is asked.
+/// One backend to be probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The backend's id, of which a service has one.
+    /// The backend's id, unique within the service.
     pub id: String,
-    /// Where the backend serves; the check may ask at another port.
+    /// Where the backend serves. The check may name another port.
     pub address: SocketAddr,
 }
 
-/// The verdicts on one service's backends.
+/// The health of one service's backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthReport {
     /// The service.
     pub service: Name,
-    /// Whom the verdicts are about, by id. A backend that is not here, or with another address, has not been judged.
+    /// The backends that the report is about, by id. One that is not here, or has another address here, has not been
+    /// checked.
     pub targets: BTreeMap<String, SocketAddr>,
-    /// Who is out, by id, and why, to be read after "it": `fails its health check: connection refused`. Never all.
+    /// The backends that are out, by id, and why: `health check failed: connection refused`. Never all of them.
     pub out: BTreeMap<String, String>,
-    /// Whether so many fail that it is taken for the sidecar's own fault, and nobody is taken out.
+    /// Whether so many fail that a fault of this machine is assumed, and no backend is taken out.
     pub panicking: bool,
 }
 
-/// Asks the backends of `pools` until stopped, and tells what follows.
+/// Probes the backends of `pools` until stopped, and reports the results.
 ///
-/// A service's verdicts are sent once for each change of its pool, at once, and then whenever they change. Returns when
-/// stopped, or when nobody sends or listens any more.
-pub async fn run(
-    pools: watch::Receiver<Arc<Vec<Pool>>>,
-    verdicts: mpsc::Sender<HealthReport>,
-    stop: CancellationToken,
-) {
-    let ask = |address, check: Arc<HealthCheck>| async move { probe::probe(address, &check).await };
-    stop.run_until_cancelled(check(pools, verdicts, ask)).await;
+/// A service is reported once for each change of its pool, at once, and then whenever its health changes. Returns when
+/// stopped, when the sender of `pools` is gone, or when the receiver of `reports` is.
+pub async fn run(pools: watch::Receiver<Arc<Vec<Pool>>>, reports: mpsc::Sender<HealthReport>, stop: CancellationToken) {
+    let probe = |address, check: Arc<HealthCheck>| async move { probe::probe(address, &check).await };
+    stop.run_until_cancelled(check(pools, reports, probe)).await;
 }
 
 async fn check<F>(
     mut pools: watch::Receiver<Arc<Vec<Pool>>>,
-    verdicts: mpsc::Sender<HealthReport>,
-    ask: impl Fn(SocketAddr, Arc<HealthCheck>) -> F,
+    reports: mpsc::Sender<HealthReport>,
+    probe: impl Fn(SocketAddr, Arc<HealthCheck>) -> F,
 ) where
     F: Future<Output = Outcome> + Send + 'static,
 {
     let mut checker = Checker::default();
     pools.mark_changed();
     loop {
-        let next = checker.next();
+        let next = checker.next_due();
         tokio::select! {
             changed = pools.changed() => {
                 if changed.is_err() {
@@ -97,15 +94,15 @@ async fn check<F>(
                 let pools = Arc::clone(&pools.borrow_and_update());
                 checker.set(&pools);
             }
-            Some(ended) = checker.under_way.join_next() => checker.ended(ended),
-            () = sleep_until(next) => checker.start(&ask),
+            Some(result) = checker.under_way.join_next() => checker.probe_ended(result),
+            () = sleep_until(next) => checker.start_due(&probe),
         }
-        // What has ended meanwhile is one change.
-        while let Some(ended) = checker.under_way.try_join_next() {
-            checker.ended(ended);
+        // Probes that ended at the same time make one report.
+        while let Some(result) = checker.under_way.try_join_next() {
+            checker.probe_ended(result);
         }
-        for news in checker.news() {
-            if verdicts.send(news).await.is_err() {
+        for report in checker.changed_reports() {
+            if reports.send(report).await.is_err() {
                 return;
             }
         }
@@ -119,218 +116,221 @@ async fn sleep_until(instant: Option<Instant>) {
     }
 }
 
-/// What is asked of whom, and when.
+type ProbeId = u64;
+
+/// The schedule of all probes, and what is known of every service.
 #[derive(Default)]
 struct Checker {
-    services: BTreeMap<Name, Checked>,
-    /// The questions, by a number that is never used again: what comes of one that is no longer here is nobody's.
-    questions: HashMap<u64, Question>,
-    numbers: u64,
-    due: BTreeSet<(Instant, u64)>,
-    under_way: JoinSet<(u64, Instant, Outcome)>,
-    complained: Option<Instant>,
+    services: BTreeMap<Name, CheckedService>,
+    /// The recurring probes. An id is never used again, so that the result of a probe that was removed is recognised.
+    probes: HashMap<ProbeId, ScheduledProbe>,
+    last_id: ProbeId,
+    due: BTreeSet<(Instant, ProbeId)>,
+    under_way: JoinSet<(ProbeId, Instant, Outcome)>,
+    local_fault_logged: Option<Instant>,
 }
 
-struct Checked {
+struct CheckedService {
     pool: Pool,
     check: Arc<HealthCheck>,
-    judge: Judge,
-    /// The question to each target, by its id.
-    numbers: BTreeMap<String, u64>,
-    told: Option<HealthReport>,
-    /// Whether there may be something to tell.
-    stirred: bool,
-    /// Whether it is told even if nothing has changed.
-    owed: bool,
+    evaluator: Evaluator,
+    /// The probe of each backend, by the backend's id.
+    probes: BTreeMap<String, ProbeId>,
+    last_report: Option<HealthReport>,
+    /// Whether the health may have changed since the last report.
+    may_have_changed: bool,
+    /// Whether a report is due even if the health has not changed.
+    must_report: bool,
 }
 
-struct Question {
+/// One backend's recurring probe.
+struct ScheduledProbe {
     service: Name,
-    id: String,
+    backend: String,
     address: SocketAddr,
     check: Arc<HealthCheck>,
 }
 
 impl Checker {
-    /// When the next question is due, if it may be asked.
-    fn next(&self) -> Option<Instant> {
-        let free = self.under_way.len() < LIMIT;
-        self.due.first().filter(|_| free).map(|(at, _)| *at)
+    /// When the next probe is due, if another one may be started.
+    fn next_due(&self) -> Option<Instant> {
+        let may_start = self.under_way.len() < MAX_PROBES;
+        self.due.first().filter(|_| may_start).map(|(at, _)| *at)
     }
 
     fn set(&mut self, pools: &[Pool]) {
         let named: BTreeSet<_> = pools.iter().map(|pool| &pool.service).collect();
-        let questions = &mut self.questions;
-        self.services.retain(|name, checked| {
+        let probes = &mut self.probes;
+        self.services.retain(|name, service| {
             let kept = named.contains(name);
             if !kept {
-                checked.numbers.values().for_each(|number| drop(questions.remove(number)));
+                service.probes.values().for_each(|id| drop(probes.remove(id)));
             }
             kept
         });
         for pool in pools {
-            if self.services.get(&pool.service).is_none_or(|checked| checked.pool != *pool) {
-                self.set_one(pool);
+            if self.services.get(&pool.service).is_none_or(|service| service.pool != *pool) {
+                self.set_pool(pool);
             }
         }
-        self.due.retain(|(_, number)| self.questions.contains_key(number));
+        self.due.retain(|(_, id)| self.probes.contains_key(id));
     }
 
-    fn set_one(&mut self, pool: &Pool) {
-        let Pool { service, check, targets, failed } = pool;
-        let is_first = !self.services.contains_key(service);
-        let checked = self.services.entry(service.clone()).or_insert_with(|| Checked {
-            pool: Pool { targets: Vec::new(), ..pool.clone() },
-            check: Arc::new(check.clone()),
-            judge: Judge::new(check),
-            numbers: BTreeMap::new(),
-            told: None,
-            stirred: true,
-            owed: true,
-        });
-        (checked.stirred, checked.owed) = (true, true);
-        let mut numbers = std::mem::take(&mut checked.numbers);
-        if checked.pool.check != *check {
-            let asks = |check: &HealthCheck| (check.probe.clone(), check.port);
-            checked.judge.reconfigure(check, asks(&checked.pool.check) != asks(check));
-            checked.check = Arc::new(check.clone());
-            // Everybody is asked anew, in the new way and at the new pace.
-            std::mem::take(&mut numbers).values().for_each(|number| drop(self.questions.remove(number)));
+    fn set_pool(&mut self, pool: &Pool) {
+        let Pool { service: name, check, targets, failed } = pool;
+        let is_first = !self.services.contains_key(name);
+        let service = self.services.entry(name.clone()).or_insert_with(|| CheckedService::new(pool));
+        (service.may_have_changed, service.must_report) = (true, true);
+        let mut former = std::mem::take(&mut service.probes);
+        if service.pool.check != *check {
+            let probe_of = |check: &HealthCheck| (check.probe.clone(), check.port);
+            service.evaluator.reconfigure(check, probe_of(&service.pool.check) != probe_of(check));
+            service.check = Arc::new(check.clone());
+            // Every backend is scheduled anew, with the new probe and interval.
+            std::mem::take(&mut former).values().for_each(|id| drop(self.probes.remove(id)));
         }
-        let unasked: BTreeSet<_> = checked.judge.set(targets).into_iter().collect();
+        let probed_at_once: BTreeSet<_> = service.evaluator.set(targets).into_iter().collect();
         if is_first {
-            checked.judge.recall(failed);
+            service.evaluator.restore_failed(failed);
         }
         let now = Instant::now();
         let mut spread = Vec::new();
         for target in targets {
-            let kept = numbers.remove(&target.id);
-            if let Some(number) = kept {
-                if self.questions.get(&number).is_some_and(|question| question.address == target.address) {
-                    checked.numbers.insert(target.id.clone(), number);
+            if let Some(id) = former.remove(&target.id) {
+                if self.probes.get(&id).is_some_and(|probe| probe.address == target.address) {
+                    service.probes.insert(target.id.clone(), id);
                     continue;
                 }
-                self.questions.remove(&number);
+                self.probes.remove(&id);
             }
-            self.numbers += 1;
-            let question = Question {
-                service: service.clone(),
-                id: target.id.clone(),
+            self.last_id += 1;
+            let probe = ScheduledProbe {
+                service: name.clone(),
+                backend: target.id.clone(),
                 address: target.address,
-                check: Arc::clone(&checked.check),
+                check: Arc::clone(&service.check),
             };
-            self.questions.insert(self.numbers, question);
-            // Should an id be there twice, the last one holds, as it does for the judge.
-            if let Some(number) = checked.numbers.insert(target.id.clone(), self.numbers) {
-                self.questions.remove(&number);
+            self.probes.insert(self.last_id, probe);
+            // Of two targets with the same id the last one counts, as for the evaluator.
+            if let Some(id) = service.probes.insert(target.id.clone(), self.last_id) {
+                self.probes.remove(&id);
             }
-            if unasked.contains(&target.id) {
-                self.due.insert((now, self.numbers));
+            if probed_at_once.contains(&target.id) {
+                self.due.insert((now, self.last_id));
             } else {
-                spread.push(self.numbers);
+                spread.push(self.last_id);
             }
         }
-        numbers.values().for_each(|number| drop(self.questions.remove(number)));
-        // In no order, so that neighbours, which tend to share a machine, are not asked one after the other.
+        former.values().for_each(|id| drop(self.probes.remove(id)));
+        // In random order, since backends that follow each other often share a machine.
         fastrand::shuffle(&mut spread);
         let share = check.interval.div_f64(spread.len().max(1) as f64);
-        for (i, number) in spread.into_iter().enumerate() {
-            self.due.insert((now + share.mul_f64(i as f64 + fastrand::f64()), number));
+        for (i, id) in spread.into_iter().enumerate() {
+            self.due.insert((now + share.mul_f64(i as f64 + fastrand::f64()), id));
         }
-        checked.pool = pool.clone();
+        service.pool = pool.clone();
     }
 
-    /// Asks what is due.
-    fn start<F>(&mut self, ask: impl Fn(SocketAddr, Arc<HealthCheck>) -> F)
+    /// Starts the probes that are due.
+    fn start_due<F>(&mut self, probe: impl Fn(SocketAddr, Arc<HealthCheck>) -> F)
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
         let now = Instant::now();
-        while self.under_way.len() < LIMIT
-            && let Some((at, number)) = self.due.pop_first()
+        while self.under_way.len() < MAX_PROBES
+            && let Some((at, id)) = self.due.pop_first()
         {
             if at > now {
-                self.due.insert((at, number));
+                self.due.insert((at, id));
                 return;
             }
-            let Some(Question { service, id, address, check }) = self.questions.get(&number) else { continue };
-            if let Some(checked) = self.services.get_mut(service) {
-                checked.judge.begin(id);
+            let Some(ScheduledProbe { service, backend, address, check }) = self.probes.get(&id) else { continue };
+            if let Some(service) = self.services.get_mut(service) {
+                service.evaluator.probe_started(backend);
             }
-            let asked = ask(*address, Arc::clone(check));
-            self.under_way.spawn(async move { (number, now, asked.await) });
+            let outcome = probe(*address, Arc::clone(check));
+            self.under_way.spawn(async move { (id, now, outcome.await) });
         }
     }
 
-    fn ended(&mut self, ended: Result<(u64, Instant, Outcome), JoinError>) {
-        // A panic in a probe is one of this task, which is watched over.
-        let (number, began, outcome) = match ended {
+    fn probe_ended(&mut self, result: Result<(ProbeId, Instant, Outcome), JoinError>) {
+        // A panic in a probe becomes a panic of this task, which the supervisor notices.
+        let (id, started, outcome) = match result {
             Ok(ended) => ended,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let Some(Question { service, id, check, .. }) = self.questions.get(&number) else { return };
+        let Some(ScheduledProbe { service: name, backend, check, .. }) = self.probes.get(&id) else { return };
         let pause = JITTER.apply(check.interval);
-        self.due.insert((began + pause, number));
-        let Some(checked) = self.services.get_mut(service) else { return };
+        self.due.insert((started + pause, id));
+        let Some(service) = self.services.get_mut(name) else { return };
         let result = match outcome {
             Outcome::Pass => Ok(()),
             Outcome::Fail(cause) => Err(cause),
-            Outcome::Unasked(cause) => {
-                if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
-                    self.complained = Some(Instant::now());
-                    tracing::warn!("{service}: health checks cannot be made from this machine: {cause}");
+            Outcome::LocalFault(cause) => {
+                if self.local_fault_logged.is_none_or(|at| at.elapsed() >= LOCAL_FAULT_LOG_INTERVAL) {
+                    self.local_fault_logged = Some(Instant::now());
+                    tracing::warn!(service = %name, %cause, "health checks cannot run on this machine");
                 }
                 return;
             }
         };
-        checked.stirred |= checked.judge.note(id, result);
+        service.may_have_changed |= service.evaluator.probe_ended(backend, result);
     }
 
-    /// What has not been told yet.
-    fn news(&mut self) -> Vec<HealthReport> {
-        self.services.iter_mut().filter_map(|(service, checked)| checked.news(service)).collect()
+    /// The reports that differ from the last ones, or are due anyway.
+    fn changed_reports(&mut self) -> Vec<HealthReport> {
+        self.services.iter_mut().filter_map(|(name, service)| service.changed_report(name)).collect()
     }
 }
 
-impl Checked {
-    fn news(&mut self, service: &Name) -> Option<HealthReport> {
-        if !std::mem::take(&mut self.stirred) {
+impl CheckedService {
+    fn new(pool: &Pool) -> Self {
+        Self {
+            pool: Pool { targets: Vec::new(), ..pool.clone() },
+            check: Arc::new(pool.check.clone()),
+            evaluator: Evaluator::new(&pool.check),
+            probes: BTreeMap::new(),
+            last_report: None,
+            may_have_changed: true,
+            must_report: true,
+        }
+    }
+
+    fn changed_report(&mut self, service: &Name) -> Option<HealthReport> {
+        if !std::mem::take(&mut self.may_have_changed) {
             return None;
         }
-        let news = HealthReport {
+        let report = HealthReport {
             service: service.clone(),
-            targets: self.judge.targets(),
-            out: self.judge.out(),
-            panicking: self.judge.is_panicking(),
+            targets: self.evaluator.targets(),
+            out: self.evaluator.out(),
+            panicking: self.evaluator.is_panicking(),
         };
-        if self.told.as_ref() == Some(&news) && !self.owed {
+        if self.last_report.as_ref() == Some(&report) && !self.must_report {
             return None;
         }
-        self.owed = false;
-        if let Some(told) = self.told.replace(news.clone()) {
-            self.log(&told, &news);
+        self.must_report = false;
+        if let Some(before) = self.last_report.replace(report.clone()) {
+            self.log(&before, &report);
         }
-        Some(news)
+        Some(report)
     }
 
     fn log(&self, before: &HealthReport, now: &HealthReport) {
         let service = &now.service;
-        let known = |id: &String| before.out.get(id).is_some_and(|why| why != UNCHECKED);
-        for (id, why) in now.out.iter().filter(|(id, why)| *why != UNCHECKED && !known(id)) {
-            tracing::info!("{service}: {id} {why}");
+        let was_failing = |id: &String| before.out.get(id).is_some_and(|why| why != NOT_CHECKED_YET);
+        for (id, why) in now.out.iter().filter(|(id, why)| *why != NOT_CHECKED_YET && !was_failing(id)) {
+            tracing::info!(%service, backend = id, %why, "backend is unhealthy");
         }
-        for id in before.out.keys().filter(|id| !now.out.contains_key(*id) && self.judge.passes(id)) {
-            tracing::info!("{service}: {id} passes its health check");
+        for id in before.out.keys().filter(|id| !now.out.contains_key(*id) && self.evaluator.passes(id)) {
+            tracing::info!(%service, backend = id, "backend is healthy");
         }
         match (before.panicking, now.panicking) {
             (false, true) => tracing::warn!(
-                "{service}: only {} of {} backends pass their health checks, fewer than panic = \"{}\"; that is taken for this \
-                 machine's own fault, and nobody is taken out",
-                self.judge.sound(),
-                now.targets.len(),
-                self.check.panic
+                %service, healthy = self.evaluator.healthy(), backends = now.targets.len(), panic = %self.check.panic,
+                "too few backends pass their health check; a fault of this machine is assumed, and none is taken out"
             ),
-            (true, false) => tracing::info!("{service}: enough backends pass their health checks again"),
+            (true, false) => tracing::info!(%service, "enough backends pass their health check again"),
             _ => {}
         }
     }

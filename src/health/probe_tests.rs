@@ -15,20 +15,20 @@ fn tcp() -> HealthCheck {
     HealthCheck { probe: Probe::Tcp, ..http() }
 }
 
-/// A server whose every connection sends these pieces, with a pause after each, and then closes, or does not. Where it
-/// is, and what it was last asked.
+/// A server that sends these pieces on every connection, with a pause after each, and then closes it if `closes`.
+/// Returns its address, and the last request it received.
 async fn server(pieces: &[&str], pause: Duration, closes: bool) -> (SocketAddr, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let asked = Arc::new(Mutex::new(String::new()));
-    let told = Arc::clone(&asked);
+    let received = Arc::clone(&asked);
     let pieces: Vec<_> = pieces.iter().map(|piece| (*piece).to_owned()).collect();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             let mut buffer = [0; 4096];
             let n = stream.read(&mut buffer).await.unwrap_or_default();
-            *told.lock().expect("unpoisoned") = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            *received.lock().expect("unpoisoned") = String::from_utf8_lossy(&buffer[..n]).into_owned();
             for piece in &pieces {
                 if stream.write_all(piece.as_bytes()).await.is_err() {
                     break;
@@ -36,7 +36,7 @@ async fn server(pieces: &[&str], pause: Duration, closes: bool) -> (SocketAddr, 
                 tokio::time::sleep(pause).await;
             }
             if !closes {
-                // Until the other side has enough of it.
+                // Until the other side closes the connection.
                 while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
             }
         }
@@ -56,7 +56,7 @@ fn failed(outcome: Outcome) -> String {
 }
 
 #[tokio::test]
-async fn it_asks_in_plain_http_for_the_path_at_the_host() {
+async fn the_request_has_the_path_and_the_host() {
     let (address, asked) = server(&["HTTP/1.1 204 No Content\r\n\r\n"], Duration::ZERO, true).await;
     assert_eq!(probe(address, &http()).await, Outcome::Pass);
     let expected =
@@ -69,7 +69,7 @@ async fn it_asks_in_plain_http_for_the_path_at_the_host() {
 
 #[tokio::test]
 async fn the_status_decides() {
-    for (answer, good) in [
+    for (answer, passes) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true),
         ("HTTP/1.0 200 OK\r\n\r\nuntil the end", true),
         ("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", true),
@@ -78,27 +78,27 @@ async fn the_status_decides() {
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", false),
         ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", false),
     ] {
-        assert_eq!(answered(answer, &http()).await == Outcome::Pass, good, "{answer}");
+        assert_eq!(answered(answer, &http()).await == Outcome::Pass, passes, "{answer}");
     }
     let status = vec![200..=299, 302..=302];
     let strict = Probe::Http { path: "/".to_owned(), host: None, status };
     let outcome = answered("HTTP/1.1 301 Moved\r\n\r\n", &HealthCheck { probe: strict, ..http() }).await;
-    assert_eq!(failed(outcome), "status 301, not 200-299, 302");
+    assert_eq!(failed(outcome), "status 301, expected 200-299, 302");
 }
 
 #[tokio::test]
-async fn what_is_no_answer_fails_in_words() {
+async fn a_response_that_is_not_http_fails_with_the_cause() {
     for answer in ["", "HTTP/1.1", "SSH-2.0-OpenSSH_9.9\r\n", "HTTP/1.1 2xx OK\r\n\r\n", "\0\0\0"] {
         let cause = failed(answered(answer, &http()).await);
-        assert!(cause.starts_with("no HTTP answer: "), "{answer:?}: {cause}");
+        assert!(cause.starts_with("no HTTP response: "), "{answer:?}: {cause}");
     }
     let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1 << 20));
     let cause = failed(answered(&endless, &http()).await);
-    assert!(cause.starts_with("no HTTP answer: "), "{cause}");
+    assert!(cause.starts_with("no HTTP response: "), "{cause}");
 }
 
 #[tokio::test]
-async fn a_body_without_end_does_not_hold_the_verdict_back() {
+async fn a_body_without_end_does_not_delay_the_result() {
     let head = "HTTP/1.1 200 OK\r\n\r\n";
     let silent = server(&[head], Duration::ZERO, false).await.0;
     assert_eq!(probe(silent, &http()).await, Outcome::Pass);
@@ -108,16 +108,16 @@ async fn a_body_without_end_does_not_hold_the_verdict_back() {
 }
 
 #[tokio::test]
-async fn a_backend_may_finish_its_answer() {
+async fn a_backend_may_finish_its_response() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let serve = async {
         let (mut stream, _) = listener.accept().await.expect("a connection");
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await.expect("written");
-        // Were the connection closed by now, the first of these would be answered with a reset, and the second fail.
+        // If the connection were closed already, the first write would be answered with a reset and the second would fail.
         for piece in ["o", "k"] {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            stream.write_all(piece.as_bytes()).await.expect("somebody reads");
+            stream.write_all(piece.as_bytes()).await.expect("the probe reads");
         }
         let mut request = Vec::new();
         stream.read_to_end(&mut request).await.expect("an end, not a reset");
@@ -128,17 +128,17 @@ async fn a_backend_may_finish_its_answer() {
 }
 
 #[tokio::test]
-async fn what_takes_too_long_fails() {
+async fn a_slow_response_fails() {
     let check = HealthCheck { timeout: Duration::from_millis(200), ..http() };
     let (silent, _) = server(&[], Duration::ZERO, false).await;
-    assert_eq!(failed(probe(silent, &check).await), "no answer within 200ms");
+    assert_eq!(failed(probe(silent, &check).await), "no response within 200ms");
     let pieces = ["H", "T", "T", "P", "/", "1", ".", "1", " ", "2", "0", "0"];
     let (trickling, _) = server(&pieces, Duration::from_millis(100), false).await;
-    assert_eq!(failed(probe(trickling, &check).await), "no answer within 200ms");
+    assert_eq!(failed(probe(trickling, &check).await), "no response within 200ms");
 }
 
 #[tokio::test]
-async fn a_connection_is_enough_for_tcp_and_is_closed_in_order() {
+async fn for_tcp_a_connection_is_enough_and_it_is_closed_without_a_reset() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     assert_eq!(probe(address, &tcp()).await, Outcome::Pass);
@@ -150,7 +150,7 @@ async fn a_connection_is_enough_for_tcp_and_is_closed_in_order() {
 }
 
 #[tokio::test]
-async fn another_port_may_be_asked() {
+async fn another_port_may_be_probed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let backend = ([127, 0, 0, 1], 1).into();
@@ -159,7 +159,7 @@ async fn another_port_may_be_asked() {
 }
 
 #[test]
-fn what_this_machine_lacks_is_not_the_backends_fault() {
+fn a_lack_of_local_resources_is_not_the_backends_fault() {
     for (errno, ours) in [
         (Errno::EMFILE, true),
         (Errno::ENFILE, true),
@@ -169,7 +169,7 @@ fn what_this_machine_lacks_is_not_the_backends_fault() {
         (Errno::EHOSTUNREACH, false),
         (Errno::ETIMEDOUT, false),
     ] {
-        assert_eq!(is_our_own(&io::Error::from(errno)), ours, "{errno}");
+        assert_eq!(is_local_fault(&io::Error::from(errno)), ours, "{errno}");
     }
-    assert_eq!(said(&io::Error::from(Errno::EHOSTUNREACH)), "no route to host");
+    assert_eq!(describe(&io::Error::from(Errno::EHOSTUNREACH)), "no route to host");
 }

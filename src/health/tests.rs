@@ -17,7 +17,7 @@ fn pool(service: &str, check: &HealthCheck, ids: impl IntoIterator<Item = u16>) 
     Pool { service: service.parse().expect("a name"), check: check.clone(), targets, failed: BTreeSet::new() }
 }
 
-/// Backends that answer as told, by port, and an account of who was asked when.
+/// Simulated backends, told apart by their ports, and a record of when each was probed.
 #[derive(Default)]
 struct World {
     failing: Mutex<BTreeSet<u16>>,
@@ -38,7 +38,7 @@ impl World {
         tokio::time::sleep(Duration::from_millis(if hangs { 2000 } else { 1 })).await;
         self.most_at_once.lock().unwrap().0 -= 1;
         match self.failing.lock().unwrap().contains(&address.port()) {
-            _ if hangs => Outcome::Fail("no answer within 2s".to_owned()),
+            _ if hangs => Outcome::Fail("no response within 2s".to_owned()),
             true => Outcome::Fail("connection refused".to_owned()),
             false => Outcome::Pass,
         }
@@ -53,11 +53,11 @@ impl World {
     }
 }
 
-/// The loop, on a clock that stands still while there is work.
+/// The loop under test, on a paused clock.
 struct Bench {
     world: Arc<World>,
     pools: watch::Sender<Arc<Vec<Pool>>>,
-    verdicts: mpsc::Receiver<HealthReport>,
+    reports: mpsc::Receiver<HealthReport>,
     _task: JoinSet<()>,
 }
 
@@ -65,7 +65,7 @@ impl Bench {
     fn new(pools: Vec<Pool>) -> Self {
         let world = Arc::new(World::default());
         let pools = watch::Sender::new(Arc::new(pools));
-        let (sender, verdicts) = mpsc::channel(1);
+        let (sender, reports) = mpsc::channel(1);
         let (asked, started) = (Arc::clone(&world), Instant::now());
         let ask = move |address, _| {
             let world = Arc::clone(&asked);
@@ -73,72 +73,72 @@ impl Bench {
         };
         let mut task = JoinSet::new();
         task.spawn(check(pools.subscribe(), sender, ask));
-        Self { world, pools, verdicts, _task: task }
+        Self { world, pools, reports, _task: task }
     }
 
     fn set(&self, pools: Vec<Pool>) {
         self.pools.send_replace(Arc::new(pools));
     }
 
-    async fn told(&mut self) -> HealthReport {
-        self.verdicts.recv().await.expect("verdicts")
+    async fn report(&mut self) -> HealthReport {
+        self.reports.recv().await.expect("a report")
     }
 
-    /// Whoever is out next.
+    /// The ids of the next report that are out.
     async fn out(&mut self) -> Vec<String> {
-        self.told().await.out.into_keys().collect()
+        self.report().await.out.into_keys().collect()
     }
 
-    /// Nothing is told for as long.
-    async fn quiet(&mut self, time: Duration) {
-        let told = tokio::time::timeout(time, self.verdicts.recv()).await;
-        assert!(told.is_err(), "{told:?}");
+    /// Asserts that nothing is reported for so long.
+    async fn no_report(&mut self, time: Duration) {
+        let report = tokio::time::timeout(time, self.reports.recv()).await;
+        assert!(report.is_err(), "{report:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_pool_is_answered_at_once_and_afterwards_only_changes_are_told() {
+async fn every_pool_is_reported_at_once_and_afterwards_only_changes() {
     let mut bench = Bench::new(vec![pool("web", &http(), 1..=3), pool("empty", &http(), [])]);
-    let told = [bench.told().await, bench.told().await];
-    assert_eq!(told.each_ref().map(|told| told.service.as_str()), ["empty", "web"]);
-    assert!(told.iter().all(|told| told.out.is_empty() && !told.panicking));
-    assert_eq!(told[1].targets.len(), 3);
-    bench.quiet(INTERVAL * 10).await;
+    let report = [bench.report().await, bench.report().await];
+    assert_eq!(report.each_ref().map(|report| report.service.as_str()), ["empty", "web"]);
+    assert!(report.iter().all(|report| report.out.is_empty() && !report.panicking));
+    assert_eq!(report[1].targets.len(), 3);
+    bench.no_report(INTERVAL * 10).await;
     bench.set(vec![pool("web", &http(), 1..=3), pool("empty", &http(), [])]);
-    bench.quiet(INTERVAL).await;
+    bench.no_report(INTERVAL).await;
     bench.set(vec![pool("web", &http(), 1..=2)]);
-    assert_eq!(bench.told().await.targets.len(), 2);
+    assert_eq!(bench.report().await.targets.len(), 2);
     bench.set(vec![]);
     bench.world.fail([1]);
-    bench.quiet(INTERVAL * 10).await;
+    bench.no_report(INTERVAL * 10).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_backend_goes_and_comes_back_with_its_cause() {
+async fn a_failing_backend_goes_out_with_its_cause_and_comes_back() {
     let mut bench = Bench::new(vec![pool("web", &http(), 1..=3)]);
-    bench.told().await;
+    bench.report().await;
     bench.world.fail([2]);
-    let told = bench.told().await;
-    assert_eq!(told.out, [("2".to_owned(), "fails its health check: connection refused".to_owned())].into());
+    let report = bench.report().await;
+    assert_eq!(report.out, [("2".to_owned(), "health check failed: connection refused".to_owned())].into());
     bench.world.fail([]);
     assert_eq!(bench.out().await, [""; 0]);
-    bench.quiet(INTERVAL * 10).await;
+    bench.no_report(INTERVAL * 10).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_is_asked_at_once_and_in_after_one_success() {
+async fn a_new_backend_is_probed_at_once_and_in_after_one_success() {
     let mut bench = Bench::new(vec![pool("web", &http(), 1..=3)]);
-    bench.told().await;
-    bench.quiet(INTERVAL * 2).await;
+    bench.report().await;
+    bench.no_report(INTERVAL * 2).await;
     bench.world.fail([5]);
     let joined = Instant::now();
     bench.set(vec![pool("web", &http(), 1..=5)]);
-    let told = bench.told().await;
-    assert_eq!(told.out.len(), 2);
-    assert_eq!(told.out["4"], "has not been checked yet");
+    let report = bench.report().await;
+    assert_eq!(report.out.len(), 2);
+    assert_eq!(report.out["4"], NOT_CHECKED_YET);
     assert_eq!(
-        bench.told().await.out,
-        [("5".to_owned(), "fails its health check: connection refused".to_owned())].into()
+        bench.report().await.out,
+        [("5".to_owned(), "health check failed: connection refused".to_owned())].into()
     );
     assert!(joined.elapsed() < Duration::from_millis(10), "{:?}", joined.elapsed());
     bench.world.fail([]);
@@ -149,16 +149,16 @@ async fn a_newcomer_is_asked_at_once_and_in_after_one_success() {
 async fn everything_failing_at_once_changes_nothing_nor_does_its_end() {
     for fall in [1, 3] {
         let mut bench = Bench::new(vec![pool("web", &HealthCheck { fall, ..http() }, 1..=20)]);
-        bench.told().await;
-        bench.quiet(INTERVAL * 4).await;
+        bench.report().await;
+        bench.no_report(INTERVAL * 4).await;
         bench.world.fail(1..=20);
-        let told = bench.told().await;
-        assert!(told.panicking && told.out.is_empty(), "{told:?}");
-        bench.quiet(INTERVAL * 20).await;
+        let report = bench.report().await;
+        assert!(report.panicking && report.out.is_empty(), "{report:?}");
+        bench.no_report(INTERVAL * 20).await;
         bench.world.fail([]);
-        let told = bench.told().await;
-        assert!(!told.panicking && told.out.is_empty(), "{told:?}");
-        bench.quiet(INTERVAL * 20).await;
+        let report = bench.report().await;
+        assert!(!report.panicking && report.out.is_empty(), "{report:?}");
+        bench.no_report(INTERVAL * 20).await;
     }
 }
 
@@ -166,8 +166,8 @@ async fn everything_failing_at_once_changes_nothing_nor_does_its_end() {
 async fn probes_are_spread_over_the_interval_and_stay_spread() {
     const N: usize = 400;
     let mut bench = Bench::new(vec![pool("web", &http(), 1..=400)]);
-    bench.told().await;
-    bench.quiet(INTERVAL * 20).await;
+    bench.report().await;
+    bench.no_report(INTERVAL * 20).await;
     let asked = bench.world.asked();
     let rounds = asked.len() as f64 / N as f64;
     assert!((19.0..=21.0).contains(&rounds), "{rounds} rounds in 20 intervals");
@@ -188,14 +188,14 @@ async fn probes_are_spread_over_the_interval_and_stay_spread() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_are_asked_at_once_and_all_in_turn() {
+async fn probes_under_way_are_bounded_and_all_get_their_turn() {
     let mut bench = Bench::new(vec![pool("web", &http(), 1..=1000)]);
-    bench.told().await;
+    bench.report().await;
     *bench.world.hanging.lock().unwrap() = true;
-    let told = bench.told().await;
-    assert!(told.panicking && told.out.is_empty(), "{told:?}");
-    bench.quiet(INTERVAL * 20).await;
-    assert_eq!(bench.world.most_at_once.lock().unwrap().1, LIMIT);
+    let report = bench.report().await;
+    assert!(report.panicking && report.out.is_empty(), "{report:?}");
+    bench.no_report(INTERVAL * 20).await;
+    assert_eq!(bench.world.most_at_once.lock().unwrap().1, MAX_PROBES);
     let mut times = HashMap::<u16, usize>::new();
     bench.world.asked().iter().for_each(|(_, id)| *times.entry(*id).or_default() += 1);
     let (least, most) = (times.values().min().unwrap(), times.values().max().unwrap());
@@ -203,40 +203,40 @@ async fn only_so_many_are_asked_at_once_and_all_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_check_holds_at_once_and_keeps_who_is_out() {
+async fn another_check_applies_at_once_and_keeps_backends_out() {
     let mut bench = Bench::new(vec![pool("web", &http(), 1..=3)]);
-    bench.told().await;
+    bench.report().await;
     bench.world.fail([3]);
     assert_eq!(bench.out().await, ["3"]);
     bench.world.asked();
     let faster = HealthCheck { interval: Duration::from_secs(1), timeout: Duration::from_secs(1), ..http() };
     bench.set(vec![pool("web", &faster, 1..=3)]);
     assert_eq!(bench.out().await, ["3"]);
-    bench.quiet(Duration::from_secs(10)).await;
+    bench.no_report(Duration::from_secs(10)).await;
     let asked = bench.world.asked().len();
     assert!((27..=34).contains(&asked), "{asked} in 10 s");
 }
 
-/// Who leaves is not asked any more, and who moves is asked where it is.
+/// A backend that left is not probed any more, and one that moved is probed at its new address.
 #[tokio::test(start_paused = true)]
-async fn only_who_is_there_is_asked() {
+async fn only_current_backends_are_probed() {
     let mut bench = Bench::new(vec![pool("web", &http(), 1..=3)]);
-    bench.told().await;
-    bench.quiet(INTERVAL * 2).await;
+    bench.report().await;
+    bench.no_report(INTERVAL * 2).await;
     let mut moved = pool("web", &http(), 1..=2);
     moved.targets[1].address.set_port(9);
     bench.set(vec![moved]);
     assert_eq!(bench.out().await, ["2"]);
     assert_eq!(bench.out().await, [""; 0]);
     bench.world.asked();
-    bench.quiet(INTERVAL * 10).await;
+    bench.no_report(INTERVAL * 10).await;
     let asked: BTreeSet<_> = bench.world.asked().into_iter().map(|(_, port)| port).collect();
     assert_eq!(asked, [1, 9].into());
 }
 
-/// The room as a whole, with real sockets and the real clock.
+/// With real sockets and the real clock.
 #[tokio::test]
-async fn real_backends_are_asked() {
+async fn real_backends_are_probed() {
     let [stays, goes] =
         [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let interval = Duration::from_millis(200);
@@ -250,19 +250,19 @@ async fn real_backends_are_asked() {
         targets,
         failed: BTreeSet::new(),
     }]));
-    let (sender, mut verdicts) = mpsc::channel(1);
+    let (sender, mut reports) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(pools.subscribe(), sender, stop.clone()));
     let mut until = async |good: &dyn Fn(&HealthReport) -> bool| {
-        let told = async { while !good(&verdicts.recv().await.expect("it runs")) {} };
-        tokio::time::timeout(Duration::from_secs(30), told).await.expect("in time");
+        let report = async { while !good(&reports.recv().await.expect("it runs")) {} };
+        tokio::time::timeout(Duration::from_secs(30), report).await.expect("in time");
     };
-    until(&|told| told.out.is_empty() && told.targets.len() == 2).await;
+    until(&|report| report.out.is_empty() && report.targets.len() == 2).await;
     drop(goes);
-    let why = "fails its health check: connection refused";
-    until(&|told| told.out.get(&refused).is_some_and(|cause| cause == why)).await;
+    let why = "health check failed: connection refused";
+    until(&|report| report.out.get(&refused).is_some_and(|cause| cause == why)).await;
     drop(stays);
-    until(&|told| told.panicking && told.out.len() == 1).await;
+    until(&|report| report.panicking && report.out.len() == 1).await;
     stop.cancel();
-    task.await.expect("ends when told to");
+    task.await.expect("ends when report to");
 }

@@ -1,6 +1,6 @@
-//! The words of elasticd as types, and the pure rules between them.
+//! The types that all of elasticd shares, and the pure rules between them.
 //!
-//! Nothing here does input or output, knows a clock, or depends on any other room.
+//! Nothing here does I/O, reads a clock, or depends on another module.
 
 mod backend;
 mod fault;
@@ -21,10 +21,10 @@ pub use health::{HealthCheck, Probe};
 pub use instance::{Availability, Instance, InstanceState};
 pub use name::{Name, NameError};
 pub use pattern::{Created, Origin, Pattern, ServiceTags};
-pub use selection::{Exclusion, Member, Reason, Selection, judge, select};
+pub use selection::{Exclusion, Member, Reason, Selection, select, select_one};
 pub use selector::{Attribute, Condition, Selector};
 pub use service::{
-    AddressKind, AtLeast, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Prefer, Service, Sources, WeightRule,
+    AddressKind, AtLeast, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Prefer, Service, SourcesMode, WeightRule,
 };
 pub use snapshot::{ServiceSet, Snapshot};
 pub use tags::Tags;

@@ -1,20 +1,22 @@
 //! Services that tags create.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::selection::bare;
 use super::{Condition, Instance, InstanceState, Name, PortRule, Selector, Service};
 
-/// Services one pattern creates at most: tags are anybody's to write.
+/// The largest number of services that one pattern creates. Tags may be written by people who must not exhaust elasticd.
 pub const MAX_CREATED: usize = 1000;
 
 /// One service for each value of a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// What all of them have in common. Its name is the pattern's own; its selector holds for theirs, too.
+    /// What all of the services have in common. Its name is the pattern's own; its selector applies to each of them, too.
     pub base: Service,
-    /// The tags that create them.
+    /// The tags that create services.
     pub tags: ServiceTags,
 }
 
@@ -23,15 +25,15 @@ pub struct Pattern {
 pub struct ServiceTags {
     /// Its value names the service.
     pub name: String,
-    /// Its value is the service's port, and a part of its name. `None`: the pattern's own rule says the port.
+    /// Its value is the service's port, and a part of its name. `None`: `base` says the port.
     pub port: Option<String>,
-    /// Its value is an instance's port, where that is another one.
+    /// Its value is an instance's port, if it differs from the service's.
     pub instance_port: Option<String>,
 }
 
 impl ServiceTags {
-    /// The convention of HAProxy's Data Plane API (its documentation, "AWS EC2 service discovery"): services are told
-    /// apart by name and port together.
+    /// The convention of HAProxy's Data Plane API (its documentation, "AWS EC2 service discovery"): a service
+    /// is identified by name and port together.
     pub fn haproxy() -> Self {
         Self {
             name: "HAProxy:Service:Name".to_owned(),
@@ -41,7 +43,7 @@ impl ServiceTags {
     }
 }
 
-/// What a service was created from: with its pattern it can be created again.
+/// The tag values that a service was created from. With them its pattern can create it again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The pattern.
@@ -52,24 +54,24 @@ pub struct Origin {
     pub port: Option<String>,
 }
 
-/// What a pattern makes of a provider's instances.
+/// The services that a pattern creates from a provider's instances.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Created {
     /// The services, by name.
     pub services: BTreeMap<Name, (Service, Origin)>,
-    /// Why tags create no service, each in a sentence that names the instance.
+    /// Why the tags of some instances create no service, each in a sentence that names the instance.
     pub faults: Vec<String>,
 }
 
 impl Pattern {
-    /// What an instance must be for any of its services.
+    /// What every instance of any of its services has in common.
     pub fn selector(&self) -> Selector {
         let mut selector = self.base.select.clone();
         selector.tags.entry(self.tags.name.clone()).or_insert(Condition::Present);
         selector
     }
 
-    /// The services that running instances ask for.
+    /// The services that the tags of running instances create.
     pub fn expand(&self, instances: &[Instance]) -> Created {
         let mut created = Created::default();
         let mut wanted: BTreeMap<(&str, Option<&str>), &str> = BTreeMap::new();
@@ -85,7 +87,11 @@ impl Pattern {
                     Some(port) => Some(port),
                     None => {
                         let (id, has) = (&instance.id, &self.tags.name);
-                        created.faults.push(format!("{id:?} has the tag {has:?}, and no tag {key:?}"));
+                        created.faults.push(format!(
+                            "instance {id:?}: tag {} is present, but tag {} is missing",
+                            bare(has),
+                            bare(key)
+                        ));
                         continue;
                     }
                 },
@@ -96,9 +102,11 @@ impl Pattern {
             let (value, port) = (name.to_owned(), port.map(str::to_owned));
             let origin = Origin { pattern: self.base.name.clone(), value, port };
             match self.service(&origin) {
-                Err(fault) => created.faults.push(format!("{id:?}: {fault}")),
+                Err(fault) => created.faults.push(format!("instance {id:?}: {fault}")),
                 Ok(_) if created.services.len() >= MAX_CREATED => {
-                    created.faults.push(format!("{id:?}: there are {MAX_CREATED} services already, which is the most"));
+                    created.faults.push(format!(
+                        "instance {id:?}: the pattern has created {MAX_CREATED} services already, the most allowed"
+                    ));
                     break;
                 }
                 Ok(service) => drop(created.services.insert(service.name.clone(), (service, origin))),
@@ -116,14 +124,14 @@ impl Pattern {
         let Origin { value, port, .. } = origin;
         let mut service = self.base.clone();
         let mut name = value.clone();
-        let is = |value: &str| Condition::OneOf(BTreeSet::from([value.to_owned()]));
+        let is = |value: &str| Condition::OneOf(Arc::new(BTreeSet::from([value.to_owned()])));
         service.select.tags.insert(self.tags.name.clone(), is(value));
         if let (Some(text), Some(key)) = (port, &self.tags.port) {
-            let number: u16 = text
-                .parse()
-                .ok()
-                .filter(|port| *port != 0 && text.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or_else(|| format!("its tag {key:?} is {text:?}, not a port from 1 to 65535"))?;
+            let number: u16 =
+                text.parse()
+                    .ok()
+                    .filter(|port| *port != 0 && text.bytes().all(|b| b.is_ascii_digit()))
+                    .ok_or_else(|| format!("tag {} is {text:?}; a port from 1 to 65535 is expected", bare(key)))?;
             service.select.tags.insert(key.clone(), is(text));
             name = format!("{value}-{number}");
             service.port = match &self.tags.instance_port {
@@ -131,7 +139,7 @@ impl Pattern {
                 None => PortRule::Fixed(number),
             };
         }
-        service.name = name.parse().map_err(|error| format!("its tag {:?}: {error}", self.tags.name))?;
+        service.name = name.parse().map_err(|error| format!("tag {}: {error}", bare(&self.tags.name)))?;
         Ok(service)
     }
 }

@@ -1,21 +1,22 @@
-//! From instances to backends: which belong to a service, and why the others do not.
+//! From instances to backends: which instances belong to a service, and why the others do not.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::fmt::friendly::SpanPrinter;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AddressKind, Attribute, Availability, Backend, BackendState, Instance, InstanceState, MAX_WEIGHT, Name, PortRule,
-    Service, WeightRule,
+    AddressKind, Attribute, Availability, Backend, BackendState, Condition, Instance, InstanceState, MAX_WEIGHT, Name,
+    PortRule, Service, WeightRule,
 };
 
 /// The longest instance id, in bytes. EC2's have 19.
 const MAX_ID_LEN: usize = 128;
 
-/// What became of a provider's instances in one service.
+/// A provider's instances, divided by whether they belong to one service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// The members, ordered by id.
@@ -27,7 +28,7 @@ pub struct Selection {
 /// An instance that belongs to a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// As frontends may be told of it.
+    /// The backend it becomes.
     pub backend: Backend,
     /// When the machine was last started, where the provider knows it.
     pub launched: Option<Timestamp>,
@@ -38,109 +39,122 @@ pub struct Member {
 pub struct Exclusion {
     /// The instance's id.
     pub id: String,
-    /// The rule that kept it out.
+    /// The first rule that excludes it.
     #[serde(flatten)]
     pub reason: Reason,
 }
 
-/// Why an instance did not become a backend of a service.
+/// Why an instance did not become a backend of a service. Displayed with what was wanted and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Reason {
-    /// The selector asks for a tag the instance does not carry.
-    #[error("it has no tag {key:?}")]
+    /// The instance lacks a tag that the selector names.
+    #[error("tag {} is missing; the service selects {}", bare(key), wanted.of(key))]
     TagMissing {
         /// The tag's key.
         key: String,
+        /// What the selector wants.
+        wanted: Condition,
     },
-    /// The selector asks for another value, or for none.
-    #[error("its tag {key:?} is {value:?}")]
+    /// A tag has a value that the selector does not want.
+    #[error("tag {} is {value:?}; the service selects {}", bare(key), wanted.of(key))]
     TagDiffers {
         /// The tag's key.
         key: String,
-        /// What the instance carries.
+        /// Its value.
         value: String,
+        /// What the selector wants.
+        wanted: Condition,
     },
-    /// The selector asks for an attribute of which the provider does not know.
-    #[error("its {} is not known", attribute.as_str())]
+    /// The provider does not know an attribute that the selector names.
+    #[error("{} is unknown; the service selects where {}", attribute.as_str(), wanted.of(attribute.as_str()))]
     Missing {
         /// The attribute.
         attribute: Attribute,
+        /// What the selector wants.
+        wanted: Condition,
     },
-    /// The selector asks for another attribute.
-    #[error("its {} is {value:?}", attribute.as_str())]
+    /// An attribute has a value that the selector does not want.
+    #[error("{} is {value:?}; the service selects where {}", attribute.as_str(), wanted.of(attribute.as_str()))]
     Differs {
         /// The attribute.
         attribute: Attribute,
-        /// What it is.
+        /// Its value.
         value: String,
+        /// What the selector wants.
+        wanted: Condition,
     },
-    /// Whoever runs the instance wants it to take no traffic.
-    #[error("it {why}")]
+    /// The provider says that the instance is to take no traffic.
+    #[error("the instance {why}")]
     Out {
-        /// What is known of the reason.
+        /// Why, to be read after "the instance".
         why: String,
     },
-    /// The service wants its instances to be older.
-    #[error("it was launched less than {min_age:?} ago, the service's `min_age`")]
+    /// The instance was launched more recently than `min_age` ago.
+    #[error("launched less than {} ago, the service's min_age", SpanPrinter::new().unsigned_duration_to_string(min_age))]
     TooYoung {
-        /// The service's bound.
+        /// The service's `min_age`.
         #[serde(skip)]
         min_age: Duration,
     },
-    /// The sidecar's own check fails.
-    #[error("it {why}")]
+    /// Our own health check of the backend fails.
+    #[error("{why}")]
     Unhealthy {
-        /// How.
+        /// How, as a sentence.
         why: String,
     },
-    /// Enough backends of our own zone are there.
-    #[error("it is not in our own zone, which has enough backends")]
-    OtherZone,
-    /// Its provider is not needed, or its set is too old.
-    #[error("its provider {provider} {why}")]
+    /// Backends of our own zone are preferred, and there are enough of them.
+    #[error("zone is {}; our own zone {own:?} is preferred and has enough backends", zone.as_ref().map_or_else(|| "unknown".to_owned(), |zone| format!("{zone:?}")))]
+    OtherZone {
+        /// The backend's zone, if it is known.
+        zone: Option<String>,
+        /// Our own zone.
+        own: String,
+    },
+    /// The set of the instance's provider is not used.
+    #[error("provider {provider} {why}")]
     Unused {
         /// The provider.
         provider: Name,
-        /// Why.
+        /// Why, to be read after the provider's name.
         why: &'static str,
     },
-    /// Only running instances take traffic.
-    #[error("it is {}", state.as_str())]
+    /// Only running instances become backends.
+    #[error("state is {}; only running instances become backends", state.as_str())]
     NotRunning {
         /// The instance's state.
         state: InstanceState,
     },
     /// The instance has no address of the kind the service wants.
-    #[error("it has no {} address", kind.as_str())]
+    #[error("no {} address is known, and the service uses address = {:?}", kind.as_str(), kind.as_str())]
     NoAddress {
         /// The kind wanted.
         kind: AddressKind,
     },
     /// Neither the tag nor a default gives a port.
-    #[error("it has no port: set the service's `port`, or give its tag rule a default")]
+    #[error("no port is known: set the service's `port`, or a `default` beside its `tag`")]
     NoPort,
     /// The tag that should hold the port holds something else.
-    #[error("its tag {key:?} is {value:?}, not a port from 1 to 65535")]
+    #[error("tag {} is {value:?}; the service expects a port from 1 to 65535", bare(key))]
     BadPort {
         /// The tag's key.
         key: String,
         /// What it holds.
         value: String,
     },
-    /// The weight is outside what every frontend takes.
-    #[error("its weight {value:?} is not a number from 0 to {MAX_WEIGHT}")]
+    /// The weight is not in the range that every frontend accepts.
+    #[error("weight is {value:?}; a whole number from 0 to {MAX_WEIGHT} is expected")]
     BadWeight {
         /// What was found.
         value: String,
     },
-    /// The id holds characters that mean something in some frontend's syntax.
-    #[error("its id is not made of 1 to {MAX_ID_LEN} letters, digits and any of `._:-[]@`")]
+    /// The id has characters that are special in some frontend's syntax.
+    #[error("the id has other characters than ASCII letters, digits and ._:-[]@, or more than {MAX_ID_LEN} of them")]
     BadId,
 }
 
 impl Reason {
-    /// Whether somebody must mend the instance, rather than it simply not belonging here.
+    /// Whether the instance is misconfigured, rather than not meant for the service.
     pub const fn is_fault(&self) -> bool {
         match self {
             Self::TagMissing { .. }
@@ -150,7 +164,7 @@ impl Reason {
             | Self::Out { .. }
             | Self::TooYoung { .. }
             | Self::Unhealthy { .. }
-            | Self::OtherZone
+            | Self::OtherZone { .. }
             | Self::Unused { .. }
             | Self::NotRunning { .. } => false,
             Self::NoAddress { .. } | Self::NoPort | Self::BadPort { .. } | Self::BadWeight { .. } | Self::BadId => true,
@@ -158,12 +172,12 @@ impl Reason {
     }
 }
 
-/// Judges every instance for the service. An instance listed twice counts once, as it was listed last.
+/// Selects the members of the service among the instances. Of an instance that is listed twice, the last entry counts.
 pub fn select(service: &Service, instances: &[Instance]) -> Selection {
     let by_id: BTreeMap<&str, &Instance> = instances.iter().map(|i| (i.id.as_str(), i)).collect();
     let mut selection = Selection::default();
     for (id, instance) in by_id {
-        match judge(service, instance) {
+        match select_one(service, instance) {
             Ok(member) => selection.members.push(member),
             Err(reason) => selection.exclusions.push(Exclusion { id: id.to_owned(), reason }),
         }
@@ -171,18 +185,18 @@ pub fn select(service: &Service, instances: &[Instance]) -> Selection {
     selection
 }
 
-/// Whether an id means itself in every frontend's syntax: 1 to 128 ASCII letters, digits and any of `._:-[]@`.
+/// Whether an id has no special characters in any frontend's syntax: 1 to 128 ASCII letters, digits and any of `._:-[]@`.
 pub fn valid_id(id: &str) -> bool {
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-' | b'[' | b']' | b'@');
     !id.is_empty() && id.len() <= MAX_ID_LEN && id.bytes().all(safe)
 }
 
-/// Judges one instance for the service.
+/// The member of the service that an instance becomes.
 ///
 /// # Errors
 ///
-/// The rule that keeps it out.
-pub fn judge(service: &Service, instance: &Instance) -> Result<Member, Reason> {
+/// The first rule that excludes it.
+pub fn select_one(service: &Service, instance: &Instance) -> Result<Member, Reason> {
     service.select.admits(instance)?;
     if instance.state != InstanceState::Running {
         return Err(Reason::NotRunning { state: instance.state });
@@ -251,7 +265,7 @@ fn weight(rule: &WeightRule, instance: &Instance) -> Result<u16, Reason> {
     weight.filter(|w| *w <= MAX_WEIGHT).ok_or(Reason::BadWeight { value: text })
 }
 
-/// AWS's normalization factor of a kind of machine such as `m7g.2xlarge`, at least 1 and at most [`MAX_WEIGHT`]
+/// AWS's normalization factor of an instance type such as `m7g.2xlarge`, at least 1 and at most [`MAX_WEIGHT`]
 /// (Amazon EC2 user guide, "How regional Reserved Instances are applied": nano 0.25, micro 0.5, small 1, medium 2,
 /// large 4, xlarge 8, and 8 for each xlarge beyond).
 fn size(kind: &str) -> Option<u16> {
@@ -266,8 +280,14 @@ fn size(kind: &str) -> Option<u16> {
     (factor > 0).then(|| factor.min(MAX_WEIGHT))
 }
 
-/// Digits only: `str::parse` would also take a sign, and a frontend might read what follows a digit in its own way
-/// (HAProxy takes `9x00` for 9).
+/// A tag key as a bare word where TOML allows it, in quotes otherwise.
+pub(super) fn bare(key: &str) -> String {
+    let is_bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if is_bare { key.to_owned() } else { format!("{key:?}") }
+}
+
+/// Parses digits only. `str::parse` would also accept a sign, and frontends differ in what they make of other characters
+/// (HAProxy reads `9x00` as 9).
 fn parse_decimal(text: &str) -> Option<u16> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -310,19 +330,22 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_names_itself() {
+    fn each_rule_says_what_was_wanted_and_what_was_found() {
         let s = service();
-        assert_eq!(reason(&s, instance("i", &[])), Reason::TagMissing { key: "Role".into() });
         assert_eq!(
-            reason(&s, instance("i", &[("Role", "db")])),
-            Reason::TagDiffers { key: "Role".into(), value: "db".into() }
+            reason(&s, instance("i", &[])).to_string(),
+            "tag Role is missing; the service selects Role = \"web\""
+        );
+        assert_eq!(
+            reason(&s, instance("i", &[("Role", "db")])).to_string(),
+            "tag Role is \"db\"; the service selects Role = \"web\""
         );
         let mut stopped = instance("i", &[("Role", "web")]);
         stopped.state = InstanceState::Stopped;
         assert_eq!(reason(&s, stopped), Reason::NotRunning { state: InstanceState::Stopped });
         let mut standby = instance("i", &[("Role", "web")]);
         standby.availability = Availability::Out { why: "is in Standby".into() };
-        assert_eq!(reason(&s, standby).to_string(), "it is in Standby");
+        assert_eq!(reason(&s, standby).to_string(), "the instance is in Standby");
         let mut bare = instance("i", &[("Role", "web")]);
         bare.private_ipv4 = None;
         assert_eq!(reason(&s, bare), Reason::NoAddress { kind: AddressKind::PrivateIpv4 });
@@ -332,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_leaving_drains() {
+    fn an_instance_that_is_leaving_drains() {
         let mut leaving = instance("i", &[("Role", "web"), ("Weight", "7")]);
         leaving.availability = Availability::Leaving { why: "is in Terminating:Wait".into() };
         let backend = select(&service(), &[leaving]).members.remove(0).backend;
@@ -352,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_may_come_from_the_kind_of_machine() {
+    fn a_weight_may_come_from_the_instance_type() {
         let weight = |rule: &WeightRule, kind: &str| {
             let mut instance = instance("i", &[("Role", "web")]);
             instance.instance_type = Some(kind.to_owned());

@@ -1,36 +1,43 @@
-//! Which instances a service asks for.
+//! Which instances a service selects.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use wildmatch::WildMatch;
 
+use super::selection::bare;
 use super::{Instance, Reason};
 
-/// What an instance must be to belong: every condition must hold. An empty selector takes every instance.
+/// Values of a condition that are named in a message; the rest are counted.
+const MAX_NAMED: usize = 10;
+
+/// The conditions that an instance must meet to belong to a service: all of them. An empty selector selects every
+/// instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
     /// By the tag's key.
     pub tags: BTreeMap<String, Condition>,
-    /// By what the provider knows beside tags.
+    /// By the attribute that the provider knows besides tags.
     pub attributes: BTreeMap<Attribute, Condition>,
 }
 
-/// What a tag or an attribute must be.
+/// A condition on a tag or an attribute. Cheap to clone: each exclusion carries the condition that was not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// There, whatever its value.
+    /// It is present, with any value.
     Present,
-    /// Not there.
+    /// It is absent.
     Absent,
-    /// There, with one of these values.
-    OneOf(BTreeSet<String>),
-    /// There, with a value that one of these patterns matches: `*` stands for any text, `?` for any one character,
-    /// everything else for itself, in its case.
-    Like(BTreeSet<String>),
+    /// It has one of these values.
+    OneOf(Arc<BTreeSet<String>>),
+    /// Its value matches one of these patterns: `*` stands for any text, `?` for any one character, every other character
+    /// for itself, case-sensitively.
+    Like(Arc<BTreeSet<String>>),
 }
 
-/// What a provider knows of an instance beside its tags.
+/// An attribute of an instance that a selector may name, besides tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attribute {
@@ -58,7 +65,7 @@ impl Attribute {
         }
     }
 
-    /// What it is of this instance.
+    /// The attribute's value of this instance.
     pub fn of(self, instance: &Instance) -> Option<&str> {
         match self {
             Self::Vpc => instance.vpc.as_deref(),
@@ -71,7 +78,7 @@ impl Attribute {
 }
 
 impl Condition {
-    /// Whether something with this value, or something that is not there, is wanted.
+    /// Whether this value, or its absence, meets the condition.
     pub fn admits(&self, value: Option<&str>) -> bool {
         match (self, value) {
             (Self::Present, found) => found.is_some(),
@@ -81,45 +88,78 @@ impl Condition {
             (Self::OneOf(_) | Self::Like(_), None) => false,
         }
     }
+
+    /// The condition on this key, as the configuration writes it: `Role = "web"`.
+    pub(super) fn of(&self, key: &str) -> String {
+        format!("{} = {self}", bare(key))
+    }
 }
 
 impl Selector {
-    /// A selector of tags alone, each with the values of which one will do.
+    /// A selector of tags alone, each with its permitted values.
     pub fn of_tags<K: Into<String>, V: Into<String>, I: IntoIterator<Item = V>>(
         tags: impl IntoIterator<Item = (K, I)>,
     ) -> Self {
-        let condition = |values: I| Condition::OneOf(values.into_iter().map(Into::into).collect());
+        let condition = |values: I| Condition::OneOf(Arc::new(values.into_iter().map(Into::into).collect()));
         let tags = tags.into_iter().map(|(key, values)| (key.into(), condition(values))).collect();
         Self { tags, attributes: BTreeMap::new() }
     }
 
-    /// Whether the instance belongs, and if not, by what.
+    /// Whether the instance meets every condition.
     ///
     /// # Errors
     ///
-    /// The first condition that does not hold: tags by their keys, then attributes.
+    /// The first condition that is not met: tags in the order of their keys, then attributes.
     pub fn admits(&self, instance: &Instance) -> Result<(), Reason> {
         for (key, condition) in &self.tags {
             let value = instance.tags.get(key);
             if !condition.admits(value.map(String::as_str)) {
-                let key = key.clone();
+                let (key, wanted) = (key.clone(), condition.clone());
                 return Err(match value {
-                    Some(value) => Reason::TagDiffers { key, value: value.clone() },
-                    None => Reason::TagMissing { key },
+                    Some(value) => Reason::TagDiffers { key, value: value.clone(), wanted },
+                    None => Reason::TagMissing { key, wanted },
                 });
             }
         }
         for (attribute, condition) in &self.attributes {
             let value = attribute.of(instance);
             if !condition.admits(value) {
-                let attribute = *attribute;
+                let (attribute, wanted) = (*attribute, condition.clone());
                 return Err(match value {
-                    Some(value) => Reason::Differs { attribute, value: value.to_owned() },
-                    None => Reason::Missing { attribute },
+                    Some(value) => Reason::Differs { attribute, value: value.to_owned(), wanted },
+                    None => Reason::Missing { attribute, wanted },
                 });
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Condition {
+    /// As the configuration writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = |values: &BTreeSet<String>| match values.len() {
+            1 => values.iter().map(|value| format!("{value:?}")).collect(),
+            _ => {
+                let named = values.iter().take(MAX_NAMED).map(|value| format!("{value:?}"));
+                let more = values.len().checked_sub(MAX_NAMED).filter(|more| *more > 0);
+                let more = more.map(|more| format!("and {more} more"));
+                format!("[{}]", named.chain(more).collect::<Vec<_>>().join(", "))
+            }
+        };
+        match self {
+            Self::Present => f.write_str("{ present = true }"),
+            Self::Absent => f.write_str("{ present = false }"),
+            Self::OneOf(values) => f.write_str(&listed(values)),
+            Self::Like(patterns) => write!(f, "{{ glob = {} }}", listed(patterns)),
+        }
+    }
+}
+
+impl Serialize for Condition {
+    /// The text of [`Display`](fmt::Display).
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -139,7 +179,7 @@ mod tests {
 
     #[test]
     fn each_condition_admits_what_it_says() {
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
+        let texts = |texts: &[&str]| Arc::new(texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>());
         let (web, other, none) = (instance(&[("Role", "web")]), instance(&[("Role", "db")]), instance(&[]));
         for (condition, admitted) in [
             (Condition::Present, [true, true, false]),
@@ -155,9 +195,19 @@ mod tests {
         }
         assert_eq!(
             of(Condition::Absent).admits(&web),
-            Err(Reason::TagDiffers { key: "Role".into(), value: "web".into() })
+            Err(Reason::TagDiffers { key: "Role".into(), value: "web".into(), wanted: Condition::Absent })
         );
-        assert_eq!(of(Condition::Present).admits(&none), Err(Reason::TagMissing { key: "Role".into() }));
+        let wanted = Condition::Present;
+        assert_eq!(of(wanted.clone()).admits(&none), Err(Reason::TagMissing { key: "Role".into(), wanted }));
+    }
+
+    #[test]
+    fn a_condition_is_shown_as_the_configuration_writes_it() {
+        let texts = |n: usize| Arc::new((0..n).map(|n| format!("v{n:02}")).collect::<BTreeSet<_>>());
+        assert_eq!(Condition::OneOf(texts(1)).of("Role"), "Role = \"v00\"");
+        assert_eq!(Condition::Like(texts(2)).of("aws:x"), "\"aws:x\" = { glob = [\"v00\", \"v01\"] }");
+        assert_eq!(Condition::Absent.of("Role"), "Role = { present = false }");
+        assert!(Condition::OneOf(texts(12)).to_string().ends_with("\"v09\", and 2 more]"));
     }
 
     #[test]
@@ -167,13 +217,14 @@ mod tests {
         (found.group, found.instance_type) = (Some("g".into()), Some("t".into()));
         use Attribute::{Group, Subnet, Type, Vpc, Zone};
         for (attribute, value) in [(Vpc, "v"), (Subnet, "s"), (Zone, "z"), (Group, "g"), (Type, "t")] {
-            let asks = |value: &str| Selector {
-                attributes: [(attribute, Condition::OneOf([value.to_owned()].into()))].into(),
-                ..Selector::default()
-            };
-            assert_eq!(asks(value).admits(&found), Ok(()));
-            assert_eq!(asks("x").admits(&found), Err(Reason::Differs { attribute, value: value.into() }));
-            assert_eq!(asks(value).admits(&instance(&[])), Err(Reason::Missing { attribute }));
+            let one_of = |value: &str| Condition::OneOf(Arc::new([value.to_owned()].into()));
+            let selector =
+                |value: &str| Selector { attributes: [(attribute, one_of(value))].into(), ..Selector::default() };
+            assert_eq!(selector(value).admits(&found), Ok(()));
+            let differs = Reason::Differs { attribute, value: value.into(), wanted: one_of("x") };
+            assert_eq!(selector("x").admits(&found), Err(differs));
+            let missing = Reason::Missing { attribute, wanted: one_of(value) };
+            assert_eq!(selector(value).admits(&instance(&[])), Err(missing));
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct Service {
     /// The providers whose instances are considered, in the order in which they are preferred; at least one.
     pub providers: Vec<Name>,
     /// What several providers are to each other.
-    pub sources: Sources,
+    pub sources: SourcesMode,
     /// How long a provider's last set counts once the provider has fallen silent. `None`: for ever. It never takes
     /// the last set there is.
     pub expire: Option<Duration>,
@@ -54,7 +54,7 @@ impl Service {
         Self {
             name,
             providers: vec![provider],
-            sources: Sources::default(),
+            sources: SourcesMode::default(),
             expire: None,
             select: Selector::default(),
             address: AddressKind::default(),
@@ -73,7 +73,7 @@ impl Service {
 /// What the providers of a service are to each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sources {
+pub enum SourcesMode {
     /// All their backends are served.
     #[default]
     Union,

@@ -1,35 +1,27 @@
-//! The policy that accepts a newly observed set, or holds it back. Pure.
+//! The policy that accepts a newly observed set, or holds it. Pure.
 
 use serde::Serialize;
 
 use crate::model::{Guard, OnEmpty};
 
-/// Why an observed set is not served, and what would release it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+/// Why an observed set is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Hold {
-    /// The observed set is empty, and the policy says to hold.
-    #[error(
-        "the provider reports no backend at all, {current} served until now; if that is right, set \
-         guard.on_empty = \"accept\" for the service"
-    )]
+    /// The observed set is empty, and the policy holds an empty set.
     Empty {
-        /// Backends served meanwhile.
+        /// Backends in the set that stays in place.
         current: usize,
     },
-    /// Too many backends vanished at once.
-    #[error(
-        "{observed} backends reported, {current} served until now: a larger drop than guard.max_drop; \
-         seen {seen} of {confirm} times"
-    )]
+    /// Too many backends are gone at once.
     Drop {
-        /// Backends served meanwhile.
+        /// Backends in the set that stays in place.
         current: usize,
-        /// Backends in the set held back.
+        /// Backends in the held set.
         observed: usize,
         /// Observations in a row that showed such a drop.
         seen: u32,
-        /// Observations in a row after which it is believed.
+        /// Observations in a row after which the drop is accepted.
         confirm: u32,
     },
 }
@@ -39,42 +31,42 @@ pub enum Hold {
 pub struct DropConfirmations(u32);
 
 impl DropConfirmations {
-    /// Forgets the last observation that was judged: the same one is going to be judged again.
-    pub const fn again(&mut self) {
+    /// Takes the last observation back: the same one is going to be evaluated again.
+    pub const fn undo_last(&mut self) {
         self.0 = self.0.saturating_sub(1);
     }
 }
 
-/// Judges a set of `observed` backends against the `current` ones (`None`: nothing is served yet).
+/// Evaluates a set of `observed` backends against the `current` ones (`None`: no set has been accepted yet).
 ///
-/// `suspicion` is this service's memory between observations. An empty set that is held forgets the drops seen
-/// before: the source contradicts itself.
+/// `confirmations` is kept between the observations of one provider for one service. An empty set that is held resets
+/// it: the provider contradicts itself.
 ///
 /// # Errors
 ///
-/// The reason to keep serving the current set.
+/// Why the current set is to be kept.
 pub fn evaluate(
     policy: &Guard,
     current: Option<usize>,
     observed: usize,
-    suspicion: &mut DropConfirmations,
+    confirmations: &mut DropConfirmations,
 ) -> Result<(), Hold> {
     if observed == 0 && current != Some(0) && policy.on_empty == OnEmpty::Hold {
-        *suspicion = DropConfirmations::default();
+        *confirmations = DropConfirmations::default();
         return Err(Hold::Empty { current: current.unwrap_or(0) });
     }
     let current = current.unwrap_or(0);
     let lost = current.saturating_sub(observed);
     if lost * 100 <= current * usize::from(policy.max_drop.0) {
-        *suspicion = DropConfirmations::default();
+        *confirmations = DropConfirmations::default();
         return Ok(());
     }
-    suspicion.0 += 1;
-    if suspicion.0 >= policy.confirm {
-        *suspicion = DropConfirmations::default();
+    confirmations.0 += 1;
+    if confirmations.0 >= policy.confirm {
+        *confirmations = DropConfirmations::default();
         return Ok(());
     }
-    Err(Hold::Drop { current, observed, seen: suspicion.0, confirm: policy.confirm })
+    Err(Hold::Drop { current, observed, seen: confirmations.0, confirm: policy.confirm })
 }
 
 #[cfg(test)]
@@ -90,46 +82,46 @@ mod tests {
 
     #[test]
     fn an_empty_set_is_held_however_often_it_is_seen() {
-        let mut suspicion = DropConfirmations::default();
+        let mut confirmations = DropConfirmations::default();
         for _ in 0..100 {
-            let verdict = evaluate(&policy(OnEmpty::Hold, 100, 1), Some(4), 0, &mut suspicion);
-            assert_eq!(verdict, Err(Hold::Empty { current: 4 }));
+            let result = evaluate(&policy(OnEmpty::Hold, 100, 1), Some(4), 0, &mut confirmations);
+            assert_eq!(result, Err(Hold::Empty { current: 4 }));
         }
         // With nothing served there is nothing to lose, but an empty configuration may replace one that works.
-        assert_eq!(evaluate(&Guard::default(), None, 0, &mut suspicion), Err(Hold::Empty { current: 0 }));
+        assert_eq!(evaluate(&Guard::default(), None, 0, &mut confirmations), Err(Hold::Empty { current: 0 }));
         // Once empty has been accepted, it may stay empty.
-        assert_eq!(evaluate(&Guard::default(), Some(0), 0, &mut suspicion), Ok(()));
+        assert_eq!(evaluate(&Guard::default(), Some(0), 0, &mut confirmations), Ok(()));
     }
 
     #[test]
     fn an_accepted_empty_set_is_still_a_drop_to_be_confirmed() {
         let policy = policy(OnEmpty::Accept, 50, 2);
-        let mut suspicion = DropConfirmations::default();
+        let mut confirmations = DropConfirmations::default();
         assert_eq!(
-            evaluate(&policy, Some(4), 0, &mut suspicion),
+            evaluate(&policy, Some(4), 0, &mut confirmations),
             Err(Hold::Drop { current: 4, observed: 0, seen: 1, confirm: 2 })
         );
-        assert_eq!(evaluate(&policy, Some(4), 0, &mut suspicion), Ok(()));
-        assert_eq!(evaluate(&policy, None, 0, &mut suspicion), Ok(()));
+        assert_eq!(evaluate(&policy, Some(4), 0, &mut confirmations), Ok(()));
+        assert_eq!(evaluate(&policy, None, 0, &mut confirmations), Ok(()));
     }
 
     #[test]
     fn half_may_go_at_once_and_more_when_confirmed_in_a_row() {
         let policy = Guard::default();
-        let mut suspicion = DropConfirmations::default();
-        assert_eq!(evaluate(&policy, Some(4), 2, &mut suspicion), Ok(()));
-        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert_eq!(evaluate(&policy, Some(4), 4, &mut suspicion), Ok(()), "a full set ends the row");
-        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert!(evaluate(&policy, Some(4), 0, &mut suspicion).is_err());
-        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err(), "an empty set ends the row too");
-        assert!(evaluate(&policy, Some(4), 1, &mut suspicion).is_err());
-        assert_eq!(evaluate(&policy, Some(4), 1, &mut suspicion), Ok(()));
+        let mut confirmations = DropConfirmations::default();
+        assert_eq!(evaluate(&policy, Some(4), 2, &mut confirmations), Ok(()));
+        assert!(evaluate(&policy, Some(4), 1, &mut confirmations).is_err());
+        assert!(evaluate(&policy, Some(4), 1, &mut confirmations).is_err());
+        assert_eq!(evaluate(&policy, Some(4), 4, &mut confirmations), Ok(()), "a full set ends the row");
+        assert!(evaluate(&policy, Some(4), 1, &mut confirmations).is_err());
+        assert!(evaluate(&policy, Some(4), 0, &mut confirmations).is_err());
+        assert!(evaluate(&policy, Some(4), 1, &mut confirmations).is_err(), "an empty set ends the row too");
+        assert!(evaluate(&policy, Some(4), 1, &mut confirmations).is_err());
+        assert_eq!(evaluate(&policy, Some(4), 1, &mut confirmations), Ok(()));
     }
 
     proptest! {
-        /// Whatever the source does, an accepted set is either within the bound or was confirmed, and never empty.
+        /// Whatever the provider reports, an accepted set is either within the bound or was confirmed, and never empty.
         #[test]
         fn traffic_never_falls_below_the_bound(
             observations in proptest::collection::vec(0_usize..20, 1..200),
@@ -137,14 +129,14 @@ mod tests {
             confirm in 1_u32..5,
         ) {
             let policy = policy(OnEmpty::Hold, max_drop, confirm);
-            let mut suspicion = DropConfirmations::default();
+            let mut confirmations = DropConfirmations::default();
             let mut current: Option<usize> = None;
             let mut row = 0;
             for observed in observations {
                 let kept = current.unwrap_or(0);
                 let too_far = (kept.saturating_sub(observed)) * 100 > kept * usize::from(max_drop);
                 row = if too_far && observed > 0 { row + 1 } else { 0 };
-                if evaluate(&policy, current, observed, &mut suspicion).is_ok() {
+                if evaluate(&policy, current, observed, &mut confirmations).is_ok() {
                     prop_assert!(observed > 0);
                     prop_assert!(!too_far || row >= confirm);
                     current = Some(observed);

@@ -1,18 +1,19 @@
-//! Backends that were registered by hand or by program, rather than reported by a provider. Pure.
+//! Backends that were registered over the admin API, rather than reported by a provider. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::Step;
+use super::clock::ClockStep;
 use crate::model::{Backend, Name};
 
-/// The shortest and the longest time for which a registration holds.
-pub const TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
+/// The shortest and the longest time that a registration may last.
+pub const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
-/// Registrations for one service, at most.
-pub const MOST: usize = 10_000;
+/// The largest number of registered backends of one service.
+pub const MAX_PER_SERVICE: usize = 10_000;
 
 /// All registrations: by service, then by the backend's id.
 pub type Registrations = BTreeMap<Name, BTreeMap<String, Registered>>;
@@ -20,36 +21,36 @@ pub type Registrations = BTreeMap<Name, BTreeMap<String, Registered>>;
 /// One registered backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
-    /// What frontends are told of.
+    /// The backend.
     pub backend: Backend,
-    /// For how long it was registered.
+    /// How long the registration lasts unless it is renewed.
     pub ttl: Duration,
-    /// When it goes unless it is registered anew.
+    /// When it ends unless it is renewed.
     pub expires: SystemTime,
 }
 
 impl Registered {
-    /// From `now` on.
+    /// A registration made at `now`.
     pub fn new(backend: Backend, ttl: Duration, now: SystemTime) -> Self {
         Self { backend, ttl, expires: now + ttl }
     }
 }
 
-/// Lets every registration hold anew from `now`: while nobody listened, nobody could renew one.
-pub fn renew(all: &mut Registrations, now: SystemTime) {
+/// Renews every registration at `now`, after a restart: meanwhile no client could renew its own.
+pub fn renew_all(all: &mut Registrations, now: SystemTime) {
     for registered in all.values_mut().flat_map(BTreeMap::values_mut) {
-        // What was on disk is no safer than what is sent.
-        registered.ttl = registered.ttl.clamp(TTL.0, TTL.1);
+        // The state file may have been edited by hand.
+        registered.ttl = registered.ttl.clamp(*TTL.start(), *TTL.end());
         registered.expires = now + registered.ttl;
     }
 }
 
-/// Moves all of them along with a clock that was set.
-pub(super) fn shift(all: &mut Registrations, step: Step) {
+/// Moves the end of every registration along with the system clock.
+pub(super) fn shift(all: &mut Registrations, step: ClockStep) {
     all.values_mut().flat_map(BTreeMap::values_mut).for_each(|registered| step.shift(&mut registered.expires));
 }
 
-/// Takes out what has expired by `now`, and says when the next one will. `None`: none is left.
+/// Removes the registrations that have ended by `now`. Returns when the next one ends. `None`: none is left.
 pub fn expire(all: &mut Registrations, now: SystemTime) -> Option<SystemTime> {
     all.retain(|_, registered| {
         registered.retain(|_, registered| registered.expires > now);
@@ -74,7 +75,7 @@ mod tests {
         let registered = Registered::new(backend("a", 9), Duration::from_secs(60), SystemTime::UNIX_EPOCH);
         let mut all = Registrations::from([("web".parse().expect("a name"), [("a".to_owned(), registered)].into())]);
         assert_eq!(expire(&mut all, SystemTime::UNIX_EPOCH), Some(at));
-        renew(&mut all, SystemTime::UNIX_EPOCH + Duration::from_secs(10));
+        renew_all(&mut all, SystemTime::UNIX_EPOCH + Duration::from_secs(10));
         assert_eq!(expire(&mut all, at), Some(at + Duration::from_secs(10)));
         assert_eq!((expire(&mut all, at + Duration::from_secs(10)), all.len()), (None, 0));
     }
@@ -84,7 +85,7 @@ mod tests {
         let mut forever = Registered::new(backend("a", 9), Duration::ZERO, SystemTime::UNIX_EPOCH);
         forever.ttl = Duration::MAX;
         let mut all = Registrations::from([("web".parse().expect("a name"), [("a".to_owned(), forever)].into())]);
-        renew(&mut all, SystemTime::UNIX_EPOCH);
-        assert_eq!(expire(&mut all, SystemTime::UNIX_EPOCH), Some(SystemTime::UNIX_EPOCH + TTL.1));
+        renew_all(&mut all, SystemTime::UNIX_EPOCH);
+        assert_eq!(expire(&mut all, SystemTime::UNIX_EPOCH), Some(SystemTime::UNIX_EPOCH + *TTL.end()));
     }
 }

@@ -1,20 +1,20 @@
-//! What the registry knows beside its snapshot: ages, holds and exclusions, for status, metrics and explanations.
+//! What the registry reports beside the snapshot: ages, held sets and exclusions, for status, metrics and `explain`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::model::{Exclusion, Instance, Name, Service};
-use crate::registry::guard::Hold;
+use crate::registry::held::HeldSet;
 
-/// How many exclusions are kept of those that nobody must mend, and of the others: most of a provider's instances
-/// belong elsewhere, and are only counted.
+/// How many exclusions of a service are kept for display. Most of a provider's instances belong to other services, so
+/// the rest are only counted.
 pub const MAX_EXCLUSIONS: usize = 100;
 
-/// How many faulty instances are named in one log line.
-pub(super) const NAMED: usize = 5;
+/// How many faulty instances are logged one by one after a poll; the rest are counted in one line.
+pub(super) const MAX_LOGGED: usize = 5;
 
-/// The registry's account of itself, after every event.
+/// The state of the registry after an event.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// By provider.
@@ -23,7 +23,7 @@ pub struct Report {
     pub services: BTreeMap<Name, Arc<ServiceReport>>,
     /// Our own zone, once it is known.
     pub zone: Option<String>,
-    /// Why the last known good could not be written, while it cannot.
+    /// Why the state could not be saved last, until it is saved again.
     pub state_error: Option<String>,
 }
 
@@ -42,34 +42,34 @@ pub struct ProviderReport {
     pub polls: u64,
     /// Failed polls since start.
     pub failures: u64,
-    /// Calls refused because there were too many, since start.
+    /// Calls that the provider's API throttled, since start.
     pub throttles: u64,
-    /// Calls to the source since start, repeated ones included.
+    /// Calls to the provider's API since start, retries included.
     pub calls: u64,
-    /// Pages it answered with since start.
+    /// Pages of answers received since start.
     pub pages: u64,
     /// The last poll's error; `None` once a poll succeeds.
     pub error: Option<String>,
 }
 
-/// One service's standing.
+/// The state of one service.
 #[derive(Debug, Clone)]
 pub struct ServiceReport {
     /// The service.
     pub service: Arc<Service>,
     /// Its providers, in their order.
     pub sources: Vec<SourceReport>,
-    /// Backends in the snapshot. `None`: nothing is known yet.
+    /// Backends in the snapshot. `None`: no set has been accepted yet.
     pub backends: Option<usize>,
     /// The revision at which they last changed.
     pub revision: u64,
-    /// Some of the set stems from the state directory, and no poll has confirmed it yet.
+    /// Whether a part of the set was restored from the state directory and has not been confirmed by a poll yet.
     pub restored: bool,
     /// Instances that did not become backends.
-    pub excluded: Excluded,
-    /// Those among them that a provider's accepted set has, all of them, ordered by id.
-    pub out: Arc<[Exclusion]>,
-    /// So many backends fail the sidecar's own checks that the failures are not believed.
+    pub excluded: ExclusionSummary,
+    /// The members of accepted sets that are not served, such as unhealthy ones: all of them, ordered by id.
+    pub excluded_members: Arc<[Exclusion]>,
+    /// Whether so many backends fail our own health checks that no backend is taken out.
     pub panicking: bool,
 }
 
@@ -78,38 +78,38 @@ pub struct ServiceReport {
 pub struct SourceReport {
     /// The provider.
     pub provider: Name,
-    /// Backends in the set that was accepted of it. `None`: none was.
+    /// Backends in the set that was last accepted. `None`: no set has been accepted yet.
     pub backends: Option<usize>,
-    /// When it last reported that set in full, before a restart included.
+    /// When the provider last reported that set, possibly before a restart.
     pub observed: Option<SystemTime>,
-    /// Why a newer set is held back.
-    pub held: Option<Hold>,
+    /// The newer set that is held.
+    pub held: Option<HeldSet>,
 }
 
 impl ServiceReport {
-    /// When the provider that was heard of longest ago last answered for the service in full. `None`: none has.
+    /// The age of the service's set: when the provider whose set is oldest last reported it. `None`: none has.
     pub fn observed(&self) -> Option<SystemTime> {
         self.sources.iter().filter_map(|source| source.observed).min()
     }
 
-    /// The first provider's set that is held back, and why.
-    pub fn held(&self) -> Option<&Hold> {
+    /// The held set of the first provider that has one.
+    pub fn held(&self) -> Option<&HeldSet> {
         self.sources.iter().find_map(|source| source.held.as_ref())
     }
 }
 
-/// Instances that did not become backends: all are counted, and some are named.
+/// The instances that did not become backends: all counted, some named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Excluded {
+pub struct ExclusionSummary {
     /// All of them.
     pub count: usize,
-    /// Those among them that somebody must mend.
+    /// Those among them that are misconfigured, such as a port tag that is not a port.
     pub faults: usize,
     /// Up to [`MAX_EXCLUSIONS`] of them, faults first, then by id.
     pub first: Vec<Exclusion>,
 }
 
-impl From<Vec<Exclusion>> for Excluded {
+impl From<Vec<Exclusion>> for ExclusionSummary {
     fn from(all: Vec<Exclusion>) -> Self {
         let count = all.len();
         let (mut first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|exclusion| exclusion.reason.is_fault());
@@ -120,8 +120,8 @@ impl From<Vec<Exclusion>> for Excluded {
     }
 }
 
-impl Excluded {
-    /// Counts in those of another provider.
+impl ExclusionSummary {
+    /// Adds those of another provider.
     pub fn merge(&mut self, more: &Self) {
         self.count += more.count;
         self.faults += more.faults;
@@ -130,16 +130,16 @@ impl Excluded {
         self.first.truncate(MAX_EXCLUSIONS);
     }
 
-    /// Logs what somebody must mend, if it is new since `before`.
-    pub(super) fn log_news(&self, service: &Name, before: Option<&Self>) {
+    /// Logs the misconfigured instances that are not in `before`.
+    pub(super) fn log_new_faults(&self, service: &Name, before: Option<&Self>) {
         let faults = self.first.iter().filter(|exclusion| exclusion.reason.is_fault());
         let mut new = faults.filter(|exclusion| before.is_none_or(|before| !before.first.contains(exclusion)));
-        for exclusion in new.by_ref().take(NAMED) {
-            tracing::warn!("{service}: {:?} is left out: {}", exclusion.id, exclusion.reason);
+        for Exclusion { id, reason } in new.by_ref().take(MAX_LOGGED) {
+            tracing::warn!(%service, instance = id, %reason, "instance excluded");
         }
         let more = new.count();
         if more > 0 {
-            tracing::warn!("{service}: {more} more instances are left out for such reasons; /v1/status names them");
+            tracing::warn!(%service, more, "further instances excluded; /v1/status lists them");
         }
     }
 }
@@ -152,9 +152,11 @@ mod tests {
     #[test]
     fn a_hundred_are_named_and_all_are_counted_faults_first() {
         let of = |n: usize, reason| Exclusion { id: format!("i-{n:04}"), reason };
-        let mut excluded = Excluded::from((0..250).map(|n| of(n, Reason::OtherZone)).collect::<Vec<_>>());
+        let mut excluded = ExclusionSummary::from(
+            (0..250).map(|n| of(n, Reason::TooYoung { min_age: std::time::Duration::ZERO })).collect::<Vec<_>>(),
+        );
         assert_eq!((excluded.count, excluded.faults, excluded.first.len()), (250, 0, MAX_EXCLUSIONS));
-        excluded.merge(&Excluded::from(vec![of(999, Reason::NoPort)]));
+        excluded.merge(&ExclusionSummary::from(vec![of(999, Reason::NoPort)]));
         assert_eq!((excluded.count, excluded.faults, excluded.first.len()), (251, 1, MAX_EXCLUSIONS));
         assert_eq!(excluded.first[0].id, "i-0999");
     }

@@ -1,4 +1,4 @@
-//! The last known good, on disk.
+//! The state on disk: the published snapshot and what the registry needs to go on from it after a restart.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,23 +13,24 @@ use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::{regular_file, text};
 
-/// The format's version; another one is not read.
-const VERSION: u32 = 3;
+/// The format that is written. Each earlier one that is still read has its own arm in [`decode`]; formats before 3 were
+/// never released.
+const FORMAT: u32 = 3;
 
-/// A revision that nobody comes to by counting: half of all there are.
-const LAST_REVISION: u64 = u64::MAX / 2;
+/// A larger revision cannot be reached by counting, and would leave no room to count on.
+const MAX_REVISION: u64 = u64::MAX / 2;
 
 /// The state's file name in `state_dir`.
 const FILE: &str = "snapshot.json";
 
-/// What was known.
+/// The state that is saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// The last snapshot published.
+pub struct SavedState {
+    /// The last published snapshot.
     pub snapshot: Snapshot,
-    /// By service and id; those that have expired meanwhile included.
+    /// The registered backends, those that have expired meanwhile included.
     pub registered: Registrations,
-    /// What is known of each service beside what is served.
+    /// By service. Empty once the registry has taken them over.
     pub pools: BTreeMap<Name, PersistedService>,
 }
 
@@ -42,19 +43,19 @@ struct Stored<'a> {
     pools: &'a BTreeMap<&'a Name, &'a PersistedService>,
 }
 
+/// Format 3.
 #[derive(Deserialize)]
-struct Read {
-    version: u32,
+struct StoredV3 {
     snapshot: Snapshot,
     #[serde(default)]
     registered: Registrations,
     pools: BTreeMap<Name, PersistedService>,
 }
 
-/// Why there is nothing to restore though a file is there.
+/// Why the state cannot be restored although there is a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {path}: {source}; make it readable for elasticd's user")]
     Unreadable {
         /// The file.
@@ -62,27 +63,40 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// It does not hold a snapshot.
-    #[error("{path} is damaged ({source}); it is kept as {path}.unreadable and everything is discovered anew")]
+    /// The file does not hold a state.
+    #[error("{path} is damaged ({source}); it is kept as {path}.unreadable, and everything is discovered anew")]
     Damaged {
         /// The file.
         path: PathBuf,
         /// Why.
         source: serde_json::Error,
     },
-    /// It holds something else than elasticd wrote.
+    /// The file is not what elasticd wrote.
     #[error(
-        "{path} is damaged (its checksum is another); it is kept as {path}.unreadable and everything is discovered anew"
+        "{path} is damaged (its checksum does not match); it is kept as {path}.unreadable, and everything is discovered anew"
     )]
     Altered {
         /// The file.
         path: PathBuf,
     },
-    /// It was written by another version of elasticd.
+    /// A newer elasticd wrote the file.
     #[error(
-        "{path} has format {found}, not {VERSION}; it is kept as {path}.unreadable and everything is discovered anew"
+        "{path} has format {found}, and this elasticd reads formats up to {FORMAT}: a newer one wrote it. It is kept as \
+         {path}.unreadable, and everything is discovered anew; to go on from it, install the newer elasticd and rename \
+         the file back"
     )]
-    OtherVersion {
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// The format is too old.
+    #[error(
+        "{path} has format {found}, which this elasticd no longer reads; it is kept as {path}.unreadable, and everything \
+         is discovered anew"
+    )]
+    OldFormat {
         /// The file.
         path: PathBuf,
         /// Its format.
@@ -90,24 +104,24 @@ pub enum Error {
     },
 }
 
-/// Where the last known good is kept.
+/// The file that holds the state.
 #[derive(Debug, Clone)]
 pub struct State {
     path: PathBuf,
 }
 
 impl State {
-    /// In `state_dir`.
+    /// The file in `state_dir`.
     pub fn new(state_dir: &Path) -> Self {
         Self { path: state_dir.join(FILE) }
     }
 
-    /// Reads the last known good. `None`: there is none yet.
+    /// Reads the state. `None`: there is none yet.
     ///
     /// # Errors
     ///
-    /// There is a file that cannot be used. It is moved aside, so that it can be looked at.
-    pub fn load(&self) -> Result<Option<Restored>, Error> {
+    /// There is a file that cannot be used. It is renamed, so that it can be examined.
+    pub fn load(&self) -> Result<Option<SavedState>, Error> {
         self.read().inspect_err(|error| {
             if !matches!(error, Error::Unreadable { .. }) {
                 self.set_aside();
@@ -115,12 +129,12 @@ impl State {
         })
     }
 
-    /// The same, and moves nothing.
+    /// Reads the state, and never renames the file.
     ///
     /// # Errors
     ///
     /// There is a file that cannot be used.
-    pub fn read(&self) -> Result<Option<Restored>, Error> {
+    pub fn read(&self) -> Result<Option<SavedState>, Error> {
         let bytes = match regular_file::read_own(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -129,55 +143,72 @@ impl State {
         self.parse(&bytes).map(Some)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Restored, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let other = |found| Error::OtherVersion { path: self.path.clone(), found };
+    fn parse(&self, bytes: &[u8]) -> Result<SavedState, Error> {
         let (json, sum) = split(bytes);
-        let Read { version, snapshot, registered, pools } = serde_json::from_slice(json).map_err(|source| {
-            // What another version holds may not be what this one expects.
-            match serde_json::from_slice(json) {
-                Ok(Version { version }) if version != VERSION => other(version),
-                _ => Error::Damaged { path: self.path.clone(), source },
+        let state = decode(json).map_err(|error| {
+            let path = self.path.clone();
+            match error {
+                DecodeError::Json(source) => Error::Damaged { path, source },
+                DecodeError::Format(found) if found > FORMAT => Error::NewerFormat { path, found },
+                DecodeError::Format(found) => Error::OldFormat { path, found },
             }
         })?;
-        if version != VERSION {
-            return Err(other(version));
-        }
-        if sum != Some(checksum(json).as_bytes()) || snapshot.revision > LAST_REVISION {
+        if sum != Some(checksum(json).as_bytes()) || state.snapshot.revision > MAX_REVISION {
             return Err(Error::Altered { path: self.path.clone() });
         }
-        Ok(Restored { snapshot, registered, pools })
+        Ok(state)
     }
 
     fn set_aside(&self) {
         let mut aside = self.path.clone().into_os_string();
         aside.push(".unreadable");
         if let Err(error) = std::fs::rename(&self.path, &aside) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot move the unusable state aside");
+            tracing::warn!(path = %self.path.display(), %error, "cannot rename the unusable state file");
         }
     }
 
-    /// Writes the last known good.
+    /// Writes the state.
     ///
     /// # Errors
     ///
-    /// It could not be written; the previous one is still there.
+    /// It could not be written; the previous file is still in place.
     pub fn save(
         &self,
         snapshot: &Snapshot,
         registered: &Registrations,
         pools: &BTreeMap<&Name, &PersistedService>,
     ) -> Result<(), atomic_file::Error> {
-        let stored = Stored { version: VERSION, snapshot, registered, pools };
+        let stored = Stored { version: FORMAT, snapshot, registered, pools };
         let json = serde_json::to_vec(&stored).expect("plain data always serialises");
         atomic_file::write(&self.path, &sealed(json), Ownership { mode: 0o600, uid: None, gid: None })
     }
 }
 
-/// What the file holds, and the checksum on its last line, of which JSON has but one.
+enum DecodeError {
+    Json(serde_json::Error),
+    Format(u32),
+}
+
+/// Reads a state of any format that is still supported.
+fn decode(json: &[u8]) -> Result<SavedState, DecodeError> {
+    #[derive(Deserialize)]
+    struct Header {
+        version: u32,
+    }
+    let Header { version } = serde_json::from_slice(json).map_err(DecodeError::Json)?;
+    match version {
+        3 => serde_json::from_slice::<StoredV3>(json).map(Into::into).map_err(DecodeError::Json),
+        other => Err(DecodeError::Format(other)),
+    }
+}
+
+impl From<StoredV3> for SavedState {
+    fn from(StoredV3 { snapshot, registered, pools }: StoredV3) -> Self {
+        Self { snapshot, registered, pools }
+    }
+}
+
+/// The JSON on the first line and the checksum on the second.
 fn split(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
     match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
@@ -185,7 +216,7 @@ fn split(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// What [`split`] takes apart.
+/// The JSON with its checksum, as [`split`] takes them apart.
 fn sealed(mut json: Vec<u8>) -> Vec<u8> {
     let sum = checksum(&json);
     json.push(b'\n');
@@ -193,7 +224,7 @@ fn sealed(mut json: Vec<u8>) -> Vec<u8> {
     json
 }
 
-/// A flipped bit may be another address, and still JSON.
+/// A flipped bit in an address would still be valid JSON.
 fn checksum(bytes: &[u8]) -> String {
     text::hex(Sha256::digest(bytes))
 }
@@ -203,12 +234,12 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, UNIX_EPOCH};
 
-    use super::super::pool::Source;
+    use super::super::pool::AcceptedSet;
     use super::super::registration::Registered;
     use super::*;
     use crate::model::{Backend, BackendState, Member, ServiceSet};
 
-    fn restored() -> Restored {
+    fn saved() -> SavedState {
         let backend = Backend {
             id: "i-1".to_owned(),
             address: "10.0.0.1".parse().expect("an address"),
@@ -224,7 +255,7 @@ mod tests {
             ttl: Duration::from_secs(30),
             expires: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
         };
-        let source = Source {
+        let source = AcceptedSet {
             observed: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             members: vec![Member { backend: backend.clone(), launched: None }],
         };
@@ -233,7 +264,7 @@ mod tests {
             ..PersistedService::default()
         };
         let set = ServiceSet { revision: 3, backends: vec![backend] };
-        Restored {
+        SavedState {
             snapshot: Snapshot { revision: 4, services: [(web.clone(), Arc::new(set))].into() },
             pools: [(web.clone(), kept)].into(),
             registered: [(web, [("i-1".to_owned(), registered)].into())].into(),
@@ -241,21 +272,21 @@ mod tests {
     }
 
     fn save(state: &State) {
-        let Restored { snapshot, registered, pools } = restored();
+        let SavedState { snapshot, registered, pools } = saved();
         state.save(&snapshot, &registered, &pools.iter().collect()).expect("saved");
     }
 
     #[test]
-    fn what_is_saved_is_loaded() {
+    fn a_saved_state_is_loaded() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = State::new(dir.path());
-        assert_eq!(state.load().expect("nothing is no fault"), None);
+        assert_eq!(state.load().expect("no file is no error"), None);
         save(&state);
-        assert_eq!(state.load().expect("whole"), Some(restored()));
+        assert_eq!(state.load().expect("whole"), Some(saved()));
     }
 
     #[test]
-    fn no_flipped_bit_and_no_missing_byte_is_served() {
+    fn no_flipped_bit_and_no_missing_byte_is_accepted() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = State::new(dir.path());
         save(&state);
@@ -271,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_set_aside_and_named() {
+    fn an_unusable_file_is_renamed_and_named() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = State::new(dir.path());
         save(&state);

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The end of the year 9999. Whatever is reckoned from here on stays within the clock's range.
+/// The end of the year 9999. A time computed from a later one might not fit into a `SystemTime`.
 const LAST: u64 = 253_402_300_799;
 
 pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -16,5 +16,5 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     Some(seconds)
         .filter(|seconds| *seconds <= LAST)
         .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
-        .ok_or_else(|| serde::de::Error::custom(format!("{seconds} seconds since the epoch are beyond any clock")))
+        .ok_or_else(|| serde::de::Error::custom(format!("{seconds} seconds since the epoch are after the year 9999")))
 }

@@ -40,11 +40,11 @@ fn in_zone(id: &str, zone: &str) -> Member {
     member
 }
 
-fn around(seconds: u64) -> PolicyInput<'static> {
+fn input(seconds: u64) -> PolicyInput<'static> {
     PolicyInput { now: at(seconds), zone: None, failing: None, is_first: false }
 }
 
-/// As `id=weight`, with a `-` before the id of one that drains.
+/// As `id=weight`, with a `-` before the id of a draining backend.
 fn served(effective: &EffectiveSet) -> Vec<String> {
     let sign = |backend: &Backend| if backend.state == BackendState::Draining { "-" } else { "" };
     effective.backends.iter().map(|b| format!("{}{}={}", sign(b), b.id, b.weight)).collect()
@@ -56,42 +56,42 @@ fn reasons(effective: &EffectiveSet) -> Vec<(&str, String)> {
 
 #[test]
 fn without_any_rule_all_are_served_as_they_are() {
-    let mut shape = TrafficPolicy::default();
-    let effective = shape.apply(&service(), vec![member("a"), launched("b", 5)], &around(10));
-    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned(), "b=1".to_owned()], None));
-    assert_eq!(shape, TrafficPolicy::default(), "nothing is kept that nobody needs");
+    let mut policy = TrafficPolicy::default();
+    let effective = policy.apply(&service(), vec![member("a"), launched("b", 5)], &input(10));
+    assert_eq!((served(&effective), effective.next_change), (vec!["a=1".to_owned(), "b=1".to_owned()], None));
+    assert_eq!(policy, TrafficPolicy::default(), "no state is kept without need");
 }
 
 #[test]
-fn an_instance_waits_for_its_age_unless_nobody_else_is_there() {
+fn an_instance_waits_for_min_age_unless_it_is_the_only_one() {
     let service = Service { min_age: Duration::from_secs(30), ..service() };
     let members = || vec![member("a"), launched("b", 0), launched("c", 20)];
-    let mut shape = TrafficPolicy::default();
-    let effective = shape.apply(&service, members(), &around(29));
-    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned()], Some(at(30))));
-    let expected = "it was launched less than 30s ago, the service's `min_age`";
+    let mut policy = TrafficPolicy::default();
+    let effective = policy.apply(&service, members(), &input(29));
+    assert_eq!((served(&effective), effective.next_change), (vec!["a=1".to_owned()], Some(at(30))));
+    let expected = "launched less than 30s ago, the service's min_age";
     assert_eq!(reasons(&effective), [("b", expected.to_owned()), ("c", expected.to_owned())]);
-    let effective = shape.apply(&service, members(), &around(30));
-    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned(), "b=1".to_owned()], Some(at(50))));
-    let effective = shape.apply(&service, vec![launched("c", 20)], &around(21));
+    let effective = policy.apply(&service, members(), &input(30));
+    assert_eq!((served(&effective), effective.next_change), (vec!["a=1".to_owned(), "b=1".to_owned()], Some(at(50))));
+    let effective = policy.apply(&service, vec![launched("c", 20)], &input(21));
     assert_eq!(served(&effective), ["c=1"]);
 }
 
 #[test]
-fn who_fails_its_check_is_out_unless_all_are() {
-    let failing = BTreeMap::from([("a".to_owned(), "fails its health check: refused".to_owned())]);
-    let with = PolicyInput { failing: Some(&failing), ..around(0) };
+fn a_backend_that_fails_its_check_is_excluded_unless_all_do() {
+    let failing = BTreeMap::from([("a".to_owned(), "health check failed: refused".to_owned())]);
+    let with = PolicyInput { failing: Some(&failing), ..input(0) };
     let effective = TrafficPolicy::default().apply(&service(), vec![member("a"), member("b")], &with);
     assert_eq!(served(&effective), ["b=1"]);
-    assert_eq!(reasons(&effective), [("a", "it fails its health check: refused".to_owned())]);
+    assert_eq!(reasons(&effective), [("a", "health check failed: refused".to_owned())]);
     assert_eq!(served(&TrafficPolicy::default().apply(&service(), vec![member("a")], &with)), ["a=1"]);
 }
 
 #[test]
-fn our_own_zone_is_preferred_as_long_as_it_has_enough() {
+fn our_own_zone_is_preferred_while_it_has_enough() {
     let members = || vec![in_zone("a", "z1"), in_zone("b", "z1"), in_zone("c", "z2"), member("d")];
     let prefer = |at_least| Service { prefer: Some(Prefer { at_least }), ..service() };
-    let ours = PolicyInput { zone: Some("z1"), ..around(0) };
+    let ours = PolicyInput { zone: Some("z1"), ..input(0) };
     let near = |service: &Service, input: &PolicyInput<'_>| {
         served(&TrafficPolicy::default().apply(service, members(), input)).len()
     };
@@ -100,91 +100,95 @@ fn our_own_zone_is_preferred_as_long_as_it_has_enough() {
     assert_eq!(near(&prefer(AtLeast::Part(Percent(50))), &ours), 2);
     assert_eq!(near(&prefer(AtLeast::Part(Percent(51))), &ours), 4);
     assert_eq!(
-        near(&prefer(AtLeast::Part(Percent(0))), &PolicyInput { zone: Some("z9"), ..around(0) }),
+        near(&prefer(AtLeast::Part(Percent(0))), &PolicyInput { zone: Some("z9"), ..input(0) }),
         4,
-        "nobody is near"
+        "no backend is in our zone"
     );
-    assert_eq!(near(&prefer(AtLeast::Count(2)), &around(0)), 4, "our own zone is not known");
+    assert_eq!(near(&prefer(AtLeast::Count(2)), &input(0)), 4, "our own zone is unknown");
     let effective = TrafficPolicy::default().apply(&prefer(AtLeast::Count(2)), members(), &ours);
-    assert_eq!(effective.exclusions[0].reason, Reason::OtherZone);
+    assert_eq!(effective.exclusions[0].reason, Reason::OtherZone { zone: Some("z2".to_owned()), own: "z1".to_owned() });
 }
 
 #[test]
-fn who_joins_comes_to_its_weight_in_steps() {
+fn slow_start_raises_a_weight_in_steps() {
     let service = Service { slow_start: Some(Duration::from_secs(100)), ..service() };
-    let mut shape = TrafficPolicy::default();
-    let first = PolicyInput { is_first: true, ..around(0) };
-    let effective = shape.apply(&service, vec![member("a")], &first);
-    assert_eq!((served(&effective), effective.next), (vec!["a=10".to_owned()], None), "the first set needs none");
+    let mut policy = TrafficPolicy::default();
+    let first = PolicyInput { is_first: true, ..input(0) };
+    let effective = policy.apply(&service, vec![member("a")], &first);
+    assert_eq!(
+        (served(&effective), effective.next_change),
+        (vec!["a=10".to_owned()], None),
+        "the first set needs none"
+    );
     let mut weights = Vec::new();
     let mut now = 5;
     loop {
-        let effective = shape.apply(&service, vec![member("a"), member("b")], &around(now));
+        let effective = policy.apply(&service, vec![member("a"), member("b")], &input(now));
         weights.push(effective.backends[1].weight);
         assert_eq!(effective.backends[0].weight, 10);
-        let Some(next) = effective.next else { break };
+        let Some(next) = effective.next_change else { break };
         let next = next.duration_since(at(0)).expect("later").as_secs();
         assert_eq!(next, now + 10);
         now = next;
     }
     assert_eq!(weights, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]);
-    // Whoever was launched long before it was first seen by a new sidecar needs none either.
-    let mut shape = TrafficPolicy::default();
+    // Nor does a machine that was launched long before a new sidecar first saw it.
+    let mut policy = TrafficPolicy::default();
     let effective =
-        shape.apply(&service, vec![launched("a", 0), launched("b", 150)], &PolicyInput { now: at(200), ..first });
+        policy.apply(&service, vec![launched("a", 0), launched("b", 150)], &PolicyInput { now: at(200), ..first });
     assert_eq!(served(&effective), ["a=10", "b=6"]);
 }
 
 #[test]
-fn weights_stay_within_bounds_while_they_rise() {
+fn weights_stay_within_bounds_during_slow_start() {
     let service = Service { slow_start: Some(Duration::from_secs(100)), ..service() };
     let with = |id: &str, weight| {
         let mut member = member(id);
         member.backend.weight = weight;
         member
     };
-    let mut shape = TrafficPolicy::default();
-    shape.apply(&service, vec![with("a", 100)], &around(0));
-    let effective = shape.apply(&service, vec![with("a", 100), with("b", 100), with("c", 0)], &around(200));
+    let mut policy = TrafficPolicy::default();
+    policy.apply(&service, vec![with("a", 100)], &input(0));
+    let effective = policy.apply(&service, vec![with("a", 100), with("b", 100), with("c", 0)], &input(200));
     assert_eq!(served(&effective), ["a=200", "b=20", "c=0"]);
-    let effective = shape.apply(&service, vec![with("a", 256), with("b", 1)], &around(200));
+    let effective = policy.apply(&service, vec![with("a", 256), with("b", 1)], &input(200));
     assert_eq!(served(&effective), ["a=256", "b=1"]);
 }
 
 #[test]
-fn who_leaves_drains_and_who_comes_back_does_not() {
+fn a_backend_that_leaves_drains_and_one_that_comes_back_does_not() {
     let service = Service { drain: Duration::from_secs(30), ..service() };
-    let mut shape = TrafficPolicy::default();
-    shape.apply(&service, vec![member("a"), member("b")], &around(0));
-    let effective = shape.apply(&service, vec![member("a")], &around(10));
-    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned(), "-b=0".to_owned()], Some(at(40))));
-    let again = shape.clone().apply(&service, vec![member("a"), member("b")], &around(20));
+    let mut policy = TrafficPolicy::default();
+    policy.apply(&service, vec![member("a"), member("b")], &input(0));
+    let effective = policy.apply(&service, vec![member("a")], &input(10));
+    assert_eq!((served(&effective), effective.next_change), (vec!["a=1".to_owned(), "-b=0".to_owned()], Some(at(40))));
+    let again = policy.clone().apply(&service, vec![member("a"), member("b")], &input(20));
     assert_eq!(served(&again), ["a=1", "b=1"]);
-    let effective = shape.apply(&service, vec![member("a")], &around(39));
+    let effective = policy.apply(&service, vec![member("a")], &input(39));
     assert_eq!(served(&effective), ["a=1", "-b=0"]);
-    let effective = shape.apply(&service, vec![member("a")], &around(40));
-    assert_eq!((served(&effective), effective.next), (vec!["a=1".to_owned()], None));
-    // One whose end the cloud announces drains for as long as it is there, and for a while longer.
+    let effective = policy.apply(&service, vec![member("a")], &input(40));
+    assert_eq!((served(&effective), effective.next_change), (vec!["a=1".to_owned()], None));
+    // A backend whose end the cloud announces drains while it is reported, and for the drain time after that.
     let mut leaving = member("a");
     (leaving.backend.state, leaving.backend.weight) = (BackendState::Draining, 0);
-    assert_eq!(served(&shape.apply(&service, vec![leaving, member("c")], &around(50))), ["-a=0", "c=1"]);
-    assert_eq!(served(&shape.apply(&service, vec![member("c")], &around(60))), ["-a=0", "c=1"]);
-    assert_eq!(served(&shape.apply(&service, vec![member("c")], &around(80))), ["c=1"]);
+    assert_eq!(served(&policy.apply(&service, vec![leaving, member("c")], &input(50))), ["-a=0", "c=1"]);
+    assert_eq!(served(&policy.apply(&service, vec![member("c")], &input(60))), ["-a=0", "c=1"]);
+    assert_eq!(served(&policy.apply(&service, vec![member("c")], &input(80))), ["c=1"]);
 }
 
 #[test]
-fn a_shorter_drain_holds_for_those_who_are_leaving() {
+fn a_shorter_drain_applies_to_backends_that_drain_already() {
     let drain = |seconds| Service { drain: Duration::from_secs(seconds), ..service() };
-    let mut shape = TrafficPolicy::default();
-    shape.apply(&drain(60), vec![member("a"), member("b")], &around(0));
-    assert_eq!(served(&shape.apply(&drain(60), vec![member("a")], &around(0))), ["a=1", "-b=0"]);
-    assert_eq!(served(&shape.apply(&drain(0), vec![member("a")], &around(1))), ["a=1"]);
+    let mut policy = TrafficPolicy::default();
+    policy.apply(&drain(60), vec![member("a"), member("b")], &input(0));
+    assert_eq!(served(&policy.apply(&drain(60), vec![member("a")], &input(0))), ["a=1", "-b=0"]);
+    assert_eq!(served(&policy.apply(&drain(0), vec![member("a")], &input(1))), ["a=1"]);
 }
 
 proptest! {
-    /// Whatever the rules: nobody is invented, nobody is lost without a reason, and somebody is left.
+    /// Whatever the rules, every member is either served or excluded with a reason, and at least one is served.
     #[test]
-    fn everybody_is_accounted_for(
+    fn every_member_is_served_or_excluded_with_a_reason(
         sets in proptest::collection::vec(proptest::collection::btree_map("[a-e]", (0_u64..60, 0_u16..=256, "[xy]"), 1..5), 1..8),
         failing in proptest::collection::btree_map("[a-e]", "x", 0..5),
         min_age in 0_u64..40,
@@ -200,7 +204,7 @@ proptest! {
             prefer: Some(Prefer { at_least: AtLeast::Count(at_least) }),
             ..service()
         };
-        let mut shape = TrafficPolicy::default();
+        let mut policy = TrafficPolicy::default();
         for (turn, set) in sets.iter().enumerate() {
             let members: Vec<_> = set.iter().map(|(id, (age, weight, zone))| {
                 let mut member = launched(id, *age);
@@ -208,20 +212,20 @@ proptest! {
                 member
             }).collect();
             let now = turn as u64 * 10;
-            let with = PolicyInput { zone: Some("x"), failing: Some(&failing), is_first: turn == 0, ..around(now) };
-            let before = shape.clone();
-            let effective = shape.apply(&service, members.clone(), &with);
+            let with = PolicyInput { zone: Some("x"), failing: Some(&failing), is_first: turn == 0, ..input(now) };
+            let before = policy.clone();
+            let effective = policy.apply(&service, members.clone(), &with);
             let up: Vec<_> = effective.backends.iter().filter(|b| b.state == BackendState::Up).collect();
             prop_assert!(!up.is_empty());
             prop_assert!(effective.backends.windows(2).all(|pair| pair[0].id < pair[1].id));
             prop_assert!(effective.backends.iter().all(|b| b.weight <= MAX_WEIGHT));
-            prop_assert!(effective.next.is_none_or(|next| next > with.now));
+            prop_assert!(effective.next_change.is_none_or(|next| next > with.now));
             for member in &members {
                 let is_up = up.iter().any(|b| b.id == member.backend.id);
                 prop_assert!(is_up != effective.exclusions.iter().any(|e| e.id == member.backend.id));
                 prop_assert!(!is_up || member.backend.weight == 0 || up.iter().all(|b| b.id != member.backend.id || b.weight > 0));
             }
-            // The same again is the same.
+            // Applied again, nothing changes.
             let mut again = before;
             prop_assert_eq!(&again.apply(&service, members.clone(), &with), &effective);
             prop_assert_eq!(&again.apply(&service, members, &PolicyInput { is_first: false, ..with }), &effective);

@@ -62,7 +62,7 @@ fn flapping(rounds: u32, random: &mut fastrand::Rng) -> String {
             Ok(_) => 0,
             Err(_) => in_a_row,
         };
-        registry.take(Event::Observed(Observation { provider, at: SystemTime::now(), took, cost, result }));
+        registry.handle(Event::Observed(Observation { provider, at: SystemTime::now(), took, cost, result }));
         let snapshot = registry.snapshots().borrow().clone().expect("known");
         let backends = |name: &str| snapshot.services[name].backends.len();
         least = least.min(backends("web"));

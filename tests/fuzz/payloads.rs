@@ -132,7 +132,7 @@ impl Chain {
         let mut registry = Registry::trial(self.config.settings(), &self.dir.path().join("state"));
         let (at, took, cost) = (SystemTime::now(), Duration::ZERO, ApiUsage::default());
         let provider = "p".parse().expect("a name");
-        registry.take(Event::Observed(Observation { provider, at, took, cost, result: Ok(instances) }));
+        registry.handle(Event::Observed(Observation { provider, at, took, cost, result: Ok(instances) }));
         for later in [0, 1, 61, 1 << 20] {
             registry.settle(at + Duration::from_secs(later));
         }

@@ -114,7 +114,7 @@ fn what_is_held_back_can_be_accepted() {
     let status = elasticd.status();
     assert!(status["services"]["web"]["held"].is_null(), "{status:#}");
     let (code, _, error) = elasticd.run(&["accept", "web"]);
-    assert_eq!((code, error.as_str()), (1, "elasticd: nothing is held back for service web\n"));
+    assert_eq!((code, error.as_str()), (1, "elasticd: no set of service web is held, so there is nothing to accept\n"));
     // And stays so at the next poll.
     assert_eq!(elasticd.run(&["refresh"]).0, 0);
     elasticd.await_status("polled", |status| status["providers"]["local"]["polls"].as_u64() >= Some(3));
@@ -143,7 +143,7 @@ fn registered_backends_join_the_others_until_their_time_is_over() {
     assert_eq!(elasticd.run(&["deregister", "web", "a"]).0, 0);
     assert_eq!(text(&elasticd, "web"), all);
     let (code, _, error) = elasticd.run(&["deregister", "web", "a"]);
-    assert!(code == 1 && error.contains("what a provider reports cannot be taken out"), "{error}");
+    assert!(code == 1 && error.contains("backends that a provider reports cannot be deregistered"), "{error}");
     // To a service without any, for a second.
     assert_eq!(elasticd.run(&["register", "db", "d", "[2001:db8::4]:5432", "--ttl", "1s"]).0, 0);
     assert_eq!(text(&elasticd, "db"), "[2001:db8::4]:5432\n");
@@ -161,7 +161,10 @@ fn watch_pick_and_explain_ask_the_query_socket() {
     let (code, said, _) = elasticd.run(&["explain", "a"]);
     assert_eq!(
         (code, said.as_str()),
-        (0, "SERVICE       WHY\ndb       out  its tag \"Role\" is \"web\"\nweb      in   it is a backend\n")
+        (
+            0,
+            "SERVICE       WHY\ndb       out  tag Role is \"web\"; the service selects Role = \"db\"\nweb      in   it is a backend\n"
+        )
     );
     assert_eq!(elasticd.run(&["explain", "nobody/else"]).0, 1);
     // It ends when elasticd does.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use elasticd::api::{Api, Config, Limits, Sources};
 use elasticd::cli::client;
 use elasticd::model::{Backend, BackendState, Name, Selector, Service, ServiceSet, Snapshot};
-use elasticd::registry::{Excluded, ProviderReport, Report, ServiceReport, SourceReport};
+use elasticd::registry::{ExclusionSummary, ProviderReport, Report, ServiceReport, SourceReport};
 use elasticd::{cli, frontend};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,8 +89,8 @@ fn report() -> Report {
         backends: Some(2),
         revision: 7,
         restored: false,
-        excluded: Excluded::default(),
-        out: Arc::default(),
+        excluded: ExclusionSummary::default(),
+        excluded_members: Arc::default(),
         panicking: false,
     };
     let db = ServiceReport {

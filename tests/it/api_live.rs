@@ -273,15 +273,16 @@ async fn explain_says_in_or_out_and_why() {
         listed.tags.insert("Role".into(), "cache".into());
         report.providers.get_mut("prod").expect("prod").instances = [listed].into();
         let web = Arc::make_mut(report.services.get_mut("web").expect("web"));
-        web.out = [Exclusion { id: "i-8".into(), reason: Reason::OtherZone }].into();
+        let reason = Reason::OtherZone { zone: Some("b".into()), own: "a".into() };
+        web.excluded_members = [Exclusion { id: "i-8".into(), reason }].into();
     });
     let backend = api.get("/v1/explain/i-0").await.json();
     assert_eq!(backend["services"][0]["in"], true);
     assert_eq!(backend["services"][0]["backend"]["address"], "10.0.0.1");
     let out = api.get("/v1/explain/i-9").await.json();
     let verdict = |service: &str| {
-        serde_json::json!({"service": service, "in": false, "message": "its tag \"Role\" is \"cache\"",
-            "reason": "tag_differs", "key": "Role", "value": "cache"})
+        serde_json::json!({"service": service, "in": false, "message": format!("tag Role is \"cache\"; the service selects Role = {service:?}"),
+            "reason": "tag_differs", "key": "Role", "value": "cache", "wanted": format!("{service:?}")})
     };
     let expected = serde_json::json!({"instance": "i-9", "services": [verdict("db"), verdict("web")]});
     assert_eq!(out, expected);

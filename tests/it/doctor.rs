@@ -191,8 +191,8 @@ fn services_that_would_have_no_backend_are_pointed_out() {
     assert_eq!((found.code, found.subjects("warn")), (0, vec!["providers.idle", "services.db"]));
     found
         .says("ok", "providers.local", &["3 instances"])
-        .says("ok", "services.web", &["2 of 3 instances selected; 1: it has no tag \"Role\""])
-        .says("warn", "services.db", &["0 of 3", "2: its tag \"Role\" is \"web\"; 1: it has no", "`select`"])
+        .says("ok", "services.web", &["2 of 3 instances selected; 1: tag Role is missing"])
+        .says("warn", "services.db", &["0 of 3", "2: tag Role is \"web\"", "1: tag Role is missing", "`select`"])
         .says("warn", "providers.idle", &["no service uses it"]);
 }
 

@@ -398,7 +398,7 @@ fn what_is_polled_twice_is_said() {
     observe(&both, &["a"]);
     let both = both.ready();
     await_lead(&both);
-    assert_eq!(both.logged("let these use a provider of type nats"), 1, "{}", both.log());
+    assert_eq!(both.logged("let the services use a provider of type reader"), 1, "{}", both.log());
     Found::of(&both).says("warn", "publish.providers", &["prod is polled", "type nats"]);
     // The advised way: its own services live on what it publishes, too.
     let own = "[providers.fleet]\ntype = 'nats'\nURL\nfleet = 'shop'\nprovider = 'prod'\n\

@@ -41,7 +41,7 @@ fn a_failing_backend_leaves_and_comes_back() {
     elasticd.await_proven("json", "web", &["a", "c"]);
     assert_eq!(rendered(&elasticd), ["a", "c"]);
     let explained = elasticd.get("/v1/explain/b").2;
-    assert!(explained.contains("fails its health check: status 503, not 200-399"), "{explained}");
+    assert!(explained.contains("health check failed: status 503, expected 200-399"), "{explained}");
     // A restart does not bring it back.
     let revision = elasticd.status()["revision"].clone();
     assert!(elasticd.stop().success());
@@ -63,13 +63,13 @@ fn everything_failing_at_once_changes_nothing() {
     let revision = || elasticd.await_status("a status", |_| true)["revision"].clone();
     let before = revision();
     backends.iter().for_each(|backend| backend.set_health(500));
-    await_log(&elasticd, "this machine's own fault");
+    await_log(&elasticd, "a fault of this machine is assumed");
     // Everybody fails a few times more.
     let asked: Vec<_> = backends.iter().map(Backend::health_checks).collect();
     until("more checks", || backends.iter().zip(&asked).all(|(b, n)| b.health_checks() > n + 2).then_some(()));
     assert_eq!(rendered(&elasticd), ["a", "b", "c", "d"]);
     backends.iter().for_each(|backend| backend.set_health(200));
-    await_log(&elasticd, "enough backends pass their health checks again");
+    await_log(&elasticd, "enough backends pass their health check again");
     assert_eq!(rendered(&elasticd), ["a", "b", "c", "d"]);
     assert_eq!(revision(), before, "{}", elasticd.log());
 }
@@ -81,7 +81,7 @@ fn a_newcomer_joins_after_its_first_success() {
     let newcomer = Backend::start("c");
     newcomer.set_health(503);
     elasticd.write("backends.yaml", &entries(backends.iter().chain([&newcomer])));
-    await_log(&elasticd, "c fails its health check: status 503");
+    await_log(&elasticd, "backend is unhealthy service=web backend=\"c\" why=health check failed: status 503");
     until("it was asked more than once", || (newcomer.health_checks() > 1).then_some(()));
     assert_eq!(rendered(&elasticd), ["a", "b"]);
     newcomer.set_health(204);
@@ -96,7 +96,7 @@ fn who_refuses_connections_leaves() {
     drop(gone);
     elasticd.await_proven("json", "web", &["a", "b"]);
     let explained = elasticd.get("/v1/explain/c").2;
-    assert!(explained.contains("fails its health check: connection refused"), "{explained}");
+    assert!(explained.contains("health check failed: connection refused"), "{explained}");
 }
 
 #[test]

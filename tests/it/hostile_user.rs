@@ -255,10 +255,10 @@ fn secrets_are_told_to_nobody() {
     // What is wrong with a configuration is said without what it holds.
     let good = elasticd.read("elasticd.toml");
     for wrong in [good.replace("env = {", "env = '{"), good.replace("headers = {", "headers = [")] {
-        let refused = elasticd.logged("the new configuration is refused");
+        let refused = elasticd.logged("configuration refused");
         elasticd.write("elasticd.toml", &wrong);
         elasticd.signal(nix::sys::signal::Signal::SIGHUP);
-        let is_refused = || (elasticd.logged("the new configuration is refused") > refused).then_some(());
+        let is_refused = || (elasticd.logged("configuration refused") > refused).then_some(());
         until_or(|| elasticd.log(), is_refused);
     }
     elasticd.write("elasticd.toml", &good);

@@ -152,7 +152,7 @@ fn the_configuration_is_reloaded_whole_or_not_at_all() {
     elasticd.configure(&good.replace("select =", "selekt ="));
     elasticd.signal(Signal::SIGHUP);
     elasticd.await_log("services.web.selekt: unknown key");
-    assert!(elasticd.log().contains("the new configuration is refused, and the old one stays"));
+    assert!(elasticd.log().contains("configuration refused; the previous one is kept"));
     assert!(elasticd.is_running());
     assert_eq!(elasticd.get("/v1/services/web").0, 200);
 
@@ -163,7 +163,7 @@ fn the_configuration_is_reloaded_whole_or_not_at_all() {
     let good = good.replace("[frontends.nginx]\n", "[frontends.nginx]\nservices = ['web']\n");
     elasticd.configure(&format!("{good}{more}"));
     elasticd.signal(Signal::SIGHUP);
-    elasticd.await_log("the configuration was reloaded");
+    elasticd.await_log("configuration reloaded");
     elasticd.await_status("the new frontend", |status| status["frontends"]["list"]["phase"] == "proven");
     assert_eq!(elasticd.read("list"), "a\nb\nc\n");
     let (status, _, body) = elasticd.get("/v1/services/only-a");
@@ -189,7 +189,7 @@ fn a_frontend_under_another_name_takes_its_outputs_over() {
     let slow = format!("{FILE}{list}check = ['sleep', '1']\n");
     elasticd.configure(&slow);
     elasticd.signal(Signal::SIGHUP);
-    elasticd.await_log("the configuration was reloaded");
+    elasticd.await_log("configuration reloaded");
     elasticd.write("backends.yaml", &entries(&backends[1..2]));
     elasticd.await_status("at it", |status| status["frontends"]["list"]["phase"] == "applying");
     elasticd.configure(&slow.replace("[frontends.list]", "[frontends.other]"));

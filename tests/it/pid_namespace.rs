@@ -123,7 +123,7 @@ fn without_a_shared_pid_namespace_nobody_is_signalled() {
     }
     assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
     // A HUP, which is nginx' signal, would have it read its own configuration anew.
-    assert!(!elasticd.log().contains("configuration was reloaded") && elasticd.is_running(), "{}", elasticd.log());
+    assert!(!elasticd.log().contains("configuration reloaded") && elasticd.is_running(), "{}", elasticd.log());
     assert_eq!(elasticd.get("/v1/services/web").0, 200);
     assert_eq!(
         (nginx.errors().matches("SIGHUP").count(), nginx.upstreams()),

@@ -200,8 +200,8 @@ async fn moto_filters_by_what_selectors_ask_for() {
         let selector = Selector { tags, attributes: attributes.iter().cloned().collect() };
         ec2(&config(moto.url()), &[selector]).discover().await.expect("instances")
     };
-    let like = |glob: &str| Condition::Like([glob.to_owned()].into());
-    let one_of = |value: &str| Condition::OneOf([value.to_owned()].into());
+    let like = |glob: &str| Condition::Like(std::sync::Arc::new([glob.to_owned()].into()));
+    let one_of = |value: &str| Condition::OneOf(std::sync::Arc::new([value.to_owned()].into()));
     let mut both = [a.as_str(), b.as_str()];
     both.sort_unstable();
     assert_eq!(ids(&found(&[("Role", like("db-?"))], &[]).await), both);

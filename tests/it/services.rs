@@ -74,10 +74,10 @@ fn failover_waits_for_expire_and_goes_back() {
     elasticd.write("far.yaml", &entries(&["b"]));
     let elasticd = elasticd.ready();
     await_served(&elasticd, "web", &["a=1"]);
-    assert_eq!(explained(&elasticd, "b"), "its provider far stands by for another one");
+    assert_eq!(explained(&elasticd, "b"), "provider far is on standby (`sources = \"failover\"`)");
     fs::remove_file(elasticd.path("near.yaml")).expect("removed");
     await_served(&elasticd, "web", &["b=1"]);
-    assert_eq!(explained(&elasticd, "a"), "its provider near has been silent for longer than the service's `expire`");
+    assert_eq!(explained(&elasticd, "a"), "provider near has not answered for longer than the service's `expire`");
     elasticd.write("near.yaml", &entries(&["a"]));
     await_served(&elasticd, "web", &["a=1"]);
 }
@@ -95,7 +95,7 @@ fn our_own_zone_comes_first_while_it_has_enough() {
     elasticd.write("near.yaml", &zones(&[("a", "z1"), ("b", "z1"), ("c", "z2")]));
     let elasticd = elasticd.ready();
     await_served(&elasticd, "web", &["a=1", "b=1"]);
-    assert_eq!(explained(&elasticd, "c"), "it is not in our own zone, which has enough backends");
+    assert_eq!(explained(&elasticd, "c"), "zone is \"z2\"; our own zone \"z1\" is preferred and has enough backends");
     elasticd.write("near.yaml", &zones(&[("a", "z1"), ("b", "z2"), ("c", "z2")]));
     await_served(&elasticd, "web", &["a=1", "b=1", "c=1"]);
 }
@@ -158,7 +158,7 @@ fn tags_create_services_and_frontends_are_told_of_them() {
     await_list(&elasticd, "db-80: b\nweb-80: a\n");
     elasticd.write("near.yaml", &(tagged("a", "web") + &tagged("c", "'no good'") + &tagged("d", "api")));
     await_list(&elasticd, "api-80: d\nweb-80: a\n");
-    elasticd.await_log("no service is created: \"c\"");
+    elasticd.await_log("tags create no service pattern=aws reason=instance \"c\": tag");
     // Restored, they are served before anybody has answered, and go on from there.
     elasticd.kill();
     let near = elasticd.path("near.yaml");

@@ -1,5 +1,6 @@
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 use super::*;
 use crate::model::Instance;
@@ -8,8 +9,8 @@ fn selector(tags: &[(&str, &[&str])]) -> Selector {
     Selector::of_tags(tags.iter().map(|(key, of)| (*key, of.iter().copied())))
 }
 
-fn texts(texts: &[&str]) -> BTreeSet<String> {
-    texts.iter().map(|text| (*text).to_owned()).collect()
+fn texts(texts: &[&str]) -> Arc<BTreeSet<String>> {
+    Arc::new(texts.iter().map(|text| (*text).to_owned()).collect())
 }
 
 fn tag(key: &str, condition: Condition) -> Selector {
@@ -196,8 +197,8 @@ fn conditions(value: &'static str) -> impl Strategy<Value = Condition> {
     prop_oneof![
         Just(Condition::Present),
         Just(Condition::Absent),
-        btree_set(value, 0..4).prop_map(Condition::OneOf),
-        btree_set(value, 0..4).prop_map(Condition::Like),
+        btree_set(value, 0..4).prop_map(|values| Condition::OneOf(values.into())),
+        btree_set(value, 0..4).prop_map(|globs| Condition::Like(globs.into())),
     ]
 }
 
