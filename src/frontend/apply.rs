@@ -276,7 +276,7 @@ impl Change<'_> {
             }
         }
         if let Some(runtime) = config.runtime.as_ref().filter(|_| matches!(config.proof, Proof::Runtime { .. }))
-            && let Some(new) = runtime.mark().await?
+            && let Some(new) = runtime.state_before_reload().await?
         {
             self.amend(|_, mark, _| *mark = Some(new));
         }

@@ -6,7 +6,6 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::config::Output;
 use crate::sys::{regular_file, text};
 
 /// The SHA-256 of some content, in hexadecimal.
@@ -48,11 +47,6 @@ pub fn on_disk(path: &Path) -> Option<Digest> {
             n => hasher.update(&buffer[..n]),
         }
     }
-}
-
-/// What is on disk at all outputs.
-pub fn all_on_disk(outputs: &[Output]) -> Digest {
-    Digest::of_all(outputs.iter().map(|output| (output.path.as_path(), on_disk(&output.path))))
 }
 
 #[cfg(test)]

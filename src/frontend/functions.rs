@@ -1,40 +1,41 @@
-//! The functions templates may call, as filters (`{{ b.zone | default: "none" }}`) or directly.
+//! The functions that templates can call, as filters (`{{ b.zone | default: "none" }}`) or directly.
 //!
-//! | function | gives |
+//! | function | result |
 //! | --- | --- |
-//! | `map \| get: "key", default` | the map's value, or the default; for keys that are no identifiers |
-//! | `value \| default: other` | the value, or the other where it is absent or the empty text |
+//! | `map \| get: "key", default` | the map's value at the key, or the default; for keys that are not identifiers |
+//! | `value \| default: other` | the value, or the other if the value is absent or an empty text |
 //! | `backend \| hostport` | `address:port`, an IPv6 address in brackets |
-//! | `address \| bracket` | the address, in brackets if it is an IPv6 one |
+//! | `address \| bracket` | the address, in brackets if it is an IPv6 address |
 //! | `list \| join: ", "` | the items as one text |
 //! | `text \| split: ","` | the list of its parts |
 //! | `text \| lower`, `upper` | the text in that case |
 //! | `text \| replace: "from", "to"` | the text with every occurrence replaced |
-//! | `value \| length` | how many items a list or map has, or characters a text |
-//! | `value \| is_empty` | whether it is absent, or of length 0 |
-//! | `a \| eq: b`, `a \| ne: b` | whether they are the same, or not |
-//! | `value \| contains: part` | whether a list has the item, a map the key, a text the part |
-//! | `text \| starts_with: "x"` | whether it does |
+//! | `value \| length` | the number of items of a list or map, or of characters of a text |
+//! | `value \| is_empty` | whether the value is absent or of length 0 |
+//! | `a \| eq: b`, `a \| ne: b` | whether the two are equal, or not |
+//! | `value \| contains: part` | whether a list contains the item, a map the key, or a text the part |
+//! | `text \| starts_with: "x"` | whether the text starts with `x` |
 //! | `list \| group_by: "key"` | a map from each value of that (dotted) key to the list of its items |
-//! | `list \| pad: n` | the list, made `n` items long with absent ones; one that is longer stays as it is |
+//! | `list \| pad: n` | the list, filled up to `n` items with absent ones; a longer list is returned unchanged |
 //! | `list \| where: "key", value` | the items with that value of the (dotted) key |
-//! | `list \| without: "key", value` | the items with another one |
-//! | `list \| max: "key"` | the largest whole number that the items have at that (dotted) key; 0 if none has one |
-//! | `n \| scale: most, limit` | the number itself if `most` is within `limit`, else its share `n * limit / most`, at least 1 |
+//! | `list \| without: "key", value` | the items with any other value of it |
+//! | `list \| max: "key"` | the largest integer that the items have at that (dotted) key; 0 if no item has one |
+//! | `n \| scale: most, limit` | the number itself if `most` is at most `limit`, otherwise `n * limit / most` with two decimal places, at least 1 |
 //!
-//! Names as some frontends want them are in [`identifiers`].
+//! Functions that make identifiers for some frontends are in [`identifiers`].
 //!
-//! Where a text is expected, an absent value counts as the empty one. Two formatters end an expression: `json` writes
-//! a complete JSON literal, escaped for its place like any value; `raw` writes the value as it is: only for what no
-//! tag can reach.
+//! Where a text is expected, an absent value counts as an empty one. Two formatters can end an expression: `json` writes
+//! a complete JSON literal, escaped for its place like any value; `raw` writes the value without escaping, and must not be
+//! used for anything that comes from tags.
 
 pub mod identifiers;
+mod values;
 
 use std::collections::BTreeMap;
 
 use upon::{Engine, Value};
-
-type Map = BTreeMap<String, Value>;
+use values::{Map, display, dotted, kind, text};
+pub(super) use values::{from_json, to_json};
 
 /// Adds every function to the engine.
 pub(super) fn install(engine: &mut Engine<'static>) {
@@ -60,32 +61,6 @@ pub(super) fn install(engine: &mut Engine<'static>) {
     engine.add_function("max", max);
     engine.add_function("scale", scale);
     identifiers::install(engine);
-}
-
-/// The value as JSON. A float that JSON cannot write (NaN, infinity) becomes `null`.
-pub(super) fn to_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::None => serde_json::Value::Null,
-        Value::Bool(b) => (*b).into(),
-        Value::Integer(n) => (*n).into(),
-        Value::Float(n) => (*n).into(),
-        Value::String(s) => s.as_str().into(),
-        Value::List(list) => list.iter().map(to_json).collect(),
-        Value::Map(map) => map.iter().map(|(key, value)| (key.clone(), to_json(value))).collect(),
-    }
-}
-
-/// The inverse of [`to_json`]. A number outside `i64` becomes a float.
-pub(super) fn from_json(value: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
-    match value {
-        Json::Null => Value::None,
-        Json::Bool(b) => Value::Bool(*b),
-        Json::Number(n) => n.as_i64().map_or_else(|| n.as_f64().into(), Value::Integer),
-        Json::String(s) => Value::String(s.clone()),
-        Json::Array(list) => Value::List(list.iter().map(from_json).collect()),
-        Json::Object(map) => Value::Map(map.iter().map(|(key, value)| (key.clone(), from_json(value))).collect()),
-    }
 }
 
 fn get(map: &Map, key: &str, default: Value) -> Value {
@@ -155,7 +130,7 @@ fn group_by(list: &[Value], key: &str) -> Result<Map, String> {
 }
 
 fn pad(list: &[Value], length: i64) -> Result<Vec<Value>, String> {
-    /// More than any frontend has servers; a slip of the thread must not cost all memory.
+    /// More than the servers of any frontend; bounds the memory that a typo in a template can take.
     const LONGEST: i64 = 100_000;
     let length = usize::try_from(length.min(LONGEST)).map_err(|_| format!("`pad` cannot make {length} items"))?;
     Ok(list.iter().cloned().chain(std::iter::repeat(Value::None)).take(length.max(list.len())).collect())
@@ -170,7 +145,6 @@ fn max(list: &[Value], key: &str) -> i64 {
     list.iter().filter_map(number).max().unwrap_or(0)
 }
 
-/// To two decimal places.
 #[expect(clippy::cast_precision_loss, reason = "weights are small")]
 fn scale(n: i64, most: i64, limit: i64) -> Value {
     if most <= limit {
@@ -178,45 +152,6 @@ fn scale(n: i64, most: i64, limit: i64) -> Value {
     }
     let share = n as f64 * limit as f64 / most as f64;
     Value::Float(((share * 100.0).round() / 100.0).max(1.0))
-}
-
-/// Follows a dotted key into nested maps. A key that itself holds dots (a tag's) is found whole.
-fn dotted<'a>(value: &'a Value, key: &str) -> &'a Value {
-    let Value::Map(map) = value else { return &Value::None };
-    map.get(key)
-        .or_else(|| key.split_once('.').and_then(|(first, rest)| map.get(first).map(|inner| dotted(inner, rest))))
-        .unwrap_or(&Value::None)
-}
-
-fn text(value: &Value) -> Result<&str, String> {
-    match value {
-        Value::None => Ok(""),
-        Value::String(text) => Ok(text),
-        other => Err(format!("a text is needed here, not a {}", kind(other))),
-    }
-}
-
-/// A single value as text; the kind of one that is not single.
-fn display(value: &Value) -> Result<String, &'static str> {
-    match value {
-        Value::None => Ok(String::new()),
-        Value::Bool(b) => Ok(b.to_string()),
-        Value::Integer(n) => Ok(n.to_string()),
-        Value::Float(n) => Ok(n.to_string()),
-        Value::String(s) => Ok(s.clone()),
-        Value::List(_) | Value::Map(_) => Err(kind(value)),
-    }
-}
-
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::None => "none",
-        Value::Bool(_) => "bool",
-        Value::Integer(_) | Value::Float(_) => "number",
-        Value::String(_) => "text",
-        Value::List(_) => "list",
-        Value::Map(_) => "map",
-    }
 }
 
 #[cfg(test)]
@@ -236,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn each_does_what_its_line_says() {
+    fn functions_do_what_the_table_says() {
         for (template, expected) in [
             (r#"{{ four.tags | get: "a", "-" }}{{ four.tags | get: "x:y", "-" }}"#, "1-"),
             (r#"{{ four.zone | default: "?" }}{{ none | default: "?" }}{{ "" | default: 1 }}"#, "a?1"),
@@ -267,18 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_use_is_explained() {
+    fn wrong_arguments_are_explained() {
         assert!(render("{{ text | hostport }}").contains("expects map argument"));
         assert!(render("{{ four.tags | hostport }}").contains("needs a backend"));
         assert!(render("{{ list | lower }}").contains("not a list"));
         assert!(render("{{ list }}").contains("use a loop, `join` or `json`"));
-    }
-
-    /// All services and backends of VCL share one namespace, in which letters have no case.
-
-    #[test]
-    fn json_goes_both_ways() {
-        let json = serde_json::json!({"a": [1, -2.5, true, null, "x"], "b": {}});
-        assert_eq!(to_json(&from_json(&json)), json);
     }
 }

@@ -1,6 +1,7 @@
-//! The processes we configure: nginx, HAProxy and their kin. One worker each.
+//! The frontends that elasticd configures: nginx, HAProxy and others, each with a worker of its own.
 //!
-//! A new frontend is a folder in `templates/` and no code, unless it has a runtime API of its own.
+//! A new frontend is a folder in `templates/` and no code, unless it has a runtime API of its own; that is a file in
+//! `runtime/`.
 
 mod apply;
 mod config;

@@ -8,7 +8,7 @@ use super::escape::Escape;
 use super::parse::{gid, parse_mode, signal, uid};
 use super::preset;
 use super::raw::{ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload};
-use super::runtime::Runtime;
+use super::runtime::{Access, Runtime};
 use crate::model::{FieldFault, Name};
 use crate::sys::atomic_file::Ownership;
 use crate::sys::process::{Executable, Find};
@@ -143,7 +143,7 @@ impl Raw {
     }
 
     fn resolve_runtime(&self, faults: &mut Vec<FieldFault>) -> Option<Runtime> {
-        let limit = positive("api_timeout", self.api_timeout.unwrap_or(API_TIMEOUT), faults);
+        let timeout = positive("api_timeout", self.api_timeout.unwrap_or(API_TIMEOUT), faults);
         // An empty address is how a preset's runtime API is switched off.
         let address = self.api.as_deref().filter(|address| !address.is_empty())?;
         let Some(protocol) = self.runtime else {
@@ -152,7 +152,7 @@ impl Raw {
         };
         let endpoint = address.parse().map_err(|message| faults.push(FieldFault::new("api", message))).ok()?;
         let (secret_file, config) = (self.secret_file.clone(), self.config.clone());
-        Some(Runtime { protocol, endpoint, secret_file, config, limit })
+        Some(Runtime { protocol, access: Access { endpoint, secret_file, config, timeout } })
     }
 
     fn resolve_reload(&self, faults: &mut Vec<FieldFault>) -> Reload {

@@ -52,6 +52,11 @@ pub fn stage(outputs: &[Output], contents: &[String]) -> Result<Vec<FileChange>,
     Ok(changes)
 }
 
+/// The digest of what is on disk at all outputs.
+pub fn all_on_disk(outputs: &[Output]) -> Digest {
+    Digest::of_all(outputs.iter().map(|output| (output.path.as_path(), on_disk(&output.path))))
+}
+
 /// Brings the previous outputs back. Goes by what is really there: any of the changes may not have happened.
 ///
 /// # Errors

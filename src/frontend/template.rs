@@ -1,8 +1,8 @@
-//! Templates: compiled once, tried before anything starts, rendered from snapshots.
+//! Templates: compiled once, tried with sample data before anything starts, and rendered from snapshots.
 //!
 //! The language is upon's: `{{ s.name }}`, `{% for b in s.backends %} … {% endfor %}`, `{% if … %}`, `{% with … %}`,
-//! comments `{# … #}`, and `-` inside a tag to trim the white space beside it. What a template sees is described at
-//! [`Context`], what it may call in [`functions`]; every value is escaped for its place, see [`Escape`].
+//! comments `{# … #}`, and `-` inside a tag to trim the white space beside it. [`Context`] describes the values that a
+//! template can use, [`functions`] what it can call. Every value is escaped for its place, see [`Escape`].
 
 mod context;
 mod error;
@@ -29,12 +29,12 @@ pub struct Template {
 }
 
 impl Template {
-    /// Compiles a template's text. The name is what errors call it: its path, as the operator knows it.
+    /// Compiles a template's text. Errors refer to it by `name`, its path as the operator wrote it.
     ///
     /// # Errors
     ///
-    /// [`Error::Compile`] if the text is no template, or holds the noncharacters U+FDD0 to U+FDD2, which are elasticd's
-    /// own marks of where a value begins and ends.
+    /// [`Error::Compile`] if the text is not a template, or contains the noncharacters U+FDD0 to U+FDD2, with which elasticd
+    /// itself marks where values begin and end.
     pub fn compile(name: &str, text: &str, escape: Escape) -> Result<Self, Error> {
         if let Some(at) = escape::find_marker(text) {
             return Err(Error::Compile(Fault::at(name, text, at, "the characters U+FDD0 to U+FDD2 cannot be used")));
@@ -45,29 +45,29 @@ impl Template {
         Ok(Self { name: name.to_owned(), text: text.to_owned(), escape, engine })
     }
 
-    /// Renders the template. The same context gives the same bytes.
+    /// Renders the template. Equal contexts give equal bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Render`] if the template names what is not there, or gives a function what it cannot take.
+    /// [`Error::Render`] if the template uses a value that does not exist, or calls a function with a wrong argument.
     pub fn render(&self, context: &Context) -> Result<String, Error> {
         self.render_fault(context).map_err(Error::Render)
     }
 
-    /// Renders the template with made-up backends of these services, and once more with none, so that a template which
-    /// reads a field that does not exist is found before anything starts.
+    /// Renders the template with sample backends of these services, and once more without backends, so that the use of a
+    /// field that does not exist is found before anything starts.
     ///
-    /// The backends carry the tags that the service selects by, and every key which the template mentions as
-    /// `tags.KEY`; one has no zone and a weight of 0.
+    /// The sample backends have the tags by which their service selects, and every tag that the template mentions as
+    /// `tags.KEY`; one of them has no zone and a weight of 0.
     ///
     /// # Errors
     ///
-    /// [`Error::Trial`] as [`render`](Self::render).
+    /// [`Error::Trial`], for the reasons of [`render`](Self::render).
     pub fn trial(&self, services: &[&model::Service], vars: &BTreeMap<String, serde_json::Value>) -> Result<(), Error> {
         let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
         let attempts = [
-            ("made-up backends", sample::snapshot(services, &self.text)),
-            ("services that have no backends", sample::empty(services)),
+            ("sample backends", sample::snapshot(services, &self.text)),
+            ("services without backends", sample::empty(services)),
         ];
         for (with, snapshot) in attempts {
             let context = Context::new(&snapshot, &names, vars);

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::{Change, Effort, Outcome, Rendered};
 use super::config::{Config, Pacing, Proof, Reload};
-use super::digest::{Digest, all_on_disk};
+use super::digest::Digest;
 use super::journal::{Journal, Proven, Step};
 use super::plan::{self, Action};
 use super::report::{Phase, Report, Timings};
 use super::runtime::{Comparison, Evidence};
-use super::staging;
+use super::staging::{self, all_on_disk};
 use super::template::Template;
 use crate::model::{Name, Snapshot};
 use crate::sys::atomic_file;

@@ -70,7 +70,7 @@ fn a_cluster_that_envoy_does_not_have_is_named() {
     envoy.spawn();
     let elasticd = elasticd(&envoy, "", &backends).start();
     let status = elasticd.await_status("failed", |status| status["frontends"]["envoy"]["phase"] == "failed");
-    let expected = "Envoy has no cluster \"web\", nor one whose `eds_cluster_config.service_name` that is";
+    let expected = "Envoy has no cluster \"web\", nor one with that `eds_cluster_config.service_name`";
     assert!(error(&status).contains(expected), "{}", error(&status));
     assert!(!envoy.file("web").exists(), "what was not there before is not left behind");
     // Envoy is given the cluster, which wants its file to be there.

@@ -55,7 +55,7 @@ fn a_file_that_no_job_reads_is_said_and_rolled_back() {
     let status =
         elasticd.await_status("failing", |status| status["frontends"]["prometheus"]["failures"].as_u64() >= Some(1));
     let error = status["frontends"]["prometheus"]["error"].as_str().expect("an error");
-    assert!(error.contains("do `file_sd_configs` of some job name that file?"), "{error}");
+    assert!(error.contains("does a job name that file in `file_sd_configs`?"), "{error}");
     assert_eq!(fs::read_to_string(prometheus.file()).expect("there"), "[]", "the previous file is back");
     // It is mended, and nobody has to tell elasticd.
     prometheus.stop();

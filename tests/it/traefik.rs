@@ -150,7 +150,7 @@ fn its_api_is_the_proof_where_it_is_configured() {
             status["frontends"]["traefik"]["error"].as_str().is_some_and(|error| error.contains(part))
         });
     };
-    failed("Traefik knows of no service web@file: does its file provider watch ");
+    failed("Traefik has no service web@file: does its file provider watch ");
     api.runs("web", &json!([{ "url": "http://127.0.0.9:1" }]));
     failed("service web@file: it lacks http://");
     api.runs("web", &json!([{ "url": format!("http://{}", backends[0].address) }]));

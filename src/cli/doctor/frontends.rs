@@ -21,8 +21,8 @@ pub async fn look(frontend: &Config, findings: &mut Findings) {
     }
     if let Some(runtime) = &frontend.runtime {
         let probed = runtime.probe().await;
-        findings.judge(format!("{subject}.api"), probed.map(|()| format!("{} answers", runtime.endpoint)));
-        if let Some(file) = &runtime.secret_file {
+        findings.judge(format!("{subject}.api"), probed.map(|()| format!("{} answers", runtime.access.endpoint)));
+        if let Some(file) = &runtime.access.secret_file {
             let opened = std::fs::File::open(file);
             let why = |error| format!("cannot read {}: {error}; make it readable for elasticd's user", file.display());
             findings.judge(

@@ -1,12 +1,12 @@
 //! Apache's configuration, after `ap_cfg_getline` and `ap_getword_conf` in its `server/util.c`.
 //!
-//! First come lines: a backslash right before a line's end joins the next line to it, in comments and quotes too. A line
-//! that starts with `#` is a comment. Then come words, which white space ends. `"` and `'` quote only from a word's start,
-//! up to the next of their kind or the line's end; what follows the closing one is the next word. Inside, a backslash
-//! makes one character with another backslash or that quote; outside, only with another backslash. Last, `${NAME}` is
-//! replaced where the variable is defined.
+//! First the text is split into lines: a backslash right before the end of a line joins the next line to it, in comments
+//! and quotes too. A line that starts with `#` is a comment. Then each line is split into words at white space. `"` and
+//! `'` quote only at the start of a word, up to the next quote of the same kind or the end of the line; what follows the
+//! closing quote is the next word. Inside quotes a backslash escapes another backslash or that quote; outside quotes only
+//! another backslash. Last, `${NAME}` is replaced if the variable is defined.
 
-use super::{Piece, percent, pieces};
+use super::pieces::{Piece, percent, pieces};
 
 /// Encodes the marked values of a rendered configuration for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -21,7 +21,7 @@ pub(super) fn write(marked: &str) -> String {
     writer.out
 }
 
-/// Where in the syntax the writer stands.
+/// The writer's place in the syntax.
 #[derive(Clone, Copy, Default)]
 enum Place {
     /// Nothing but white space has come on this line.
@@ -29,9 +29,9 @@ enum Place {
     LineStart,
     /// A word could start here.
     Start,
-    /// In a word without quotes, which starts at this byte of the output.
+    /// In a word without quotes that starts at this byte of the output.
     Bare(usize),
-    /// In a word which the template wrote without quotes, and which a value in it has made need them.
+    /// In a word that the template wrote without quotes, and that got quotes because a value in it needs them.
     Requoted,
     /// In a text quoted by this character.
     Quoted(char),
@@ -43,11 +43,11 @@ enum Place {
 struct Writer {
     out: String,
     place: Place,
-    /// The character before was a backslash of the template's that still lacks its partner.
+    /// The previous character is a backslash of the template that begins an escape.
     escaped: bool,
-    /// The character before was a `$`.
+    /// Whether the previous character is a `$`.
     dollar: Dollar,
-    /// The last bytes written, as many as these, stand for a value's backslash.
+    /// The number of bytes at the end of the output that encode a backslash of a value.
     backslash: usize,
 }
 
@@ -55,20 +55,20 @@ struct Writer {
 enum Dollar {
     #[default]
     No,
-    /// The template's.
+    /// Of the template.
     Written,
-    /// A value's.
+    /// Of a value.
     Encoded,
 }
 
 impl Writer {
-    /// Takes the template's own text.
+    /// Writes the template's own text.
     fn text(&mut self, mut text: &str) {
         while let Some(c) = text.chars().next() {
             let joined = ["\\\n", "\\\r\n"].into_iter().find(|joined| text.starts_with(joined));
             let len = joined.map_or(c.len_utf8(), str::len);
             match joined {
-                // What stands on either side of it stands together.
+                // Apache reads what is on both sides of it as one line.
                 Some(joined) => self.out.push_str(joined),
                 None => self.char(c, &text[len..]),
             }
@@ -118,7 +118,7 @@ impl Writer {
                 self.out.push(c);
                 self.escaped = c == '\\' && !escaped;
             }
-            // The second of a pair was written with the first.
+            // An escaped backslash was written in full with its first character.
             Place::Requoted if c == '\\' && escaped => {}
             Place::Requoted => {
                 self.quoted(c, '"');
@@ -139,19 +139,19 @@ impl Writer {
             self.close_requoted();
             self.place = Place::Start;
         } else if self.backslash > 0 {
-            // A value's backslash must not join the next line to this one.
+            // A backslash of a value must not join the next line to this one.
             self.out.truncate(self.out.len() - self.backslash);
             self.percent('\\');
         }
     }
 
-    /// Takes one value.
+    /// Writes one value.
     fn value(&mut self, value: &str) {
         if std::mem::take(&mut self.escaped) {
             match self.place {
-                // The template's backslash stands for itself; it must not pair with the value.
+                // A backslash of the template must be read literally and not escape a character of the value.
                 Place::Bare(_) | Place::Quoted(_) => self.out.push('\\'),
-                // There it was written as a pair.
+                // Elsewhere it was written as an escaped one.
                 _ => {}
             }
         }
@@ -188,7 +188,7 @@ impl Writer {
                 Some(joined) => self.out.push_str(joined),
                 None => self.quoted(c, '"'),
             }
-            // A pair stands for one backslash, which `quoted` writes as a pair again.
+            // An escaped backslash is one backslash, which `quoted` escapes again.
             let pair = kept.is_none() && rest.starts_with("\\\\");
             rest = &rest[kept.map_or(c.len_utf8() + usize::from(pair), str::len)..];
         }
@@ -215,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// Writes a character that stands for itself inside these quotes.
+    /// Writes a character so that it is read literally inside these quotes.
     fn quoted(&mut self, c: char, quote: char) {
         if c == quote || c == '\\' {
             self.out.push('\\');
@@ -234,13 +234,13 @@ impl Writer {
     }
 }
 
-/// Whether a value means itself as a word, or in one without quotes.
+/// Whether a value is read literally without quotes.
 fn is_bare(value: &str) -> bool {
     let safe = |b: u8| b.is_ascii_alphanumeric() || b"_.:/@%+=,-[]$".contains(&b);
     !value.is_empty() && value.bytes().all(safe)
 }
 
-/// As C's `isspace`.
+/// C's `isspace`.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\u{b}' | '\u{c}' | '\r')
 }

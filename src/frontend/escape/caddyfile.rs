@@ -1,18 +1,18 @@
 //! A Caddyfile, after `lexer.next` in Caddy's `caddyconfig/caddyfile/lexer.go` (2.6.2).
 //!
-//! A token ends at white space, of Unicode's kind. `"` and `` ` `` quote only from a token's start. Within `"` a
-//! backslash takes the meaning from a quote, and stands for itself before anything else, another backslash included:
-//! an odd number of them cannot stand before a quote or the end. Within `` ` `` everything stands for itself. Without
-//! quotes a backslash joins lines, and stands for itself inside a line. `#` opens a comment only where a token could
-//! start, and a backslash anywhere in it joins the next line to the one before.
+//! A token ends at Unicode white space. `"` and `` ` `` quote only at the start of a token. Within `"` a backslash escapes
+//! a quote, and is literal before everything else, another backslash included: so an odd number of backslashes cannot be
+//! written before a quote or at the end. Within `` ` `` everything is literal. Without quotes a backslash joins lines, and
+//! is literal inside a line. `#` opens a comment only where a token could start, and a backslash anywhere in a comment
+//! joins the next line to the one before.
 //!
-//! Two things are read whatever the quotes: `{$NAME}`, in comments too, before any token is (`replaceEnvVars` in
-//! `parse.go`), and placeholders when Caddy runs, in which a backslash takes the meaning from a brace
-//! (`Replacer.replace`). And the parser does not tell a quoted brace from one that opens a block. So braces of a value
-//! become `%7B` and `%7D`, its `$` after a template's `{` becomes `%24`, and its backslash before a template's brace
-//! `%5C`.
+//! Two things are read even within quotes: `{$NAME}`, which is replaced before the text is split into tokens, in comments
+//! too (`replaceEnvVars` in `parse.go`), and placeholders, which are replaced while Caddy runs, and in which a backslash
+//! escapes a brace (`Replacer.replace`). Besides, the parser takes a quoted brace for one that opens a block. So braces of
+//! a value become `%7B` and `%7D`, its `$` after a `{` of the template becomes `%24`, and its backslash before a brace of
+//! the template becomes `%5C`.
 
-use super::{Piece, percent, pieces};
+use super::pieces::{Piece, percent, pieces};
 
 /// Encodes the marked values of a rendered configuration for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -26,13 +26,13 @@ pub(super) fn write(marked: &str) -> String {
     writer.finish()
 }
 
-/// Where in the syntax the writer stands.
+/// The writer's place in the syntax.
 #[derive(Default)]
 enum Place {
     /// A token could start here.
     #[default]
     Start,
-    /// In a token, which is written once it has ended.
+    /// In a token, which is written when it ends.
     Token(Token),
     /// In a comment.
     Comment,
@@ -45,27 +45,27 @@ enum Form {
     Back,
 }
 
-/// One character of a token as Caddy should read it.
+/// A character of a token as Caddy should read it.
 #[derive(Clone, Copy)]
 struct Unit {
     c: char,
-    /// It belongs to a value; otherwise the template wrote it.
+    /// Whether it belongs to a value; otherwise it belongs to the template.
     is_value: bool,
 }
 
 struct Token {
     form: Form,
-    /// As the template wrote it, with values put in as they are.
+    /// As the template wrote it, with the values unencoded.
     raw: String,
     /// As Caddy should read it.
     content: Vec<Unit>,
-    /// It holds a value, if an empty one.
+    /// Whether it contains a value, even an empty one.
     has_value: bool,
-    /// It begins with one.
+    /// Whether it begins with a value.
     starts_with_value: bool,
-    /// An empty one stands after a backslash, which would take what follows for its partner.
+    /// Whether an empty value follows a backslash, which would then escape what comes after the value.
     needs_quotes: bool,
-    /// How much of the content stands before the last empty value; 0 where that would not matter.
+    /// The length of the content before the last empty value; 0 if there is none.
     seam: usize,
 }
 
@@ -73,19 +73,19 @@ struct Token {
 struct Writer {
     out: String,
     place: Place,
-    /// The lexer has read a backslash of the template's and not yet used it.
+    /// A backslash of the template has been read that may begin an escape.
     escaped: bool,
-    /// This line continues one before. Caddy loses count of the lines if a token then holds a line break.
+    /// Whether this line continues the one before. Caddy miscounts lines if a token then contains a line break.
     continued: bool,
 }
 
 impl Writer {
-    /// Takes one character of the template's own text.
+    /// Writes one character of the template's own text.
     fn text(&mut self, c: char) {
         match &mut self.place {
             Place::Start => self.start(c),
             Place::Token(token) if token.form == Form::Bare && c.is_whitespace() && c != '\r' => {
-                // Before other white space than a line's end the lexer forgets it.
+                // Before white space other than the end of a line the lexer ignores the backslash.
                 let joins = std::mem::take(&mut self.escaped) && c == '\n';
                 let is_as_written = self.end_token();
                 if joins && !is_as_written {
@@ -129,7 +129,7 @@ impl Writer {
         }
     }
 
-    /// A backslash is held back here, behind white space to which it makes no difference.
+    /// Between tokens. A backslash is written only once it is clear that it has a meaning.
     fn start(&mut self, c: char) {
         match c {
             '\\' if !self.escaped => self.escaped = true,
@@ -174,7 +174,7 @@ impl Writer {
         self.out.push(c);
     }
 
-    /// Takes one value.
+    /// Writes one value.
     fn value(&mut self, value: &str) {
         if let Place::Start = self.place {
             let mut token = Token::new(Form::Bare, "");
@@ -186,7 +186,7 @@ impl Writer {
         }
         match &mut self.place {
             Place::Token(token) => {
-                // The template's backslash stands for itself; it must not pair with the value.
+                // A backslash of the template must be read literally and not escape a character of the value.
                 if std::mem::take(&mut self.escaped) {
                     token.push_text('\\');
                     token.needs_quotes |= value.is_empty();
@@ -213,14 +213,14 @@ impl Writer {
         }
     }
 
-    /// Writes the token that has ended. Whether that is as the template wrote it, a last backslash included.
+    /// Writes the token that has ended. Returns whether it is written as in the template, including a last backslash.
     fn end_token(&mut self) -> bool {
         let Place::Token(token) = std::mem::take(&mut self.place) else { unreachable!("only called in a token") };
         let is_as_written = token.reads_as_written();
         if is_as_written {
             self.out.push_str(&token.raw);
         } else {
-            let content = token.sayable(self.continued);
+            let content = token.encoded(self.continued);
             self.out.push_str(&quoted(&content, token.form));
         }
         is_as_written
@@ -252,7 +252,7 @@ impl Token {
     }
 
     fn push_text(&mut self, c: char) {
-        // With nothing between them, the template's `{` and `$` must not join.
+        // A `{` and a `$` of the template must not join where an empty value is between them.
         let is_seam = self.seam == self.content.len();
         if let Some(before) = self.content.last_mut().filter(|before| before.c == '{' && c == '$' && is_seam) {
             before.is_value = true;
@@ -260,7 +260,7 @@ impl Token {
         self.content.push(Unit { c, is_value: false });
     }
 
-    /// Whether its values need no quotes and no encoding.
+    /// Whether its values need neither quotes nor encoding.
     fn reads_as_written(&self) -> bool {
         let safe = |c: char| c.is_ascii_alphanumeric() || "_.:/@%+=,-[]".contains(c);
         let starts_well = !self.starts_with_value || self.content.first().is_some_and(|unit| unit.is_value);
@@ -271,30 +271,30 @@ impl Token {
                 && self.content.iter().all(|unit| !unit.is_value || safe(unit.c)))
     }
 
-    /// Its content, with what no quotes protect encoded.
-    fn sayable(&self, continued: bool) -> Vec<Unit> {
-        let mut sayable = Vec::with_capacity(self.content.len() + 2);
+    /// Its content, in which everything is encoded that has a meaning within quotes too.
+    fn encoded(&self, continued: bool) -> Vec<Unit> {
+        let mut encoded = Vec::with_capacity(self.content.len() + 2);
         for (i, unit) in self.content.iter().enumerate() {
-            let template_has = |at: Option<&Unit>, what: &str| at.is_some_and(|u| !u.is_value && what.contains(u.c));
-            let is_unsayable = unit.is_value
+            let is_template = |at: Option<&Unit>, chars: &str| at.is_some_and(|u| !u.is_value && chars.contains(u.c));
+            let has_meaning = unit.is_value
                 && match unit.c {
                     '{' | '}' => true,
-                    '$' => template_has(i.checked_sub(1).map(|before| &self.content[before]), "{"),
-                    '\\' => template_has(self.content.get(i + 1), "{}"),
+                    '$' => is_template(i.checked_sub(1).map(|before| &self.content[before]), "{"),
+                    '\\' => is_template(self.content.get(i + 1), "{}"),
                     '\n' => continued,
                     _ => false,
                 };
-            if is_unsayable {
-                push_percent(&mut sayable, unit.c);
+            if has_meaning {
+                push_percent(&mut encoded, unit.c);
             } else {
-                sayable.push(*unit);
+                encoded.push(*unit);
             }
         }
-        sayable
+        encoded
     }
 }
 
-/// A token's content within the template's own quotes if they can hold it, or else within those that can.
+/// A token's content within the template's own kind of quotes, or within the other kind if only that can hold it.
 fn quoted(content: &[Unit], form: Form) -> String {
     let fits_back = !content.iter().any(|unit| unit.c == '`');
     let (double, fits_double) = double_quoted(content);
@@ -304,7 +304,7 @@ fn quoted(content: &[Unit], form: Form) -> String {
     double
 }
 
-/// Within `"`, and whether that is the whole truth: what such quotes cannot hold is encoded.
+/// A token's content within `"`, and whether it is literal: what such quotes cannot hold is encoded.
 fn double_quoted(content: &[Unit]) -> (String, bool) {
     let (mut out, mut fits, mut is_odd) = (String::from("\""), true, false);
     for unit in content {

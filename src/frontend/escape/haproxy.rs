@@ -1,12 +1,13 @@
 //! HAProxy's configuration, after `parse_line` in its `src/tools.c` and section 2.2 of its configuration manual.
 //!
-//! A word ends at white space, a line at its end, whatever is quoted. Quotes open and close anywhere in a word. Outside
-//! `'…'` a backslash makes a literal of a space, `#`, a quote, a backslash or `$`, and of `n`, `r`, `t` and `xNN` a
-//! control character. In `"…"` a `$` opens a variable of the environment. `#` opens a comment anywhere outside quotes.
+//! A word ends at white space, and every line break ends a line, even within quotes. Quotes open and close anywhere in a
+//! word. Outside `'…'` a backslash escapes a space, `#`, a quote, a backslash or `$`, and makes a control character of
+//! `n`, `r`, `t` and `xNN`. In `"…"` a `$` begins a variable of the environment. `#` opens a comment anywhere outside
+//! quotes.
 
 use std::fmt::Write as _;
 
-use super::{Piece, pieces};
+use super::pieces::{Piece, pieces};
 
 /// Encodes the marked values of a rendered configuration for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -20,7 +21,7 @@ pub(super) fn write(marked: &str) -> String {
     writer.out
 }
 
-/// Where in the syntax the writer stands.
+/// The writer's place in the syntax.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Place {
     /// A word could start here.
@@ -36,16 +37,16 @@ enum Place {
     Comment,
 }
 
-/// What the template's own last characters have begun.
+/// What the template's last characters have begun.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Begun {
     #[default]
     Nothing,
-    /// A backslash that still lacks its partner.
+    /// A backslash, without the character that it escapes.
     Escape,
-    /// `\x` that still lacks so many digits.
+    /// `\x`, without that many of its digits.
     Code(u8),
-    /// A variable whose `$` is at this byte of the output; in braces or not.
+    /// A variable, whose `$` is at this byte of the output.
     Variable { dollar: usize, braced: bool },
 }
 
@@ -57,7 +58,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Takes one character of the template's own text.
+    /// Writes one character of the template's own text.
     fn text(&mut self, c: char) {
         let begun = std::mem::take(&mut self.begun);
         let at = self.out.len();
@@ -113,23 +114,23 @@ impl Writer {
         }
     }
 
-    /// Takes one value.
+    /// Writes one value.
     fn value(&mut self, value: &str) {
-        let mut coded = 0;
+        let mut as_code = 0;
         match std::mem::take(&mut self.begun) {
             Begun::Nothing => {}
-            // The template's backslash stands for itself; it must not pair with the value.
+            // A backslash of the template must be read literally and not escape a character of the value.
             Begun::Escape => self.out.push('\\'),
-            // No value can be a digit of a code: HAProxy refuses the line whatever the value, and should.
-            Begun::Code(_) => coded = 1,
-            // A value must not become the name of a variable, or a part of one: then `$` stands for itself.
+            // A value must not supply a digit of the template's code: HAProxy then refuses the line, whatever the value.
+            Begun::Code(_) => as_code = 1,
+            // A value must not become the name of a variable, or a part of it: the `$` becomes a literal one.
             Begun::Variable { dollar, braced } if braced || self.out.len() == dollar + 1 => {
                 self.out.insert(dollar, '\\');
             }
-            Begun::Variable { .. } => coded = 1,
+            Begun::Variable { .. } => as_code = 1,
         }
         match self.place {
-            // Nothing at all would be no word.
+            // Without quotes an empty value would not be a word.
             Place::Start if value.is_empty() => self.out.push_str("\"\""),
             Place::Start | Place::Bare | Place::Weak | Place::Strong | Place::Comment => {}
         }
@@ -138,9 +139,9 @@ impl Writer {
         }
         for (i, c) in value.chars().enumerate() {
             match c {
-                // It would end the text for HAProxy, which is written in C.
+                // HAProxy takes a NUL for the end of the text.
                 '\0' => self.out.push_str("%00"),
-                c if i < coded && c.is_ascii() => self.code(c),
+                c if i < as_code && c.is_ascii() => self.code(c),
                 c => self.character(c),
             }
         }
@@ -148,10 +149,10 @@ impl Writer {
 
     fn character(&mut self, c: char) {
         match (self.place, c) {
-            // A comment is never read: all that counts is that it does not end.
+            // In a comment only a line break has a meaning.
             (Place::Comment, '\n') => self.out.push_str("\\n"),
             (Place::Comment, c) => self.out.push(c),
-            // In these quotes there is no escape: they are left for as long as one is needed.
+            // These quotes know no escapes: they are closed, and opened again after the character.
             (Place::Strong, '\'' | '\n' | '\r') => {
                 self.out.push('\'');
                 self.place = Place::Bare;
@@ -175,7 +176,7 @@ impl Writer {
     }
 }
 
-/// White space as `isspace` has it in the C locale.
+/// C's `isspace` in the C locale, without the newline.
 const fn ends_word(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\u{b}' | '\u{c}')
 }
@@ -184,17 +185,22 @@ const fn ends_word(c: char) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{END, MARKERS, VALUE, hostile};
+    use super::super::hostile;
+    use super::super::pieces::{END, MARKERS, VALUE};
     use super::*;
-    use crate::frontend::runtime::haproxy_words as words;
+    use crate::frontend::runtime::haproxy::syntax;
 
-    /// The lines of a text in which `@` stands for the value, in words.
+    fn words(line: &str) -> Vec<String> {
+        syntax::words(line).into_iter().map(|word| word.text).collect()
+    }
+
+    /// The words of each line of a template in which `@` stands for the value.
     fn read(template: &str, value: &str) -> Vec<Vec<String>> {
         write(&template.replace('@', &format!("{VALUE}{value}{END}"))).lines().map(words).collect()
     }
 
     #[test]
-    fn a_plain_value_needs_nothing() {
+    fn a_plain_value_is_written_as_it_is() {
         let template = format!("backend {VALUE}web{END}\n  server {VALUE}i-1{END} {VALUE}[::1]:80{END} weight 1\n");
         assert_eq!(write(&template), "backend web\n  server i-1 [::1]:80 weight 1\n");
     }
@@ -214,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_lacks_its_digits_takes_none_from_a_value() {
+    fn a_value_supplies_no_digits_to_an_unfinished_code() {
         assert_eq!(write(&format!("\\x4{VALUE}1{END}")), "\\x4\\x31", "which HAProxy refuses");
     }
 

@@ -1,8 +1,9 @@
-//! `/etc/hosts` and its kin (hosts(5)): an address and names on a line, divided by white space; `#` opens a comment.
+//! `/etc/hosts` and similar files (hosts(5)): an address and names on a line, separated by white space; `#` opens a comment.
 //!
-//! There is no quoting: what would divide, end or hide a name is written as `%XX`. Only in a comment may a space stay.
+//! There is no quoting: every character that would end a name, a line or its visible part is written as `%XX`. Spaces are
+//! kept in comments only.
 
-use super::{Piece, percent, pieces};
+use super::pieces::{Piece, percent, pieces};
 
 /// Encodes the marked values of a rendered file for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -17,8 +18,8 @@ pub(super) fn write(marked: &str) -> String {
             }
             Piece::Value(value) | Piece::Literal(value) => {
                 for c in value.chars() {
-                    let stays = if c == ' ' { in_comment } else { c != '#' && !c.is_whitespace() && !c.is_control() };
-                    if stays { out.push(c) } else { percent(&mut out, c) }
+                    let is_kept = if c == ' ' { in_comment } else { c != '#' && !c.is_whitespace() && !c.is_control() };
+                    if is_kept { out.push(c) } else { percent(&mut out, c) }
                 }
             }
         }
@@ -30,21 +31,22 @@ pub(super) fn write(marked: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{END, MARKERS, VALUE, hostile};
+    use super::super::hostile;
+    use super::super::pieces::{END, MARKERS, VALUE};
     use super::*;
 
     fn render(template: &str, value: &str) -> String {
         write(&template.replace('@', &format!("{VALUE}{value}{END}")))
     }
 
-    /// The words of each line, as glibc's `nss_files` has them.
+    /// The words of each line, as glibc's `nss_files` reads them.
     fn read(text: &str) -> Vec<Vec<&str>> {
         let lines = text.split('\n').map(|line| line.split('#').next().unwrap_or_default());
         lines.map(|line| line.split_ascii_whitespace().collect()).collect()
     }
 
     #[test]
-    fn what_divides_is_written_as_percent() {
+    fn white_space_and_comments_are_percent_encoded() {
         assert_eq!(render("1.2.3.4 @ # @\n", "a b\t#\nc"), "1.2.3.4 a%20b%09%23%0Ac # a b%09%23%0Ac\n");
         assert_eq!(render("# x\n1.2.3.4 @", "a b"), "# x\n1.2.3.4 a%20b");
         assert_eq!(render("# x @ y\n1.2.3.4 @", " "), "# x   y\n1.2.3.4 %20");

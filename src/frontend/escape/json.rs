@@ -1,14 +1,14 @@
-//! JSON (RFC 8259): outside a string a value is a literal of its own, inside one its escaped content.
+//! JSON (RFC 8259): outside a string a value becomes a literal of its own, inside one its escaped content.
 //!
-//! Within strings some characters that JSON would take as they are become `\uXXXX` all the same, for the sake of those
-//! who read the file as something else first: YAML has no place for most control characters and takes U+0085, U+2028
-//! and U+2029 for line breaks (YAML 1.2, sections 5.1 and 5.4; 1.1 for the latter), and Traefik runs a file through Go's
-//! templates, to which `{{` opens an action, before it reads it as YAML.
+//! Within strings some characters that JSON allows become `\uXXXX`, because other programs read the file by other rules:
+//! YAML forbids most control characters and takes U+0085, U+2028 and U+2029 for line breaks (YAML 1.2, sections 5.1 and
+//! 5.4; 1.1 for the latter two), and Traefik runs a file through Go's templates, in which `{{` opens an action, before it
+//! reads it as YAML.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::{Piece, pieces};
+use super::pieces::{Piece, pieces};
 
 /// Encodes the marked values of a rendered JSON text for their places.
 pub(super) fn write(marked: &str) -> String {
@@ -18,18 +18,18 @@ pub(super) fn write(marked: &str) -> String {
             Piece::Text(text) => writer.text(text),
             Piece::Value(value) => writer.literal(&literal(value)),
             Piece::Literal(json) if writer.in_string => writer.literal(&literal(json)),
-            Piece::Literal(json) => writer.out.push_str(&careful(json)),
+            Piece::Literal(json) => writer.out.push_str(&escape_risky(json)),
         }
     }
     writer.out
 }
 
 fn literal(value: &str) -> String {
-    careful(&serde_json::Value::from(value).to_string()).into_owned()
+    escape_risky(&serde_json::Value::from(value).to_string()).into_owned()
 }
 
-/// A JSON text with nothing in its strings that another syntax would read otherwise.
-fn careful(json: &str) -> Cow<'_, str> {
+/// Escapes the characters in the strings of a JSON text that YAML or Go's templates would read in another way.
+fn escape_risky(json: &str) -> Cow<'_, str> {
     let is_risky = |c: char| c == '{' || c.is_control() || "\u{2028}\u{2029}\u{FEFF}\u{FFFE}\u{FFFF}".contains(c);
     if !json.contains(is_risky) {
         return json.into();
@@ -53,7 +53,7 @@ fn careful(json: &str) -> Cow<'_, str> {
 struct Writer {
     out: String,
     in_string: bool,
-    /// The template's text ended in a backslash whose partner is still to come.
+    /// Whether the template's text ended in a backslash that escapes the next character.
     escaped: bool,
 }
 
@@ -72,7 +72,7 @@ impl Writer {
 
     fn literal(&mut self, literal: &str) {
         if std::mem::take(&mut self.escaped) {
-            // The template's backslash stands for itself; it must not pair with the value.
+            // A backslash of the template must be read literally and not escape a character of the value.
             self.out.push('\\');
         }
         self.out.push_str(if self.in_string { &literal[1..literal.len() - 1] } else { literal });
@@ -84,7 +84,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::super::{END, LITERAL, VALUE, hostile};
+    use super::super::hostile;
+    use super::super::pieces::{END, LITERAL, MARKERS, VALUE};
     use super::*;
 
     fn render(template: &str, value: &str) -> Value {
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_value_means_anything_to_yaml_or_to_gos_templates() {
+    fn a_value_is_literal_in_yaml_and_in_gos_templates_too() {
         let v = format!("{VALUE}{{{{ env \"X\" }}}}\u{85}\u{2028}\u{7f}{END}");
         let expected = r#""\u007b\u007b env \"X\" }}\u0085\u2028\u007f""#;
         assert_eq!(write(&format!("[{v}]")), format!("[{expected}]"));
@@ -112,7 +113,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_value_reads_back_wherever_it_stands(v in hostile::value()) {
-            let v: String = v.replace(super::super::MARKERS, "");
+            let v: String = v.replace(MARKERS, "");
             prop_assert_eq!(render(r#"{"a": @, "z": 1}"#, &v), json!({"a": v, "z": 1}));
             prop_assert_eq!(render(r#"{"a": "@", "z": 1}"#, &v), json!({"a": v, "z": 1}));
             prop_assert_eq!(render(r#"{"a": "<\"@\n>", "z": 1}"#, &v), json!({"a": format!("<\"{v}\n>"), "z": 1}));

@@ -1,13 +1,13 @@
 //! nginx's configuration, after `ngx_conf_read_token` in its `src/core/ngx_conf_file.c`.
 //!
-//! A token ends at a space, tab, CR, LF, `;` or `{` (but `${` opens a braced variable). `"` and `'` quote only from a
-//! token's start, and after the closing one must come one of these or `)`. A backslash keeps the next character from
-//! ending anything, and of the pairs so made only `\"`, `\'`, `\\`, `\t`, `\r` and `\n` stand for one character.
-//! `#` opens a comment only where a token could start.
+//! A token ends at a space, tab, CR, LF, `;` or `{` (but `${` begins a variable in braces). `"` and `'` quote only at the
+//! start of a token, and one of these characters or `)` must follow the closing quote. A backslash prevents the next
+//! character from ending anything; only `\"`, `\'`, `\\`, `\t`, `\r` and `\n` are read as one character. `#` opens a comment
+//! only where a token could start.
 
-use super::{Piece, percent, pieces};
+use super::pieces::{Piece, percent, pieces};
 
-/// Whether a value means itself wherever it stands, so that it needs neither quotes nor a look at its place.
+/// Whether a value is read literally in every place, so that it needs no quotes and no marker.
 pub(super) fn is_bare(value: &str) -> bool {
     let safe = |b: u8| b.is_ascii_alphanumeric() || b"_.:/@%+=,-[]".contains(&b);
     !value.is_empty() && value.bytes().all(safe)
@@ -25,14 +25,14 @@ pub(super) fn write(marked: &str) -> String {
     writer.finish()
 }
 
-/// Where in the syntax the writer stands.
+/// The writer's place in the syntax.
 #[derive(Clone, Copy)]
 enum Place {
     /// A token could start here.
     Start,
-    /// In a token without quotes, which starts at this byte of the output.
+    /// In a token without quotes that starts at this byte of the output.
     Bare(usize),
-    /// In a token which the template wrote without quotes, and which a value in it has made need them.
+    /// In a token that the template wrote without quotes, and that got quotes because a value in it needs them.
     Requoted,
     /// In a text quoted by this character.
     Quoted(char),
@@ -45,9 +45,9 @@ enum Place {
 struct Writer {
     out: String,
     place: Place,
-    /// The character before was a backslash of the template's that still lacks its partner.
+    /// Whether the previous character is a backslash of the template that escapes the next one.
     escaped: bool,
-    /// The character before was a `$` of the template's.
+    /// Whether the previous character is a `$` of the template.
     dollar: bool,
 }
 
@@ -56,13 +56,13 @@ impl Writer {
         Self { out: String::with_capacity(len + len / 8), place: Place::Start, escaped: false, dollar: false }
     }
 
-    /// Takes one character of the template's own text.
+    /// Writes one character of the template's own text.
     fn text(&mut self, c: char) {
         if std::mem::take(&mut self.escaped) {
             self.out.push(c);
             return;
         }
-        // nginx keeps looking for braces after `${`, so `${{` belongs to the variable too.
+        // nginx still expects a brace after `${`, so that `${{` is part of the variable too.
         let braced = self.dollar && c == '{';
         self.dollar = c == '$' || braced;
         match self.place {
@@ -118,10 +118,10 @@ impl Writer {
         self.out.push(c);
     }
 
-    /// Takes one value.
+    /// Writes one value.
     fn value(&mut self, value: &str) {
         if std::mem::take(&mut self.escaped) {
-            // The template's backslash stands for itself; it must not pair with the value.
+            // A backslash of the template must be read literally and not escape a character of the value.
             self.out.push('\\');
         }
         let dollar = std::mem::take(&mut self.dollar);
@@ -135,14 +135,14 @@ impl Writer {
                 self.place = Place::Requoted;
                 self.encode(value, false);
             }
-            // Nothing may come between `$` and the template's `{`, lest they join.
+            // An empty value between `$` and `{` of the template must keep them apart.
             Place::Bare(_) if is_bare(value) || (value.is_empty() && !dollar) => self.out.push_str(value),
             Place::Bare(start) => {
                 self.requote(start);
                 self.encode(value, dollar);
             }
             Place::Requoted | Place::Quoted(_) | Place::Comment => self.encode(value, dollar),
-            // No token may follow a closing quote: nginx refuses the file whatever the value, and should.
+            // nginx refuses a token right after a closing quote, whatever the value.
             Place::Closed if value.is_empty() => {}
             Place::Closed => {
                 self.out.push('"');
@@ -152,12 +152,12 @@ impl Writer {
         }
     }
 
-    /// Puts quotes around the token that starts at this byte, without changing how it reads.
+    /// Puts quotes around the token that starts at this byte, without changing how it is read.
     fn requote(&mut self, start: usize) {
         let bare = self.out.split_off(start);
         self.place = Place::Requoted;
         if self.out.ends_with(['"', '\'']) {
-            // Only `)` may follow a closing quote without a space, and the token no longer begins with it.
+            // Without a space only `)` may follow a closing quote, and the token now begins with a quote.
             self.out.push(' ');
         }
         self.out.push('"');
@@ -171,7 +171,7 @@ impl Writer {
         }
     }
 
-    /// Writes a value so that it reads the same within either kind of quotes, and stays on its line.
+    /// Writes a value so that it is read literally within either kind of quotes, on one line.
     fn encode(&mut self, value: &str, after_dollar: bool) {
         for (i, c) in value.chars().enumerate() {
             match c {

@@ -1,15 +1,19 @@
 //! VCL, after `vcc_Lexer` in `lib/libvcc/vcc_token.c` of Varnish 7.1.
 //!
-//! Strings are `"…"` on one line, and `{"…"}` and `"""…"""` that may go over several. None of them knows an escape: each
-//! ends where its closing marks first come. `#` and `//` open a comment up to the line's end, `/*` one up to `*/` that
-//! must not have another `/*` in it, `C{` opens C up to `}C`.
+//! Strings are `"…"` on one line, and `{"…"}` and `"""…"""`, which may contain line breaks. None of them knows escapes: each
+//! ends at the first closing mark. `#` and `//` open a comment up to the end of the line, `/*` one up to `*/` that must not
+//! contain another `/*`, and `C{` opens inline C up to `}C`.
 
-use super::{Piece, percent, pieces};
+use super::pieces::{Piece, percent, pieces};
 
 /// Encodes the marked values of a rendered VCL for their places.
 pub(super) fn write(marked: &str) -> String {
-    let mut writer =
-        Writer { out: String::with_capacity(marked.len()), place: Place::Code, content: String::new(), after: false };
+    let mut writer = Writer {
+        out: String::with_capacity(marked.len()),
+        place: Place::Code,
+        content: String::new(),
+        after_value: false,
+    };
     for piece in pieces(marked) {
         match piece {
             Piece::Text(text) => writer.text(text),
@@ -19,22 +23,22 @@ pub(super) fn write(marked: &str) -> String {
     writer.finish()
 }
 
-/// Where in the syntax the writer stands.
+/// The writer's place in the syntax.
 #[derive(Clone, Copy)]
 enum Place {
-    /// Between tokens, or in one that is no string.
+    /// Between tokens, or in a token other than a string.
     Code,
-    /// In a comment up to the line's end.
+    /// In a comment up to the end of the line.
     Line,
     /// In a comment up to `*/`.
     Block,
-    /// In a string, which the template's author wrote so.
+    /// In a string that the template wrote in this form.
     Quoted(Form),
-    /// In C.
+    /// In inline C.
     C,
 }
 
-/// How a string is written.
+/// The form in which a string is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Triple,
@@ -43,7 +47,7 @@ enum Form {
 }
 
 impl Form {
-    /// In the order in which Varnish looks for their opening marks.
+    /// In the order in which Varnish tries their opening marks.
     const ALL: [Self; 3] = [Self::Triple, Self::Braces, Self::Short];
 
     const fn marks(self) -> (&'static str, &'static str) {
@@ -66,14 +70,14 @@ impl Form {
 struct Writer {
     out: String,
     place: Place,
-    /// Of the string in which the writer stands, as it is to be read.
+    /// The content of the string in which the writer is, as Varnish should read it.
     content: String,
-    /// A value that made a string of its own has just been written.
-    after: bool,
+    /// Whether the last thing written is a string that a value became.
+    after_value: bool,
 }
 
 impl Writer {
-    /// Takes some of the template's own text.
+    /// Writes the template's own text.
     fn text(&mut self, mut rest: &str) {
         while !rest.is_empty() {
             rest = match self.place {
@@ -95,9 +99,10 @@ impl Writer {
         }
     }
 
-    /// Takes one token, or a character of one, and returns what is left.
+    /// Writes a token or a part of one, and returns the rest.
     fn code<'a>(&mut self, rest: &'a str) -> &'a str {
-        if std::mem::take(&mut self.after) && !rest.starts_with(|c: char| c.is_ascii_whitespace() || ",;)".contains(c))
+        if std::mem::take(&mut self.after_value)
+            && !rest.starts_with(|c: char| c.is_ascii_whitespace() || ",;)".contains(c))
         {
             self.out.push(' ');
         }
@@ -126,7 +131,7 @@ impl Writer {
         after
     }
 
-    /// Takes all up to and with the marks that end what the writer stands in, and returns what is left.
+    /// Writes everything up to and including the marks that end the writer's place, and returns the rest.
     fn until<'a>(&mut self, rest: &'a str, marks: &str) -> &'a str {
         let end = rest.find(marks).map(|at| at + marks.len());
         if end.is_some() {
@@ -137,24 +142,24 @@ impl Writer {
         after
     }
 
-    /// Takes one value.
+    /// Writes one value.
     fn value(&mut self, value: &str) {
         match self.place {
             Place::Code => {
-                // Lest it join what stands before it.
+                // It must not join what is before it.
                 if !self.out.ends_with(|c: char| c.is_ascii_whitespace() || "(=,".contains(c)) {
                     self.out.push(' ');
                 }
                 self.content.push_str(value);
                 self.close(Form::Short);
-                self.after = true;
+                self.after_value = true;
             }
             Place::Quoted(_) => self.content.push_str(value),
             Place::Line => self.encode(value, char::is_control),
-            // Nothing would keep `*` and `/` apart.
+            // An empty value between `*` and `/` must keep them apart.
             Place::Block if value.is_empty() => self.out.push(' '),
             Place::Block => {
-                // Neither `/*` nor `*/` may come about, with what stands beside the value neither.
+                // Neither `/*` nor `*/` may result, also not together with the characters beside the value.
                 let count = value.chars().count();
                 let mut index = 0;
                 let after_star = self.out.ends_with('*');
@@ -167,7 +172,7 @@ impl Writer {
         }
     }
 
-    /// Writes the string that has come to its end, the author's way if that can hold it.
+    /// Writes the string that has ended, in the template's own form if that can hold it.
     fn close(&mut self, form: Form) {
         let content = std::mem::take(&mut self.content).replace('\0', "%00");
         let forms = [form, Form::Short, Form::Braces, Form::Triple];
@@ -179,13 +184,13 @@ impl Writer {
         self.out.extend([open, &content, close]);
     }
 
-    fn encode(&mut self, value: &str, mut must_be: impl FnMut(char) -> bool) {
+    fn encode(&mut self, value: &str, mut is_encoded: impl FnMut(char) -> bool) {
         for c in value.chars() {
-            if must_be(c) { percent(&mut self.out, c) } else { self.out.push(c) }
+            if is_encoded(c) { percent(&mut self.out, c) } else { self.out.push(c) }
         }
     }
 
-    /// A string that the template leaves open is for Varnish to refuse.
+    /// A string that the template leaves open stays open, and Varnish refuses the file.
     fn finish(mut self) -> String {
         if let Place::Quoted(form) = self.place {
             self.out.push_str(form.marks().0);
@@ -200,7 +205,8 @@ impl Writer {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{END, MARKERS, VALUE, hostile};
+    use super::super::hostile;
+    use super::super::pieces::{END, MARKERS, VALUE};
     use super::*;
 
     #[derive(Debug, Clone, PartialEq)]
@@ -209,7 +215,7 @@ mod tests {
         Other(char),
     }
 
-    /// What Varnish's lexer sees, by the order of its rules: comments are gone.
+    /// The tokens that Varnish's lexer finds, without comments.
     fn tokens(text: &str) -> Result<Vec<Token>, String> {
         let mut tokens = Vec::new();
         let mut rest = text;
@@ -230,7 +236,7 @@ mod tests {
                 if !lines && content.contains(['\r', '\n']) {
                     return Err("a string over several lines".to_owned());
                 }
-                assert_ne!(open, "C{", "no value makes C");
+                assert_ne!(open, "C{", "no value opens inline C");
                 tokens.push(Token::Text(content.to_owned()));
                 rest = after;
             } else {
@@ -245,7 +251,7 @@ mod tests {
         write(&template.replace('@', &format!("{VALUE}{value}{END}")))
     }
 
-    /// The template's tokens, with the value in place of `@` in its strings, or of the string that `@` becomes.
+    /// The tokens of a template in which `@` stands for the value, in strings or as a string of its own.
     fn expected(template: &str, value: &str) -> Vec<Token> {
         let quoted = template.replace("«@»", " \"@\" ");
         let mut tokens = tokens(&quoted).expect("a good template");
@@ -277,7 +283,7 @@ mod tests {
     ];
 
     #[test]
-    fn strings_are_written_as_plainly_as_can_be() {
+    fn strings_have_the_simplest_form_that_holds_them() {
         for (value, expected) in [
             ("plain", "set x = \"plain\";"),
             ("a\"b", "set x = {\"a\"b\"};"),
@@ -303,7 +309,7 @@ mod tests {
             let v = v.replace(MARKERS, "").replace('@', "");
             let text = rendered(&t.replace("«@»", "@"), &v);
             let read = tokens(&text).map_err(|error| TestCaseError::fail(format!("{error}: {text:?}")))?;
-            // What no kind of string can hold, and what ends one in C.
+            // What no form of string can hold.
             let readable = |v: &str| v.replace('\0', "%00").replace("\"}", "%22}");
             let flat = |tokens: Vec<Token>| {
                 let flat = |token| match token {

@@ -1,18 +1,18 @@
-//! Names as some frontends want them, which take fewer characters than the names of services, ids and tags have.
+//! Identifiers for frontends that allow fewer characters in them than names of services, ids and tags may have.
 //!
 //! | function | gives |
 //! | --- | --- |
-//! | `service \| vcl_director` | an identifier of VCL for a service's name: the name itself, where that is one |
-//! | `id \| vcl_backend: service` | an identifier of VCL for a backend's id in that service |
-//! | `map \| label_names: "prefix"` | the map with keys that are names of Prometheus' labels: the prefix and the key, with `_` for what a name cannot hold |
-//! | `services \| env_names: "prefix"` | a map of the services by names of variables: the prefix and the service's name in upper case, with `_` for what such a name cannot hold |
+//! | `service \| vcl_director` | a VCL identifier for a service's name: the name itself, if it is a valid identifier |
+//! | `id \| vcl_backend: service` | a VCL identifier for a backend's id in that service |
+//! | `map \| label_names: "prefix"` | the map with names of Prometheus labels as keys: the prefix and the key, with `_` for each character that a label cannot have |
+//! | `services \| env_names: "prefix"` | a map of the services by names of variables: the prefix and the service's name in upper case, with `_` for each character that a variable cannot have |
 //!
-//! Of several keys that `label_names` would make the same, one that needs no change comes first, and of the others the
-//! first in the order of their bytes; the rest are left out. `env_names` refuses services whose names would be the same.
+//! If `label_names` turns several keys into one label, the key that is not changed is kept, or else the first in the order
+//! of bytes; the others are left out. `env_names` refuses services that would have the same name.
 
 use upon::{Engine, Value};
 
-use super::{Map, display, dotted, text};
+use super::values::{Map, display, dotted, text};
 
 /// Adds every function to the engine.
 pub(super) fn install(engine: &mut Engine<'static>) {
@@ -24,8 +24,8 @@ pub(super) fn install(engine: &mut Engine<'static>) {
     engine.add_function("env_names", env_names);
 }
 
-/// What VCL reads as something else where a director is named (each tried with Varnish 7.1), and what begins the names
-/// made here. So does `vcl_` with anything after it.
+/// Words that VCL does not accept as the name of a director (each tried with Varnish 7.1), and `elasticd`, with which the
+/// names made here begin. VCL accepts no name that begins with `vcl_` either.
 const VCL_RESERVED: &[&str] = &[
     "acl",
     "backend",
@@ -58,23 +58,23 @@ const VCL_RESERVED: &[&str] = &[
     "vcl",
 ];
 
-/// An identifier of VCL (`[A-Za-z][A-Za-z0-9_-]*`) for a service's name: another one for each name, and for VCL, which
-/// does not tell `Web` from `web`, too.
+/// A VCL identifier (`[A-Za-z][A-Za-z0-9_-]*`) for a service's name. Different names give different identifiers, also if
+/// case is ignored, as VCL does.
 ///
-/// Most names stay. Of the others every one begins with `elasticd__`, and no name that stays does. A backend's name goes
-/// on with `__` and [`vcl_letters`], which begins with no `_` but that of a hexadecimal number: no name that stays has a
-/// `__` in it or could make one with what follows.
+/// Most names are kept. All others become `elasticd__` and [`vcl_letters`], and no name that is kept begins with that. A
+/// backend's identifier continues with `__` and [`vcl_letters`], in which `_` is always followed by two hexadecimal
+/// digits; no name that is kept contains `__` or ends in `_`, so the parts cannot be confused.
 fn vcl_director(service: &str) -> String {
-    let stays = service.starts_with(|c: char| c.is_ascii_lowercase())
+    let is_kept = service.starts_with(|c: char| c.is_ascii_lowercase())
         && service.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
         && !service.contains("__")
         && !service.ends_with('_')
         && !service.starts_with("vcl_")
         && !VCL_RESERVED.contains(&service);
-    if stays { service.to_owned() } else { format!("elasticd__{}", vcl_letters(service)) }
+    if is_kept { service.to_owned() } else { format!("elasticd__{}", vcl_letters(service)) }
 }
 
-/// Lower-case letters, digits and `-` as they are, any other byte as `_` and its two hexadecimal digits.
+/// Keeps lower-case letters, digits and `-`, and writes every other byte as `_` and two hexadecimal digits.
 fn vcl_letters(text: &str) -> String {
     use std::fmt::Write;
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
@@ -87,7 +87,7 @@ fn vcl_letters(text: &str) -> String {
     })
 }
 
-/// With `_` for everything but ASCII letters, digits and `_`, as Prometheus' own discovery makes names of keys.
+/// Replaces everything but ASCII letters, digits and `_` by `_`, as Prometheus' own service discovery does.
 fn identifier(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
@@ -95,7 +95,7 @@ fn identifier(text: &str) -> String {
 fn label_names(map: &Map, prefix: &str) -> Map {
     let named = |(key, value): (&String, &Value)| (format!("{prefix}{}", identifier(key)), value.clone());
     let (same, changed): (Vec<_>, Vec<_>) = map.iter().partition(|(key, _)| identifier(key) == **key);
-    // What is collected later wins.
+    // The last of equal keys is kept.
     changed.into_iter().rev().chain(same).map(named).collect()
 }
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_does_what_its_line_says() {
+    fn functions_do_what_the_table_says() {
         for (template, expected) in [
             (
                 r#"{{ "a-b_c" | vcl_director }} {{ "9.A" | vcl_director }} {{ "default" | vcl_director }}"#,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_services_or_backends_have_one_name_in_vcl() {
+    fn all_services_and_backends_have_different_identifiers_in_vcl() {
         let letters = ["a", "A", "_", ".", "-", "5", "f", "__", "_5f", "elasticd", "none_"];
         let mut texts: Vec<String> = letters.map(str::to_owned).to_vec();
         for _ in 0..2 {

@@ -1,31 +1,46 @@
 //! Envoy's admin interface: the endpoints that each of its clusters has, by `GET /clusters`.
 //!
-//! Envoy reads its EDS files by itself, and refuses one as a whole. The endpoints it then has show whether it took one,
-//! and so does the version that each cluster says it has taken.
+//! Envoy reads its EDS files by itself, and accepts or refuses each as a whole. Whether it accepted one shows in the
+//! endpoints of its clusters, and in the version of the file that each cluster reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::{Comparison, Error, Evidence, Runtime, Wanted, difference};
+use super::api::{Access, Comparison, Error, Evidence, RuntimeApi, Wanted};
+use super::difference::difference;
 
-/// Which version of its file each cluster has taken, and how many it has refused. The pattern is
+/// The version of its file that each cluster has accepted, and the number of refused ones. The filter is the pattern
 /// `\.(version_text|update_failure|update_rejected)$`.
 const UPDATES: &str = "/stats?format=json&filter=%5C.(version_text%7Cupdate_failure%7Cupdate_rejected)%24";
 
-/// A service's endpoints: `address:port`, and the weight.
+/// `address:port` and weight of a service's endpoints.
 type Endpoints = BTreeSet<(String, u32)>;
 
-/// What one file gives a service.
+pub(super) struct Envoy;
+
+impl RuntimeApi for Envoy {
+    fn compare<'a>(
+        &self,
+        access: &'a Access,
+        wanted: &'a Wanted<'a>,
+        _last: Option<&'a Evidence>,
+    ) -> BoxFuture<'a, Result<Comparison, Error>> {
+        Box::pin(compare(access, wanted))
+    }
+}
+
+/// What one file assigns to a service.
 struct Assignment {
     version: String,
     endpoints: Endpoints,
 }
 
-pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Comparison, Error> {
+async fn compare(access: &Access, wanted: &Wanted<'_>) -> Result<Comparison, Error> {
     let mut assignments = BTreeMap::new();
     for output in &wanted.outputs {
-        let file: Discovery = runtime.parse(*output)?;
+        let file: Discovery = access.parse_output(*output)?;
         for resource in file.resources.into_iter().filter(|resource| resource.kind.ends_with("ClusterLoadAssignment")) {
             let endpoints = resource.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints);
             let endpoints = endpoints.map(|e| (e.endpoint.address.to_string(), e.load_balancing_weight.unwrap_or(1)));
@@ -33,21 +48,21 @@ pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Co
             assignments.insert(resource.cluster_name, assignment);
         }
     }
-    let Clusters { cluster_statuses: clusters } = runtime.get_json("/clusters?format=json").await?;
-    let Stats { stats } = runtime.get_json(UPDATES).await?;
+    let Clusters { cluster_statuses: clusters } = access.get_json("/clusters?format=json").await?;
+    let Stats { stats } = access.get_json(UPDATES).await?;
     let mut differences = Vec::new();
     for (service, assignment) in &assignments {
-        let mut takers = clusters.iter().filter(|cluster| cluster.takes(service)).peekable();
-        if takers.peek().is_none() {
+        let mut users = clusters.iter().filter(|cluster| cluster.uses(service)).peekable();
+        if users.peek().is_none() {
             differences.push(format!(
-                "Envoy has no cluster {service:?}, nor one whose `eds_cluster_config.service_name` that is: define it, or \
+                "Envoy has no cluster {service:?}, nor one with that `eds_cluster_config.service_name`: define it, or \
                  leave the service out of this frontend's `services`"
             ));
         }
-        differences.extend(takers.filter_map(|cluster| {
-            let how = compare_endpoints(&assignment.endpoints, &cluster.host_statuses)
+        differences.extend(users.filter_map(|cluster| {
+            let difference = compare_endpoints(&assignment.endpoints, &cluster.host_statuses)
                 .or_else(|| compare_version(&assignment.version, cluster, &stats))?;
-            Some(format!("cluster {:?}: {how}{}", cluster.name, refusals(cluster, &stats)))
+            Some(format!("cluster {:?}: {difference}{}", cluster.name, refusals(cluster, &stats)))
         }));
     }
     if differences.is_empty() {
@@ -56,34 +71,34 @@ pub(super) async fn compare(runtime: &Runtime, wanted: &Wanted<'_>) -> Result<Co
     Ok(Comparison::Differs(differences.join("; ")))
 }
 
-/// Two backends at one address are one endpoint to Envoy, with the weight of either.
+/// To Envoy two backends at one address are one endpoint, with the weight of either.
 fn compare_endpoints(wanted: &Endpoints, running: &[Host]) -> Option<String> {
     let addresses = |endpoints: &Endpoints| endpoints.iter().map(|(address, _)| address.clone()).collect();
-    // One that is still healthy by Envoy's own checks may stay until they fail: Envoy has been told all the same.
-    let stay = running.iter().filter(|host| !host.health_status.pending_dynamic_removal);
-    let running: Endpoints = stay.map(|host| (host.address.to_string(), host.weight.unwrap_or(1))).collect();
+    // Envoy may keep an endpoint that was removed from the file until Envoy's own health checks of it fail.
+    let kept = running.iter().filter(|host| !host.health_status.pending_dynamic_removal);
+    let running: Endpoints = kept.map(|host| (host.address.to_string(), host.weight.unwrap_or(1))).collect();
     difference::<String>(&addresses(wanted), &addresses(&running)).or_else(|| {
         let (address, weight) = running.difference(wanted).next()?;
-        Some(format!("the weight of {address} is {weight} still"))
+        Some(format!("the weight of {address} is still {weight}"))
     })
 }
 
-/// A file that is refused may name the endpoints that are there already; after a restart there would be none.
+/// A refused file may name the very endpoints that Envoy has already, and after a restart Envoy would have none.
 fn compare_version(wanted: &str, cluster: &Cluster, stats: &[Stat]) -> Option<String> {
-    // A file need not say its version, and Envoy may be told to keep no such statistics.
-    let taken = stats.iter().find(|stat| stat.is_of(cluster, "version_text"))?.value.as_str()?;
-    (!wanted.is_empty() && taken != wanted).then(|| format!("it has the file's version {taken:?}, not {wanted:?}"))
+    // A file need not have a version, and Envoy may be configured without these statistics.
+    let running = stats.iter().find(|stat| stat.is_of(cluster, "version_text"))?.value.as_str()?;
+    (!wanted.is_empty() && running != wanted).then(|| format!("it has the file's version {running:?}, not {wanted:?}"))
 }
 
-/// That Envoy has refused something, where its counters tell.
+/// The cluster's counters of refused files, if any is above zero.
 fn refusals(cluster: &Cluster, stats: &[Stat]) -> String {
-    let is_refusal = |stat: &&Stat| ["update_failure", "update_rejected"].iter().any(|what| stat.is_of(cluster, what));
+    let is_refusal = |stat: &&Stat| ["update_failure", "update_rejected"].iter().any(|name| stat.is_of(cluster, name));
     let counted = stats.iter().filter(is_refusal).filter(|stat| stat.value.as_u64() > Some(0));
     let counted: Vec<_> = counted.map(|stat| format!("{} is {}", stat.name, stat.value)).collect();
     if counted.is_empty() { String::new() } else { format!(" ({}: Envoy's log says why)", counted.join(", ")) }
 }
 
-/// An EDS file. Envoy takes the names of its fields in either case.
+/// An EDS file. Envoy accepts the names of its fields in snake case and in camel case.
 #[derive(Deserialize)]
 struct Discovery {
     #[serde(alias = "versionInfo", default)]
@@ -119,7 +134,6 @@ struct Endpoint {
     address: Address,
 }
 
-/// Envoy's answer.
 #[derive(Deserialize)]
 struct Clusters {
     #[serde(default)]
@@ -129,7 +143,7 @@ struct Clusters {
 #[derive(Deserialize)]
 struct Cluster {
     name: String,
-    /// What its statistics call it.
+    /// Its name in the statistics.
     observability_name: Option<String>,
     eds_service_name: Option<String>,
     #[serde(default)]
@@ -137,8 +151,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Whether its endpoints are those of this service.
-    fn takes(&self, service: &str) -> bool {
+    fn uses(&self, service: &str) -> bool {
         self.eds_service_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&self.name) == service
     }
 }
@@ -157,7 +170,7 @@ struct Health {
     pending_dynamic_removal: bool,
 }
 
-/// The same in both.
+/// The form is the same in the file and in the answer.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Address {
@@ -178,7 +191,7 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Socket { address, port_value } => match address.parse::<std::net::IpAddr>() {
-                // However it was written.
+                // In one form, however the file writes it.
                 Ok(ip) => write!(f, "{}", std::net::SocketAddr::new(ip, *port_value)),
                 Err(_) => write!(f, "{address}:{port_value}"),
             },
@@ -202,11 +215,10 @@ struct Stat {
 }
 
 impl Stat {
-    /// Whether it is this statistic of the cluster.
-    fn is_of(&self, cluster: &Cluster, what: &str) -> bool {
-        // In the names of statistics a colon is an underscore.
-        let name = cluster.observability_name.as_ref().unwrap_or(&cluster.name).replace(':', "_");
-        let rest = self.name.strip_prefix("cluster.").and_then(|rest| rest.strip_prefix(name.as_str()));
-        rest.and_then(|rest| rest.strip_prefix('.')) == Some(what)
+    fn is_of(&self, cluster: &Cluster, name: &str) -> bool {
+        // Envoy writes a colon as an underscore in the names of statistics.
+        let cluster = cluster.observability_name.as_ref().unwrap_or(&cluster.name).replace(':', "_");
+        let rest = self.name.strip_prefix("cluster.").and_then(|rest| rest.strip_prefix(cluster.as_str()));
+        rest.and_then(|rest| rest.strip_prefix('.')) == Some(name)
     }
 }

@@ -1,4 +1,4 @@
-//! What templates see.
+//! The values that a template can use.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,25 @@ use upon::Value;
 use super::functions;
 use crate::model::{Backend, Name, ServiceSet, Snapshot};
 
-/// What a template sees:
+/// The values that a template can use:
 ///
-/// - `services`: a list of `{name, revision, backends}` in the order the frontend names them. A service's `revision`
-///   is the one at which its own backends last changed; `backends` is a list of `{id, address, port, zone, weight,
-///   state, tags}` ordered by id, where `zone` may be none and `tags` is a map.
-/// - `revision`: the snapshot's. **It grows when any service changes**, those that the frontend does not name
-///   included: a template that prints it makes its file change, and its frontend reload, each time.
-/// - `vars`: the frontend's own, as the configuration has them.
+/// - `services`: a list of `{name, revision, backends}`, in the order in which the frontend names the services. A
+///   service's `revision` is the one at which its own backends last changed. `backends` is a list of `{id, address, port,
+///   zone, weight, state, tags}` ordered by id; `zone` may be absent, and `tags` is a map.
+/// - `revision`: the revision of the snapshot. **It grows when any service changes**, including those that the frontend
+///   does not name: a template that prints it changes its file, and has its frontend reloaded, each time.
+/// - `vars`: the frontend's variables from the configuration.
 ///
-/// There is no clock and nothing of this machine in it: unless `revision` is printed, a file changes only when a
-/// service of its frontend does, and every sidecar in a fleet writes the same bytes.
+/// There is no time and nothing specific to this machine in it: unless `revision` is printed, a file changes only when a
+/// service of its frontend does, and all sidecars of a fleet write the same bytes.
 ///
-/// Building it and dropping it cost more than rendering from it (measured with 1,000 to 30,000 backends), since the
-/// engine's maps own a text for every key: build it once for a snapshot, and render every output from it.
+/// Building and dropping a context cost more than rendering from it (measured with 1,000 to 30,000 backends), since the
+/// engine's maps own a copy of every key. Build it once for a snapshot, and render every output from it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Context(Value);
 
 impl Context {
-    /// The context of these services at a snapshot. One of which the snapshot knows nothing yet is left out.
+    /// The context of these services at a snapshot. Services that the snapshot does not have yet are left out.
     pub fn new(snapshot: &Snapshot, services: &[Name], vars: &BTreeMap<String, serde_json::Value>) -> Self {
         let known = services.iter().filter_map(|name| Some(service(name, snapshot.services.get(name)?)));
         let vars: BTreeMap<_, _> = vars.iter().map(|(key, value)| (key.clone(), functions::from_json(value))).collect();
@@ -36,7 +36,7 @@ impl Context {
         ]))
     }
 
-    /// The engine's own form, from which it renders without another copy.
+    /// The engine's own value, from which it renders without another copy.
     pub(super) fn value(&self) -> &Value {
         &self.0
     }
@@ -74,18 +74,18 @@ mod tests {
     use crate::frontend::template::sample;
 
     #[test]
-    fn a_backend_is_what_it_is_serialised_to() {
+    fn a_backend_has_the_fields_of_its_serialised_form() {
         for address in ["10.0.0.1", "2001:db8::1"] {
-            let mut made_up = sample::backend(1, address.parse().expect("an address"));
+            let mut example = sample::backend(1, address.parse().expect("an address"));
             for zone in [None, Some("eu-west-1a".to_owned())] {
-                made_up.zone = zone;
-                assert_eq!(backend(&made_up), upon::to_value(&made_up).expect("it serialises"));
+                example.zone = zone;
+                assert_eq!(backend(&example), upon::to_value(&example).expect("it serialises"));
             }
         }
     }
 
     #[test]
-    fn only_the_services_named_are_there_in_their_order() {
+    fn only_the_named_services_are_there_in_the_given_order() {
         let set = |revision| ServiceSet { revision, backends: Vec::new() }.into();
         let name = |text: &str| text.parse::<Name>().expect("a valid name");
         let services = BTreeMap::from([(name("a"), set(1)), (name("b"), set(2)), (name("c"), set(3))]);

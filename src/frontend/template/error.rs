@@ -1,34 +1,34 @@
-//! What is wrong with a template, and where.
+//! Faults of templates, and their places.
 
 use std::fmt;
 
-/// Why a template cannot be used, or could not be rendered.
+/// Why a template cannot be compiled or rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The text is no template.
+    /// The text is not a valid template.
     #[error("{0}")]
     Compile(Fault),
-    /// It names what is not there, or gives a function what it cannot take.
+    /// It uses a value that does not exist, or calls a function with a wrong argument.
     #[error("{0}")]
     Render(Fault),
-    /// The same, found by rendering what was made up for it.
-    #[error("{fault} (seen with {with})")]
+    /// The same fault, found by rendering the template with sample data.
+    #[error("{fault} (found with {with})")]
     Trial {
-        /// What is wrong.
+        /// The fault.
         fault: Fault,
-        /// With what it was rendered.
+        /// The sample data, in words.
         with: &'static str,
     },
 }
 
-/// One fault of a template. Shown as `nginx/upstreams.conf line 3 column 8: what is wrong, and what to write instead`.
+/// A fault of a template, displayed as `nginx/upstreams.conf line 3 column 8: there is no `b.adress`: write `address`?`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The template's name.
     pub name: String,
-    /// The line and the column (in characters), both from 1, if the fault lies anywhere in particular.
+    /// The line and the column (in characters), both counted from 1, if the place is known.
     pub place: Option<(usize, usize)>,
-    /// What is wrong.
+    /// What is wrong, and what to write instead.
     pub reason: String,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
-    /// A fault at a byte of the template's text.
+    /// A fault at a byte offset of the template's text.
     pub(super) fn at(name: &str, text: &str, offset: usize, reason: impl Into<String>) -> Self {
         let before = &text[..offset];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -51,10 +51,10 @@ impl Fault {
         Self { name: name.to_owned(), place: Some(place), reason: reason.into() }
     }
 
-    /// Puts the engine's error into one line.
+    /// The fault that an error of the engine reports.
     ///
-    /// The engine counts some columns by display width and others by bytes, and so points beside the fault if the text
-    /// holds anything but printable ASCII. `retry` is then asked what it says of a twin of the text, equal in bytes.
+    /// The engine counts some columns by display width and others by bytes, so its columns are wrong if the text contains
+    /// anything but printable ASCII. `retry` then makes the engine report the error of an ASCII copy of the same length.
     pub(super) fn locate(
         name: &str,
         text: &str,
@@ -62,11 +62,11 @@ impl Fault {
         retry: impl FnOnce(&str) -> Option<upon::Error>,
     ) -> Self {
         let (place, reason) = parse(error);
-        let twin = twin(text);
-        let place = if twin == text {
+        let copy = ascii_copy(text);
+        let place = if copy == text {
             place
         } else {
-            retry(&twin).map(|error| parse(&error)).filter(|(_, again)| *again == reason).and_then(|(place, _)| place)
+            retry(&copy).map(|error| parse(&error)).filter(|(_, again)| *again == reason).and_then(|(place, _)| place)
         };
         match place.and_then(|place| offset(text, place)) {
             Some(at) => Self::at(name, text, at, explain(&reason, text, at)),
@@ -75,20 +75,20 @@ impl Fault {
     }
 }
 
-/// The same bytes for the engine's eye, each printed one column wide.
-fn twin(text: &str) -> String {
-    let mut twin = String::with_capacity(text.len());
+/// A text of the same length in bytes in which each byte is one column wide, and that is the same to the engine.
+fn ascii_copy(text: &str) -> String {
+    let mut copy = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\n' | ' '..='~' => twin.push(c),
-            c if c.is_ascii() => twin.push(' '),
-            c => (0..c.len_utf8()).for_each(|_| twin.push('x')),
+            '\n' | ' '..='~' => copy.push(c),
+            c if c.is_ascii() => copy.push(' '),
+            c => (0..c.len_utf8()).for_each(|_| copy.push('x')),
         }
     }
-    twin
+    copy
 }
 
-/// Takes line, column and reason from the engine's report: it has no other way to tell them.
+/// Line, column and reason, from the engine's report, the only place that has them.
 fn parse(error: &upon::Error) -> (Option<(usize, usize)>, String) {
     let report = format!("{error:#}");
     let line = |mark: &str| report.lines().find_map(|line| line.trim_start().strip_prefix(mark));
@@ -104,7 +104,7 @@ fn parse(error: &upon::Error) -> (Option<(usize, usize)>, String) {
     (place, reason)
 }
 
-/// The byte at a line and a column, the column counted in bytes.
+/// The byte offset of a line and a column, with the column counted in bytes.
 fn offset(text: &str, (line, column): (usize, usize)) -> Option<usize> {
     let line_start: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
     let at = line_start + column.checked_sub(1)?;
@@ -116,10 +116,10 @@ const SERVICE: &[&str] = &["name", "revision", "backends"];
 const TOP: &[&str] = &["services", "revision", "vars"];
 const LOOP: &[&str] = &["index", "first", "last"];
 
-/// Says what there is instead, where the engine says that something is not.
+/// Adds what exists instead, if the engine reports that something does not.
 fn explain(reason: &str, text: &str, at: usize) -> String {
     if reason.starts_with("unexpected end ") {
-        // The engine takes any two closing braces for its own, outside of its tags too.
+        // The engine takes any two closing braces for its own, even outside its tags.
         return format!("{reason}; if these braces are the frontend's own, put a space between them");
     }
     if reason != "not found in map" && reason != "not found in this scope" {
@@ -130,8 +130,8 @@ fn explain(reason: &str, text: &str, at: usize) -> String {
     let whole = &text[start..];
     let whole = &whole[..whole.find(|c| !part(c)).unwrap_or(whole.len())];
     if reason == "not found in this scope" && whole.contains('?') {
-        // The engine gives up on a loop's variable where `?.` finds nothing in it, and blames the variable.
-        return format!("`{whole}` finds nothing, and `?.` is no help with a loop's variable: {GET}");
+        // If `?.` finds nothing in a loop's variable, the engine reports the variable itself as missing.
+        return format!("`{whole}` finds nothing, and `?.` does not work with a loop's variable: {GET}");
     }
     let member = text[at..].trim_start_matches(['.', '?']);
     let member_start = text.len() - member.len();
@@ -148,7 +148,7 @@ fn remedy(path: &str, field: &str) -> String {
         [.., "tags", _] => format!("not every backend has that tag; {GET}"),
         ["vars", _] => format!("set `{field}` among the frontend's vars, or write `vars?.{field}`"),
         ["loop", _] => list("a loop has", LOOP),
-        [_] => list("at the top there are", TOP) + "; what a loop or `with` names is known only inside it",
+        [_] => list("at the top level there are", TOP) + "; names from a loop or `with` exist only inside it",
         _ => {
             let known: Vec<_> = BACKEND.iter().chain(SERVICE).copied().collect();
             match similar::get_close_matches(field, &known, 1, 0.6).as_slice() {

@@ -1,4 +1,4 @@
-//! Made-up snapshots, for trying a template.
+//! Sample snapshots, for trying a template.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use crate::model::{
     AddressKind, Backend, BackendState, Condition, PortRule, Service, ServiceSet, Snapshot, Tags, WeightRule,
 };
 
-/// Two backends for each service, with every tag that it or the template asks for.
+/// Two backends for each service, with every tag that the service selects by or the template mentions.
 pub(super) fn snapshot(services: &[&Service], text: &str) -> Snapshot {
     let mentioned = tag_keys(text);
     fill(services, |service| [1, 2].map(|n| member(service, n, &mentioned)).into())
@@ -19,7 +19,7 @@ pub(super) fn empty(services: &[&Service]) -> Snapshot {
     fill(services, |_| Vec::new())
 }
 
-/// The `n`th made-up backend at an address, without tags. The second lacks what a backend may lack.
+/// The `n`th sample backend, without tags. All but the first have no zone and a weight of 0.
 pub(super) fn backend(n: u8, address: IpAddr) -> Backend {
     Backend {
         id: format!("i-sample{n}"),
@@ -56,7 +56,7 @@ fn member(service: &Service, n: u8, mentioned: &BTreeSet<String>) -> Backend {
     backend
 }
 
-/// From the ranges set aside for documentation (RFC 5737, RFC 3849).
+/// An address of the ranges reserved for documentation (RFC 5737, RFC 3849).
 fn address(kind: AddressKind, n: u8) -> IpAddr {
     match kind {
         AddressKind::PrivateIpv4 | AddressKind::PublicIpv4 => Ipv4Addr::new(192, 0, 2, n).into(),
@@ -64,7 +64,7 @@ fn address(kind: AddressKind, n: u8) -> IpAddr {
     }
 }
 
-/// The keys that a template's text mentions as `tags.KEY`. Those it asks for with `?.` may be absent, and so they are.
+/// The keys that a template's text mentions as `tags.KEY`. Those with `?.` may be absent, and so are left out.
 fn tag_keys(text: &str) -> BTreeSet<String> {
     let key = |after: &str| {
         let after = after.strip_prefix('.')?;

@@ -1,4 +1,4 @@
-//! What operators meet: output, errors with their places, trials.
+//! Rendered output, errors with their places, and trials.
 
 use std::collections::BTreeMap;
 
@@ -25,21 +25,21 @@ fn trial(text: &str) -> Result<(), String> {
 }
 
 fn compile_error(text: &str) -> String {
-    Template::compile("t.conf", text, Escape::Nginx).expect_err("it is no template").to_string()
+    Template::compile("t.conf", text, Escape::Nginx).expect_err("an invalid template").to_string()
 }
 
 const EACH: &str = "{% for s in services %}{% for b in s.backends %}";
 const END: &str = "{% endfor %}{% endfor %}";
 
 #[test]
-fn a_template_that_compiles_and_reads_what_is_there_passes() {
+fn a_template_that_uses_only_existing_values_passes() {
     let all = "{{ b.id }}{{ b.address }}{{ b.port }}{{ b.zone }}{{ b.weight }}{{ b.state }}{{ b | hostport }}";
     let tags = "{{ b.tags.Role }}{{ b.tags.Port }}{{ b.tags.Any }}{{ s.name }}{{ s.revision }}{{ b.zone | upper }}";
     assert_eq!(trial(&format!("{EACH}{all}{tags}{END}{{{{ revision }}}}{{{{ vars.size }}}}")), Ok(()));
 }
 
 #[test]
-fn a_syntax_error_is_placed() {
+fn a_syntax_error_has_its_place() {
     let error = compile_error("a\n  {{ b | }}\n");
     assert!(error.starts_with("t.conf line 2 column 10: "), "{error}");
     let error = compile_error("größe \u{FDD0}");
@@ -47,13 +47,13 @@ fn a_syntax_error_is_placed() {
 }
 
 #[test]
-fn an_unknown_field_is_placed_and_the_right_one_suggested() {
+fn an_unknown_field_has_its_place_and_a_suggestion() {
     let error = trial(&format!("# x\n{EACH}\n\tserver {{{{ b.adress }}}};{END}")).expect_err("no such field");
-    assert_eq!(error, "t.conf line 3 column 13: there is no `b.adress`: write `address`? (seen with made-up backends)");
+    assert_eq!(error, "t.conf line 3 column 13: there is no `b.adress`: write `address`? (found with sample backends)");
 }
 
 #[test]
-fn places_are_right_after_other_than_ascii_text() {
+fn places_are_right_after_text_that_is_not_ascii() {
     let error =
         trial(&format!("# größe — ☃ 日本\n# ü\n{EACH}\n ü {{{{ b.adress }}}}{END}")).expect_err("no such field");
     assert!(error.starts_with("t.conf line 4 column 8: there is no `b.adress`"), "{error}");
@@ -64,7 +64,7 @@ fn places_are_right_after_other_than_ascii_text() {
 #[test]
 fn each_unknown_name_has_its_remedy() {
     for (text, remedy) in [
-        ("{{ backends }}", "there is no `backends`: at the top there are services, revision, vars"),
+        ("{{ backends }}", "there is no `backends`: at the top level there are services, revision, vars"),
         ("{{ vars.sise }}", "there is no `vars.sise`: set `sise` among the frontend's vars"),
         ("{% for s in services %}{{ s.xyzzy }}{% endfor %}", "a backend has id, address"),
     ] {
@@ -74,13 +74,13 @@ fn each_unknown_name_has_its_remedy() {
 }
 
 #[test]
-fn what_breaks_only_without_backends_is_found_too() {
+fn a_fault_that_shows_only_without_backends_is_found_too() {
     let error = trial("{% for s in services %}{{ s.backends.0.id }}{% endfor %}").expect_err("there is no first one");
-    assert!(error.contains("index out of bounds") && error.contains("services that have no backends"), "{error}");
+    assert!(error.contains("index out of bounds") && error.contains("services without backends"), "{error}");
 }
 
 #[test]
-fn a_missing_tag_names_the_remedy_when_it_comes_to_it() {
+fn an_error_of_a_missing_tag_names_the_remedy() {
     let mut backend = sample::backend(1, [10, 0, 0, 1].into());
     backend.tags.insert("Role".to_owned(), "web".to_owned());
     let name: Name = "web".parse().expect("a valid name");
@@ -96,9 +96,9 @@ fn a_missing_tag_names_the_remedy_when_it_comes_to_it() {
 }
 
 #[test]
-fn an_optional_tag_that_the_engine_would_stumble_over_later_is_found_in_the_trial() {
+fn an_optional_tag_that_the_engine_could_not_render_later_is_found_in_the_trial() {
     let error = trial(&format!("{EACH}{{{{ b.tags?.Owner }}}}{END}")).expect_err("it may be absent");
-    assert!(error.contains("`b.tags?.Owner` finds nothing, and `?.` is no help with a loop's variable"), "{error}");
+    assert!(error.contains("`b.tags?.Owner` finds nothing, and `?.` does not work with a loop's variable"), "{error}");
 }
 
 #[test]

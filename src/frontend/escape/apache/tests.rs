@@ -1,11 +1,12 @@
-//! Against a reader that does as Apache's source does.
+//! The written text, read by functions that follow Apache's source.
 
 use proptest::prelude::*;
 
-use super::super::{END, VALUE, hostile};
+use super::super::hostile;
+use super::super::pieces::{END, MARKERS, VALUE};
 use super::*;
 
-/// `ap_cfg_getline`: the lines, joined and trimmed.
+/// Lines, joined and trimmed, after `ap_cfg_getline`.
 fn lines(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for raw in text.split_inclusive('\n') {
@@ -22,7 +23,7 @@ fn lines(text: &str) -> Vec<String> {
     lines.iter().map(|line| line.trim_matches(is_space).to_owned()).collect()
 }
 
-/// `ap_getword_conf` and `ap_resolve_env`, over all of a line; every variable is defined, as `<NAME>`.
+/// The words of a line, after `ap_getword_conf` and `ap_resolve_env`; every variable is defined, as `<NAME>`.
 fn words(line: &str) -> Vec<String> {
     let chars: Vec<char> = line.chars().collect();
     let (mut words, mut at) = (Vec::new(), 0);
@@ -64,7 +65,7 @@ fn render(template: &str, value: &str) -> String {
     write(&template.replace('@', &format!("{VALUE}{value}{END}")))
 }
 
-/// What the syntax cannot say. In words, that is a control character other than the tab.
+/// What Apache must read: the value, with what the syntax cannot express encoded.
 fn readable(value: &str) -> String {
     let percent =
         |c: char| -> String { c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect() };
@@ -83,7 +84,7 @@ fn plain_values_stay_plain() {
 }
 
 #[test]
-fn a_line_never_runs_on() {
+fn no_backslash_of_a_value_joins_the_next_line() {
     assert_eq!(render("# @\nA b\n", "x\\"), "# x%5C\nA b\n");
     assert_eq!(render("A \"@\n", "x\\"), "A \"x%5C\n");
     assert_eq!(render("A \"@\r\nB\n", "x\\"), "A \"x%5C\r\nB\n");
@@ -91,7 +92,7 @@ fn a_line_never_runs_on() {
 }
 
 #[test]
-fn no_variable_is_made() {
+fn no_value_makes_a_variable() {
     assert_eq!(render("A @{x}\n", "$"), "A %24{x}\n");
     assert_eq!(render("A $@\n", "{x}"), "A \"$%7Bx}\"\n");
     assert_eq!(render("A \"@\"\n", "${x}"), "A \"$%7Bx}\"\n");
@@ -101,7 +102,7 @@ fn no_variable_is_made() {
 proptest! {
     #[test]
     fn every_value_reads_back_wherever_it_stands(v in hostile::value()) {
-        let v = v.replace(super::super::MARKERS, "");
+        let v = v.replace(MARKERS, "");
         let r = readable(&v);
         for (template, expected) in [
             ("A @ z\nB\n", r.clone()),
@@ -119,7 +120,7 @@ proptest! {
             ("A @@ z\nB\n", format!("{r}{r}")),
             ("# @\nA @ \\\n z\n# @\nB\n", r.clone()),
         ] {
-            // A `$` of one value before a `{` of the next makes no variable either.
+            // A `$` of one value before a `{` of the next does not make a variable.
             let expected = expected.replace("${", "$%7B");
             let text = render(template, &v);
             let wanted = vec![vec!["A".to_owned(), expected, "z".to_owned()], vec!["B".to_owned()]];
@@ -128,9 +129,9 @@ proptest! {
         let last = vec![vec!["A".to_owned(), r.clone()], vec!["B".to_owned()]];
         prop_assert_eq!(directives(&render("A @\nB\n", &v)), last.clone());
         prop_assert_eq!(directives(&render("A @\r\nB", &v)), last);
-        // As the last word of a line, in quotes that nothing closes.
+        // The last word of a line, in quotes that are never closed.
         let text = render("A \"@\nB\n", &v);
         prop_assert_eq!(directives(&text).len(), 2, "{}", text);
-        prop_assert_eq!(directives(&render("@ z\n", &v)).len(), 1, "no comment is made");
+        prop_assert_eq!(directives(&render("@ z\n", &v)).len(), 1, "no value opens a comment");
     }
 }

@@ -1,6 +1,9 @@
+//! The written text, read by a translation of Caddy's lexer.
+
 use proptest::prelude::*;
 
-use super::super::{END, VALUE, hostile};
+use super::super::hostile;
+use super::super::pieces::{END, MARKERS, VALUE};
 use super::*;
 
 /// `@` in the template stands for the value.
@@ -8,7 +11,7 @@ fn render(template: &str, value: &str) -> String {
     write(&template.replace('@', &format!("{VALUE}{value}{END}")))
 }
 
-/// A token, and the line it is on by Caddy's count.
+/// A token, and its line as Caddy counts lines.
 type Read = (String, usize);
 
 /// Caddy's lexer (`lexer.next`, 2.6.2), translated statement by statement.
@@ -90,7 +93,7 @@ fn lex(text: &str) -> Vec<Read> {
     }
 }
 
-/// The tokens' texts, each after a `/` if it begins a line (`Dispenser.isNewLine`).
+/// The texts of the tokens, with `/` before each that begins a line (`Dispenser.isNewLine`).
 fn read(text: &str) -> Vec<String> {
     let tokens = lex(text);
     let begins_line = |i: usize| {
@@ -106,8 +109,8 @@ fn read(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What is left of a value that the syntax can say but for its braces.
-fn sayable(value: &str) -> String {
+/// What Caddy must read: the value, with its braces encoded.
+fn readable(value: &str) -> String {
     value.replace('{', "%7B").replace('}', "%7D")
 }
 
@@ -146,11 +149,11 @@ fn each_value_gets_the_quotes_it_needs() {
 proptest! {
     #[test]
     fn every_value_reads_back_wherever_it_stands(v in hostile::value()) {
-        let v: String = v.replace(super::super::MARKERS, "");
+        let v: String = v.replace(MARKERS, "");
         let own = |s: &str| vec!["/x".to_owned(), s.to_owned(), "y".to_owned(), "/z".to_owned()];
-        // Only a value that has both fits into neither kind of quotes.
+        // A value with both fits into neither kind of quotes.
         for v in [v.replace('`', ""), v.replace('\\', "")] {
-            let s = sayable(&v);
+            let s = readable(&v);
             prop_assert_eq!(read(&render("x @ y\nz", &v)), own(&s));
             prop_assert_eq!(read(&render("x p@s y\nz", &v)), own(&format!("p{s}s")));
             prop_assert_eq!(read(&render("x @@ y\nz", &v)), own(&format!("{s}{s}")));
@@ -160,21 +163,20 @@ proptest! {
             prop_assert_eq!(read(&render("x \"a\\\"@\" y\nz", &v)), own(&format!("a\"{s}")));
             prop_assert_eq!(read(&render("x \\\n @ y\nz", &v)), own(&s.replace('\n', "%0A")));
         }
-        let s = sayable(&v.replace('`', ""));
+        let s = readable(&v.replace('`', ""));
         prop_assert_eq!(read(&render("x \\@ y\nz", &v.replace('`', ""))), own(&format!("\\{s}")));
         prop_assert_eq!(read(&render("x \"\\@\" y\nz", &v.replace('`', ""))), own(&format!("\\{s}")));
         prop_assert_eq!(read(&render("x y # @\nz", &v)), vec!["/x", "y", "/z"]);
         prop_assert_eq!(read(&render("x y #@", &v)), vec!["/x", "y"]);
     }
 
-    /// Whatever the template's author wrote, a value neither adds a token nor takes one away, nor moves one to another
-    /// line, nor lets Caddy see a brace.
+    /// In any template a value neither adds nor removes a token, nor moves one to another line, nor adds a brace.
     #[test]
     fn no_value_changes_the_tokens_around_it(
         template in "[ax@@ \\n\"`#\\\\{$]{0,20}",
         v in hostile::value(),
     ) {
-        let v: String = v.replace(super::super::MARKERS, "");
+        let v: String = v.replace(MARKERS, "");
         let shape = |text: &str| {
             let lines: Vec<_> = read(text).iter().map(|token| token.starts_with('/')).collect();
             lines

@@ -1,11 +1,12 @@
-//! Whatever a value holds, nginx finds the tokens that it finds with a harmless one, and reads the value back.
+//! With any value nginx finds the same tokens as with a harmless one, and reads the value back.
 
 use proptest::prelude::*;
 
-use super::super::{END, MARKERS, VALUE, hostile};
+use super::super::hostile;
+use super::super::pieces::{END, MARKERS, VALUE};
 use super::*;
 
-/// What nginx's reader sees, written from its rules alone and by other means than the writer under test.
+/// What nginx reads.
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
     Word(String),
@@ -14,7 +15,7 @@ enum Token {
     Close,
 }
 
-/// nginx's reader over bytes, as `ngx_conf_read_token` has it: flags and all.
+/// The tokens of a text, after `ngx_conf_read_token`, with its flags, and independent of the writer under test.
 fn tokenise(text: &str) -> Result<Vec<Token>, String> {
     let (mut tokens, mut word) = (Vec::new(), Vec::new());
     let (mut quoted, mut need_space, mut last_space, mut sharp, mut variable) = (false, false, true, false, false);
@@ -107,7 +108,7 @@ fn unescape(word: &[u8]) -> String {
     String::from_utf8(out).expect("what was UTF-8 stays it")
 }
 
-/// What nginx must read: the value, but for what its syntax cannot say.
+/// What nginx must read: the value, with what its syntax cannot express encoded.
 fn readable(value: &str) -> String {
     let mut out = String::new();
     for c in value.chars() {
@@ -124,7 +125,7 @@ fn render(template: &str, value: &str) -> String {
     write(&template.replace('@', &format!("{VALUE}{value}{END}")))
 }
 
-/// The tokens with a harmless value, with the value put in its stead.
+/// The tokens with a harmless value, which is then replaced by the value.
 fn expected(template: &str, value: &str) -> Vec<Token> {
     const HARMLESS: &str = "QQQ";
     let mut tokens = tokenise(&template.replace('@', HARMLESS)).expect("the template is sound");
@@ -136,7 +137,7 @@ fn expected(template: &str, value: &str) -> Vec<Token> {
     tokens
 }
 
-/// The five places of a token, and their mixtures.
+/// All places in which a value can be, and their combinations.
 const TEMPLATES: &[&str] = &[
     "a @; b c;",
     "@ a; b c;",
@@ -181,12 +182,12 @@ fn assert_reads_back(value: &str) {
 }
 
 #[test]
-fn the_known_offenders_read_back_at_every_place() {
+fn known_hostile_values_read_back_at_every_place() {
     hostile::SEEDS.iter().for_each(|value| assert_reads_back(value));
 }
 
 #[test]
-fn what_is_written() {
+fn values_get_quotes_and_escapes_where_needed() {
     assert_eq!(render("a @;", "b"), "a b;");
     assert_eq!(render("a @;", ""), "a \"\";");
     assert_eq!(render("a x@;", ""), "a x;");
@@ -197,10 +198,10 @@ fn what_is_written() {
 }
 
 #[test]
-fn the_templates_backslash_does_not_pair_with_a_value() {
+fn a_backslash_of_the_template_does_not_escape_a_value() {
     for value in ["n", "\"", ";", "", "\\", " "] {
         for template in ["a \\@; b;", "a x\\@; b;", "a \"\\@\"; b;", "a '\\@'; b;"] {
-            let tokens = tokenise(&render(template, value)).expect("nginx takes it");
+            let tokens = tokenise(&render(template, value)).expect("nginx accepts it");
             let words: Vec<_> = tokens.iter().filter(|t| matches!(t, Token::Word(_))).collect();
             assert_eq!(words.len(), 3, "{template:?} with {value:?}");
             let Token::Word(word) = words[1] else { unreachable!("only words were kept") };
@@ -210,7 +211,7 @@ fn the_templates_backslash_does_not_pair_with_a_value() {
 }
 
 #[test]
-fn the_templates_dollar_does_not_open_a_variable_with_a_value() {
+fn a_dollar_of_the_template_does_not_make_a_variable_of_a_value() {
     for (template, value) in [("a $@; b;", "{x}"), ("a \"$@\"; b;", "{x}"), ("a $@{ b; }", ""), ("a $@{ b; }", "{")] {
         let text = render(template, value);
         assert!(!text.contains("${"), "{text:?}");
@@ -231,7 +232,7 @@ proptest! {
         assert_reads_back(&value.replace(MARKERS, "").replace("QQQ", ""));
     }
 
-    /// Not only in the templates above: in any text that nginx takes with a harmless value.
+    /// Holds for any text that nginx accepts with a harmless value, not only for the templates above.
     #[test]
     fn no_template_lets_a_value_change_its_tokens(
         template in "[ \n;{}\"'#\\\\$()abn@]{0,16}@[ \n;{}\"'#\\\\$()abn@]{0,16}",

@@ -1,37 +1,37 @@
-//! HAProxy's command line (section 9.3 of its management guide): bounded in time and size.
+//! HAProxy's commands (section 9.3 of its management guide), with bounds on time and size.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::{Error, Runtime};
+use super::super::api::{Access, Error};
 use crate::sys::endpoint::{Connection, Endpoint};
 
-/// What HAProxy writes in interactive mode after each answer. No answer holds it.
+/// What HAProxy writes after each answer in interactive mode. No answer contains it.
 const PROMPT: &[u8] = b"\n> ";
 
-/// The longest line written, in bytes: HAProxy takes what fits its buffer (`tune.bufsize`, 16,384 unless changed).
+/// The longest line sent, in bytes. HAProxy's buffer is larger (`tune.bufsize`, by default 16,384).
 const MAX_LINE: usize = 4096;
 
-/// The longest answer taken, in bytes: some 100,000 servers.
+/// The longest answer accepted, in bytes: that of some 100,000 servers.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
 
-/// An interactive session, in which it is plain where each answer ends.
+/// An interactive session, in which a prompt shows where each answer ends.
 pub(super) struct Session<'a> {
-    runtime: &'a Runtime,
+    access: &'a Access,
     stream: Connection,
 }
 
 impl<'a> Session<'a> {
-    pub(super) async fn open(runtime: &'a Runtime) -> Result<Self, Error> {
-        let mut session = Self { runtime, stream: runtime.connect().await? };
+    pub(super) async fn open(access: &'a Access) -> Result<Self, Error> {
+        let mut session = Self { access, stream: access.connect().await? };
         session.exchange("prompt\n".to_owned(), 1).await?;
         Ok(session)
     }
 
-    /// The answers to some commands, in their order.
-    pub(super) async fn ask<S: AsRef<str>>(&mut self, commands: &[S]) -> Result<Vec<String>, Error> {
+    /// Sends commands, and returns their answers in the same order.
+    pub(super) async fn send<S: AsRef<str>>(&mut self, commands: &[S]) -> Result<Vec<String>, Error> {
         let mut answers = Vec::with_capacity(commands.len());
         let (mut line, mut count) = (String::new(), 0);
         for command in commands.iter().map(AsRef::as_ref) {
@@ -51,8 +51,8 @@ impl<'a> Session<'a> {
             answers.extend(self.exchange(line, count).await?);
         }
         if answers.iter().any(|answer| answer.starts_with("Permission denied")) {
-            return Err(self.runtime.unusable(
-                "permission denied; HAProxy takes changes only at a socket of level admin: write `stats socket PATH \
+            return Err(self.unusable(
+                "permission denied; HAProxy accepts changes only at a socket of level admin: write `stats socket PATH \
                  mode 660 level admin` in its global section",
             ));
         }
@@ -60,27 +60,27 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn unusable(&self, message: &str) -> Error {
-        self.runtime.unusable(message)
+        self.access.unusable(message)
     }
 
-    /// Writes one line with `count` commands, and reads as many answers.
+    /// Sends one line with `count` commands, and reads as many answers.
     async fn exchange(&mut self, line: String, count: usize) -> Result<Vec<String>, Error> {
-        let limit = self.runtime.limit;
+        let limit = self.access.timeout;
         let stream = &mut self.stream;
         let exchange = async {
             stream.write_all(line.as_bytes()).await?;
-            let (mut answers, mut buffer, mut seen) = (Vec::with_capacity(count), Vec::new(), 0);
+            let (mut answers, mut buffer, mut searched) = (Vec::with_capacity(count), Vec::new(), 0);
             while answers.len() < count {
                 if stream.read_buf(&mut buffer).await? == 0 {
                     return Err(std::io::ErrorKind::UnexpectedEof.into());
                 }
-                while let Some(at) = buffer[seen..].windows(PROMPT.len()).position(|part| part == PROMPT) {
-                    let answer: Vec<u8> = buffer.drain(..seen + at + PROMPT.len()).collect();
-                    answers.push(String::from_utf8_lossy(&answer[..seen + at]).trim().to_owned());
-                    seen = 0;
+                while let Some(at) = buffer[searched..].windows(PROMPT.len()).position(|part| part == PROMPT) {
+                    let answer: Vec<u8> = buffer.drain(..searched + at + PROMPT.len()).collect();
+                    answers.push(String::from_utf8_lossy(&answer[..searched + at]).trim().to_owned());
+                    searched = 0;
                 }
-                // What was looked at need not be looked at again.
-                seen = buffer.len().saturating_sub(PROMPT.len() - 1);
+                // The prompt may have arrived in part.
+                searched = buffer.len().saturating_sub(PROMPT.len() - 1);
                 if buffer.len() > MAX_ANSWER {
                     return Err(std::io::Error::other(format!("an answer longer than {MAX_ANSWER} bytes")));
                 }
@@ -90,15 +90,15 @@ impl<'a> Session<'a> {
         match timeout(limit, exchange).await {
             Ok(Ok(answers)) => Ok(answers),
             Ok(Err(error)) => {
-                Err(self.runtime.unusable(format!("no answer: {error}; is this HAProxy's `stats socket`?")))
+                Err(self.access.unusable(format!("no answer: {error}; is this HAProxy's `stats socket`?")))
             }
-            Err(_) => Err(self.runtime.unusable(format!("no answer within {limit:?}"))),
+            Err(_) => Err(self.access.unusable(format!("no answer within {limit:?}"))),
         }
     }
 }
 
-/// The answer of HAProxy's master process to one command. It answers for as long as the other side may have more to
-/// say, and so is told that there is no more.
+/// Sends one command to HAProxy's master process, and returns the answer. The master ends its answer only once the other
+/// side has closed its half of the connection.
 pub(super) async fn ask_master(endpoint: &Endpoint, command: &str, limit: Duration) -> std::io::Result<String> {
     let exchange = async {
         let mut stream = endpoint.connect(limit).await?;

@@ -1,13 +1,13 @@
-//! HAProxy's master process, which is asked to reload over its own socket (`-S`).
+//! Reloads by HAProxy's master process, over its own socket (`-S`).
 
 use std::time::Duration;
 
-use super::super::Error;
+use super::super::api::Error;
 use super::cli;
 use crate::sys::endpoint::Endpoint;
 
-/// Tells the master to reload, and waits until a new worker runs.
-pub(in crate::frontend::runtime) async fn reload_by_master(endpoint: &Endpoint, limit: Duration) -> Result<(), Error> {
+/// Asks the master to reload, and waits until a new worker runs.
+pub async fn reload_by_master(endpoint: &Endpoint, limit: Duration) -> Result<(), Error> {
     let unusable = |message: String| Error::Unusable { endpoint: endpoint.clone(), message };
     let started = tokio::time::Instant::now();
     let answer = cli::ask_master(endpoint, "show proc", limit).await.map_err(|error| {
@@ -16,21 +16,21 @@ pub(in crate::frontend::runtime) async fn reload_by_master(endpoint: &Endpoint, 
         ))
     })?;
     let before = Processes::parse(&answer)
-        .ok_or_else(|| unusable(format!("`show proc` is answered by {answer:?}; is this the socket of `-S`?")))?;
-    // It ends the connection, answer or not.
+        .ok_or_else(|| unusable(format!("the answer to `show proc` is {answer:?}; is this the socket of `-S`?")))?;
+    // The master closes the connection, with or without an answer.
     if let Ok(answer) = cli::ask_master(endpoint, "reload", limit).await
         && !answer.trim().is_empty()
     {
-        return Err(unusable(format!("`reload` is answered by {:?}", answer.trim())));
+        return Err(unusable(format!("the answer to `reload` is {:?}", answer.trim())));
     }
     while started.elapsed() < limit {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        // While it starts anew it may not answer.
+        // It may not answer while it starts again.
         let Ok(answer) = cli::ask_master(endpoint, "show proc", limit).await else { continue };
         let Some(now) = Processes::parse(&answer).filter(|now| now.reloads > before.reloads) else { continue };
         if now.failed > 0 {
             return Err(Error::Refused(format!(
-                "the master could not start a new worker (`show proc`: {} [failed: {}]), and the old one goes on; \
+                "the master could not start a new worker (`show proc`: {} [failed: {}]), and the old worker still runs; \
                  HAProxy's log says why (journalctl -u haproxy), and so may `haproxy -c` with all its files",
                 now.reloads, now.failed
             )));
@@ -42,19 +42,19 @@ pub(in crate::frontend::runtime) async fn reload_by_master(endpoint: &Endpoint, 
     Err(unusable(format!("no new worker within {limit:?} of `reload`; HAProxy's log may say why")))
 }
 
-/// `show proc` of a master.
+/// The answer of a master to `show proc`.
 #[derive(Debug, PartialEq, Eq)]
 struct Processes {
-    /// How often it was reloaded.
+    /// How often it has been reloaded.
     reloads: u64,
-    /// How many of the last reloads failed.
+    /// How many reloads have failed in a row.
     failed: u64,
-    /// The PIDs of the workers that take connections.
+    /// The PIDs of the workers that accept connections.
     workers: Vec<i32>,
 }
 
 impl Processes {
-    /// `None`: it is not that.
+    /// `None`: the answer has another form.
     fn parse(answer: &str) -> Option<Self> {
         let mut lines = answer.lines();
         let master = lines.find(|line| line.split_whitespace().nth(1) == Some("master"))?;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_masters_table_is_read() {
+    fn the_masters_answer_is_parsed() {
         let table = "#<PID> <type> <reloads> <uptime> <version>\n1162  master  5 [failed: 2]  0d00h02m07s  2.6\n# workers\n\
                      1271  worker  1  0d00h00m00s  2.6\n# old workers\n1233  worker  3  0d00h00m43s  2.0\n# programs\n";
         let expected = Processes { reloads: 5, failed: 2, workers: vec![1271] };

@@ -1,31 +1,30 @@
-//! What HAProxy says of itself.
+//! The running worker and its servers, as HAProxy reports them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::super::{Error, Wanted};
+use super::super::api::Error;
 use super::cli::Session;
 use crate::sys::process::parent_of_same_program;
 use crate::sys::ticks::{now_ticks, ticks, ticks_per_second};
 
-/// A running worker.
+/// The servers of each backend section, by name.
+type Pools = BTreeMap<String, BTreeMap<String, ServerState>>;
+
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct Worker {
     pub(super) pid: i32,
-    /// When the program started that read the configuration, in seconds since 1970, as HAProxy has it.
+    /// When the program that read the configuration started, in seconds since 1970, as HAProxy reports it.
     started: u64,
-    /// The earliest moment of that, in ticks since boot.
+    /// The earliest possible moment of that start, in ticks since boot.
     not_before: u64,
-    /// Its backends' servers, by name.
-    pub(super) pools: BTreeMap<String, BTreeMap<String, State>>,
+    pub(super) pools: Pools,
 }
 
-/// A server as `show servers state` has it.
+/// A server as `show servers state` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct ServerState {
     /// `None`: not an IP address.
     pub(super) address: Option<(IpAddr, u16)>,
     pub(super) weight: u16,
@@ -41,7 +40,7 @@ const FORCED_DRAIN: u16 = 0x08;
 /// `CHK_ST_ENABLED`: health checks are switched on.
 const CHECK_ENABLED: u16 = 0x04;
 
-impl State {
+impl ServerState {
     pub(super) const fn is_in_maintenance(&self) -> bool {
         self.admin & FORCED_MAINTENANCE != 0
     }
@@ -55,15 +54,21 @@ impl State {
     }
 }
 
-impl Running {
-    pub(super) async fn ask(session: &mut Session<'_>) -> Result<Self, Error> {
+impl Worker {
+    pub(super) async fn get(session: &mut Session<'_>) -> Result<Self, Error> {
         let asked_at = now_ticks();
-        let answers = session.ask(&["show info", "show backend", "show servers state"]).await?;
+        let answers = session.send(&["show info", "show backend", "show servers state"]).await?;
         let [info, backends, servers] = answers.as_slice() else { unreachable!("as many answers as commands") };
-        let running = Self::parse(info, backends, servers, asked_at);
-        running.ok_or_else(|| session.unusable("`show info` and `show servers state` are not HAProxy's"))
+        let worker = Self::parse(info, backends, servers, asked_at);
+        worker.ok_or_else(|| {
+            session.unusable(
+                "the answers to `show info` and `show servers state` are not of the form that HAProxy 2.5 and later \
+                 use; is this HAProxy's `stats socket`?",
+            )
+        })
     }
 
+    /// Parses the answers to commands sent at `asked_at`, in ticks since boot. `None`: they have another form.
     pub(super) fn parse(info: &str, backends: &str, servers: &str, asked_at: u64) -> Option<Self> {
         let number = |key: &str| {
             let value = info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))?;
@@ -72,8 +77,8 @@ impl Running {
         let uptime = number("Uptime_sec")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = number("Start_time_sec");
-        // The start's second is known, and the uptime differs by up to one from what it says: more, if somebody has
-        // set the clock since.
+        // The start is known to the second, and must agree with the uptime within one second. If it does not, the clock
+        // has been set since, and only the uptime counts.
         let age = started.and_then(|started| now.checked_sub(Duration::from_secs(started)));
         let age = age.filter(|age| age.as_secs().abs_diff(uptime) <= 1).unwrap_or(Duration::from_secs(uptime + 1));
         Some(Self {
@@ -84,25 +89,25 @@ impl Running {
         })
     }
 
-    /// What tells this worker from any other.
+    /// A text that no other worker has.
     pub(super) fn identity(&self) -> String {
         format!("{}@{}", self.pid, self.started)
     }
 
-    /// Whether it certainly read the configuration after that moment, in ticks since boot.
+    /// Whether it certainly read the configuration after `moment`, in ticks since boot.
     ///
-    /// A worker is forked once the configuration has been read, so that its own start tells nothing. What counts is
-    /// when the program was executed that read it (`Start_time_sec`), or that its master has not been there before.
+    /// A worker is forked once the configuration has been read, so its own start shows nothing. What counts is when the
+    /// program that read it was executed (`Start_time_sec`), or when its master was started.
     pub(super) fn has_started_after(&self, moment: u64) -> bool {
-        // A process of that PID which is older than HAProxy says belongs to another PID namespace.
+        // If the process with that PID is older than HAProxy reports, the PID is of another PID namespace.
         let hertz = ticks_per_second();
         let master = || parent_of_same_program(self.pid).filter(|(worker, _)| worker + hertz >= self.not_before);
         self.not_before > moment || master().is_some_and(|(_, master)| master > moment)
     }
 }
 
-/// The servers by backend. `None`: not in a form that we know.
-fn pools(backends: &str, servers: &str) -> Option<BTreeMap<String, BTreeMap<String, State>>> {
+/// `None`: the answers have an unknown form.
+fn pools(backends: &str, servers: &str) -> Option<Pools> {
     let names = backends.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut pools: BTreeMap<_, _> = names.map(|name| (name.to_owned(), BTreeMap::new())).collect();
     let mut lines = servers.lines();
@@ -112,7 +117,7 @@ fn pools(backends: &str, servers: &str) -> Option<BTreeMap<String, BTreeMap<Stri
         let field = |index: usize| fields.get(index).copied();
         let number = |index: usize| field(index)?.parse::<u16>().ok();
         let address = field(4)?.parse::<IpAddr>().ok();
-        let state = State {
+        let state = ServerState {
             address: address.zip(number(18)),
             admin: number(6)?,
             weight: number(7)?,
@@ -124,32 +129,10 @@ fn pools(backends: &str, servers: &str) -> Option<BTreeMap<String, BTreeMap<Stri
     Some(pools)
 }
 
-/// When the outputs were last changed, by us or by somebody else, in ticks since boot; 0 if before that.
-pub(super) fn outputs_changed_at(wanted: &Wanted<'_>) -> u64 {
-    wanted.outputs.iter().filter_map(|(path, _)| changed_at(path)).max().unwrap_or_default().max(wanted.swapped_at)
-}
-
-/// When a file took its place, or its content, in ticks since boot.
-pub(super) fn changed_at(path: &Path) -> Option<u64> {
-    let file = std::fs::metadata(path).ok()?;
-    ticks_at(Duration::new(file.ctime().try_into().ok()?, file.ctime_nsec().try_into().ok()?))
-}
-
-/// When a file took its content, in ticks since boot.
-pub(super) fn written_at(path: &Path) -> Option<u64> {
-    ticks_at(std::fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?)
-}
-
-/// A time since 1970 in ticks since boot; 0 if before that. `None`: it is to come.
-fn ticks_at(time: Duration) -> Option<u64> {
-    let age = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(time)?;
-    Some(now_ticks().saturating_sub(ticks(age)))
-}
-
-/// HAProxy says when it started by the second: waits until one that starts now cannot be taken for one that started
-/// before that moment, in ticks since boot.
-pub(super) async fn await_other_second(moment: u64) {
-    /// Ticks are hundredths of a second, and so are not exact.
+/// Waits until the second in which `moment` lies (in ticks since boot) is over. HAProxy reports its start in whole
+/// seconds, so a worker that starts in the same second could not be told from one that started before that moment.
+pub(super) async fn wait_for_next_second(moment: u64) {
+    /// Ticks are hundredths of a second, so a time in ticks may be off by that much.
     const MARGIN: Duration = Duration::from_millis(30);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since = Duration::from_millis(now_ticks().saturating_sub(moment) * 1000 / ticks_per_second());
