@@ -42,7 +42,7 @@ fn text(elasticd: &Elasticd, service: &str) -> String {
 }
 
 #[test]
-fn what_changes_something_is_for_the_admin_listener_alone() {
+fn changes_are_accepted_on_the_admin_listener_only() {
     let elasticd = elasticd();
     let metadata = std::fs::metadata(elasticd.path("admin.sock")).expect("a socket");
     assert_eq!((metadata.permissions().mode() & 0o777, metadata.uid()), (0o600, nix::unistd::geteuid().as_raw()));
@@ -103,7 +103,7 @@ fn refresh_polls_and_reload_reads_the_configuration() {
 }
 
 #[test]
-fn what_is_held_back_can_be_accepted() {
+fn a_held_set_can_be_accepted() {
     let elasticd = elasticd();
     elasticd.write("backends.yaml", "[]\n");
     elasticd.await_status("held", |status| !status["services"]["web"]["held"].is_null());
@@ -122,7 +122,7 @@ fn what_is_held_back_can_be_accepted() {
 }
 
 #[test]
-fn registered_backends_join_the_others_until_their_time_is_over() {
+fn registered_backends_are_served_until_they_expire() {
     let mut elasticd = elasticd();
     let (code, said, _) = elasticd.run(&["register", "web", "c", "10.0.0.3:81", "--ttl", "1h", "--weight", "5"]);
     assert_eq!((code, said.as_str()), (0, "registered, revision 2\n"));

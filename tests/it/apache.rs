@@ -27,7 +27,7 @@ fn await_failed(elasticd: &Elasticd) -> String {
 }
 
 #[test]
-fn a_member_inherits_nothing_from_the_one_whose_place_it_takes() {
+fn a_new_member_inherits_no_state_from_the_one_it_replaces() {
     let backends = three();
     let apache = Apache::new().start();
     // A backend that could not be reached would rest for an hour.
@@ -70,7 +70,7 @@ fn names_of_any_length_and_case_are_found() {
 }
 
 #[test]
-fn names_that_apache_takes_for_one_are_refused() {
+fn names_that_differ_in_case_alone_are_refused() {
     let apache = Apache::new();
     let config = format!("{FILE}[services.Web]\nprovider = 'local'\nselect = {{ Role = 'x' }}\n{}", apache.frontend());
     let (code, _, error) = Elasticd::new(&config).run(&["check"]);
@@ -78,7 +78,7 @@ fn names_that_apache_takes_for_one_are_refused() {
 }
 
 #[test]
-fn what_passes_the_check_and_ends_apache_is_rolled_back_and_not_tried_again() {
+fn a_change_that_ends_apache_is_rolled_back_and_not_retried() {
     let backends = three();
     let mut apache = Apache::new().start();
     // `apache2 -t` lets an address in use pass; an Apache that restarts cannot bind it, and ends.
@@ -154,7 +154,7 @@ fn with_mod_status_the_generation_of_the_process_that_answers_is_the_proof() {
 }
 
 #[test]
-fn an_api_that_is_no_mod_status_is_named_and_nothing_is_signalled() {
+fn an_api_that_is_not_mod_status_is_reported_and_nothing_is_signalled() {
     let backends = three();
     // Apache proxies the status too, to a backend that answers anything.
     let apache = Apache::new();
@@ -187,7 +187,7 @@ impl Drop for Spawner {
 }
 
 #[test]
-fn a_spare_child_is_no_proof() {
+fn a_new_child_alone_is_no_proof() {
     let config = format!(
         "{FILE}[frontends.apache]\ntype = 'custom'\nescape = 'none'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\n\
          reload = {{ signal = 'USR1' }}\nexecutable = 'DIR/spawner'\npid_file = 'DIR/pid'\nproof = 'generation'\n\
@@ -213,7 +213,7 @@ fn a_spare_child_is_no_proof() {
 }
 
 #[test]
-fn asked_and_not_yet_proven_it_is_not_asked_again() {
+fn a_restart_between_reload_and_proof_does_not_reload_again() {
     let backends = three();
     let apache = Apache::new().start();
     let mut elasticd = elasticd(&apache, "", &backends[..1]).ready();

@@ -77,14 +77,14 @@ fn assert_accepts(text: &str) {
 }
 
 #[test]
-fn the_template_renders_what_it_always_has() {
+fn the_template_matches_its_golden_file() {
     let text = render(BALANCERS, &context(&pools(), &vars(&[])));
     assert_eq!(text, GOLDEN);
     assert_accepts(&text);
 }
 
 #[test]
-fn options_are_taken() {
+fn options_are_rendered_and_accepted() {
     let vars = vars(&[
         ("method", "bybusyness".into()),
         ("retry", 0.into()),

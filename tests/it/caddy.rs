@@ -59,7 +59,7 @@ fn a_caddy_that_resumes_its_configuration_is_left_alone() {
 }
 
 #[test]
-fn a_handler_without_its_id_is_named_and_found_once_it_has_it() {
+fn a_missing_handler_id_is_reported_and_found_once_it_is_added() {
     let backends = three();
     let caddy = Caddy::new(Form::Json);
     caddy.configure(&caddy.json(&["mine"]).to_string());
@@ -102,7 +102,7 @@ fn several_services_and_handlers_that_have_upstreams_of_their_own() {
 }
 
 #[test]
-fn a_caddyfile_that_caddy_can_read_and_cannot_run_is_rolled_back() {
+fn a_caddyfile_that_passes_the_check_and_cannot_be_loaded_is_rolled_back() {
     in_own_network(|| {
         let backends = three();
         let (caddy, elasticd) = started(Form::Caddyfile, "", &backends[..1]);
@@ -156,7 +156,7 @@ fn a_caddyfile_is_read_in_caddys_own_environment() {
 }
 
 #[test]
-fn what_somebody_edits_in_the_caddyfile_waits_for_him_or_for_the_next_change() {
+fn an_edit_of_the_caddyfile_is_loaded_with_the_next_change() {
     let backends = three();
     let (caddy, mut elasticd) = started(Form::Caddyfile, "", &backends[..1]);
     let before = caddy.running();

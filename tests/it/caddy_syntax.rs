@@ -101,7 +101,7 @@ fn adapt(text: &str) -> Value {
 }
 
 #[test]
-fn the_templates_render_what_they_always_have() {
+fn the_templates_match_their_golden_files() {
     let json = render(JSON, Escape::Json, &pools());
     assert_eq!(json, GOLDEN_JSON);
     let expected = json!({

@@ -112,7 +112,7 @@ fn pages_and_completions_are_printed() {
 }
 
 #[test]
-fn a_manager_that_does_not_listen_holds_nobody_up() {
+fn a_service_manager_that_does_not_read_blocks_nothing() {
     let config = CONFIG.replace("type = 'fixed'", "type = 'file'\npath = 'DIR/backends.yaml'");
     let config = config.replace(
         "instances = [{ id = 'a', address = '10.0.0.1:80' }, { id = 'b', address = '[2001:db8::2]:81' }]\n",

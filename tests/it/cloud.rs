@@ -69,7 +69,7 @@ async fn traffic_follows_the_cloud_and_no_request_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cloud_that_forgets_everything_takes_nothing_away() {
+async fn an_empty_answer_removes_no_backend() {
     let mut moto = Moto::start().await;
     let backends = [Backend::start("a"), Backend::start("b")];
     let mut ids = Vec::new();
@@ -125,7 +125,7 @@ fn an_error_on_a_late_page_changes_nothing() {
 }
 
 #[test]
-fn missing_credentials_and_a_dead_endpoint_are_said_and_survived() {
+fn missing_credentials_and_an_unreachable_endpoint_are_reported_and_survived() {
     let nginx = Nginx::new().start();
     let closed = format!("http://{}", crate::harness::closed_socket());
     for (keys, expected) in [(false, "no AWS credentials"), (true, "check the region's name")] {
@@ -147,7 +147,7 @@ fn missing_credentials_and_a_dead_endpoint_are_said_and_survived() {
 }
 
 #[test]
-fn what_auto_scaling_puts_aside_gets_no_traffic_until_it_is_back() {
+fn instances_in_standby_get_no_traffic_until_they_return() {
     let backends = [Backend::start("a"), Backend::start("b"), Backend::start("c")];
     let fleet = |states: [&str; 3]| {
         let of = |((backend, state), n): ((&Backend, &str), u32)| {

@@ -52,7 +52,7 @@ fn is_confined(status: &Value) -> bool {
 }
 
 #[test]
-fn it_gives_up_what_it_does_not_need_and_says_so() {
+fn privileges_that_are_not_needed_are_dropped_and_reported() {
     let elasticd = elasticd(&format!("{FILE}{}", list("list", "DIR/out")), &three()[..1]).ready();
     let status = elasticd.status();
     let confinement = &status["confinement"];
@@ -74,7 +74,7 @@ fn it_gives_up_what_it_does_not_need_and_says_so() {
 }
 
 #[test]
-fn what_it_starts_may_write_where_it_may_not() {
+fn child_programs_are_not_confined() {
     // Not in elasticd's own directory, for the socket is there.
     let elsewhere = tempfile::tempdir().expect("a directory");
     let at = |name: &str| elsewhere.path().join(name);
@@ -91,7 +91,7 @@ fn what_it_starts_may_write_where_it_may_not() {
 }
 
 #[test]
-fn switched_off_it_gives_up_nothing() {
+fn nothing_is_dropped_when_confinement_is_switched_off() {
     let elasticd = elasticd(&format!("confine = 'off'\n{FILE}{}", list("list", "DIR/out")), &three()[..1]);
     fs::create_dir(elasticd.path("state")).expect("a directory");
     std::os::unix::fs::symlink(elasticd.path("elsewhere"), elasticd.path("state/frontends")).expect("linked");
@@ -105,7 +105,7 @@ fn switched_off_it_gives_up_nothing() {
 }
 
 #[test]
-fn a_directory_that_is_made_anew_or_added_later_is_written_to() {
+fn a_recreated_or_added_output_directory_can_be_written_to() {
     let backends = three();
     let elasticd = elasticd(&format!("{FILE}{}", list("list", "DIR/out")), &backends[..1]).ready();
     assert!(is_confined(&elasticd.status()));
@@ -124,7 +124,7 @@ fn a_directory_that_is_made_anew_or_added_later_is_written_to() {
 
 #[cfg(feature = "ec2")]
 #[test]
-fn a_program_that_gives_the_credentials_is_started_as_before() {
+fn credential_programs_can_still_be_started() {
     use std::os::unix::fs::PermissionsExt;
 
     use crate::ec2_endpoint::{Endpoint, Machine};
@@ -162,7 +162,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 ";
 
 #[test]
-fn without_landlock_it_does_the_rest_and_says_what_it_could_not() {
+fn without_landlock_the_other_restrictions_apply_and_the_gap_is_reported() {
     let config = format!("{FILE}{}", list("list", "DIR/out"));
     let elasticd = elasticd(&config, &three()[..1]).under(&["python3", "-c", WITHOUT_LANDLOCK]).ready();
     await_list(&elasticd, "out/list", "a");
@@ -183,7 +183,7 @@ fn unit(key: &str) -> String {
 
 /// The unit's user and capabilities, and its `/proc`: an nginx of root's is checked, signalled and proven.
 #[test]
-fn with_no_more_than_its_unit_gives_it_an_nginx_of_roots_is_served() {
+fn an_nginx_of_root_is_served_with_the_privileges_of_the_unit() {
     const USER: u32 = 64_999;
     let backends = three();
     let nginx = Nginx::new().start();

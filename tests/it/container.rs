@@ -97,7 +97,7 @@ exec setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid --in
 }
 
 #[test]
-fn beside_its_frontend_it_has_a_read_only_root_and_no_power() {
+fn a_container_with_a_read_only_root_and_no_capabilities_serves_nginx() {
     let user: u32 = image("USER ").split(':').next().and_then(|uid| uid.parse().ok()).expect("a user by its number");
     assert!(user != 0);
     let backends = ["a", "b"].map(Backend::start);

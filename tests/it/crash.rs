@@ -42,7 +42,7 @@ fn proven_on_both(elasticd: &mut Elasticd, nginx: &Nginx) {
 }
 
 #[test]
-fn rendered_and_not_yet_staged() {
+fn killed_between_rendering_and_staging() {
     let backends = pair();
     let nginx = Nginx::new().start();
     let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", nginx.frontend()), &backends[..1]).ready();
@@ -58,7 +58,7 @@ fn rendered_and_not_yet_staged() {
 }
 
 #[test]
-fn staged_and_not_yet_swapped() {
+fn killed_between_staging_and_swap() {
     let backends = pair();
     let nginx = Nginx::new().start();
     // A check that judges the staged file comes before anything is in place.
@@ -73,7 +73,7 @@ fn staged_and_not_yet_swapped() {
 }
 
 #[test]
-fn swapped_and_not_yet_checked() {
+fn killed_between_swap_and_check() {
     let backends = pair();
     let nginx = Nginx::new().start();
     let check =
@@ -95,7 +95,7 @@ fn swapped_and_not_yet_checked() {
 }
 
 #[test]
-fn checked_and_not_yet_asked() {
+fn killed_between_check_and_reload() {
     let backends = pair();
     let nginx = Nginx::new().start();
     // The command stands for the signal: it is what elasticd has begun and not brought to an end.
@@ -111,7 +111,7 @@ fn checked_and_not_yet_asked() {
 }
 
 #[test]
-fn asked_and_not_yet_proven() {
+fn killed_between_reload_and_proof() {
     let backends = pair();
     let nginx = Nginx::new().start();
     let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", nginx.frontend()), &backends[..1]).ready();
@@ -137,7 +137,7 @@ fn asked_and_not_yet_proven() {
 }
 
 #[test]
-fn proven() {
+fn killed_after_proof() {
     let backends = pair();
     let nginx = Nginx::new().start();
     let mut elasticd = Elasticd::knowing(&format!("{FILE}{}", nginx.frontend()), &backends).ready();

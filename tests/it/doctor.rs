@@ -62,7 +62,7 @@ fn everything(directory: &Path) -> BTreeMap<PathBuf, (i64, i64, u64)> {
 }
 
 #[test]
-fn all_is_well_and_nothing_is_touched() {
+fn a_working_setup_passes_and_is_not_changed() {
     let backends = ["a", "b"].map(Backend::start);
     let nginx = Nginx::new().start();
     let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend()));
@@ -139,7 +139,7 @@ fn each_fault_of_a_frontend_is_found_with_what_to_do() {
 }
 
 #[test]
-fn a_runtime_api_that_is_not_there_is_named() {
+fn an_unreachable_runtime_api_is_reported() {
     let config = "[frontends.proxy]\ntype = 'haproxy'\noutput = 'DIR/elasticd.cfg'\nconfig = 'DIR/none.cfg'\n\
                   api = 'DIR/none.sock'\nreload = { master = 'DIR/master.sock' }\n";
     let elasticd = Elasticd::new(&format!("{FILE}{config}"));
@@ -152,7 +152,7 @@ fn a_runtime_api_that_is_not_there_is_named() {
 }
 
 #[test]
-fn who_may_do_less_is_told_so() {
+fn missing_privileges_are_reported() {
     let nginx = Nginx::new().start();
     let elasticd = Elasticd::new(&format!("{FILE}{}", nginx.frontend())).under(&[
         "setpriv",
@@ -177,7 +177,7 @@ fn who_may_do_less_is_told_so() {
 }
 
 #[test]
-fn services_that_would_have_no_backend_are_pointed_out() {
+fn services_without_backends_are_reported() {
     let more = "[services.db]\nprovider = 'local'\nselect = { Role = 'db' }\nport = 1\n\
                 [frontends.json]\ntype = 'json'\noutput = 'DIR/x.json'\nservices = ['web']\n\
                 [providers.idle]\ntype = 'file'\npath = 'DIR/idle.yaml'\n";

@@ -23,7 +23,7 @@ fn at(url: &str) -> String {
 }
 
 #[test]
-fn each_way_in_which_ec2_cannot_be_asked_has_its_remedy() {
+fn each_failure_to_reach_ec2_has_its_remedy() {
     let nowhere = format!("http://{}", closed_socket());
     let no_metadata = |elasticd: Elasticd| elasticd.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &nowhere);
     let endpoint = Endpoint::start(vec![Machine::numbered(1, &[("Role", "web")])]);

@@ -76,7 +76,7 @@ async fn the_output_follows_at_once_and_no_message_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ec2_shows_a_little_later_than_it_is_told_is_polled_for_once_more() {
+async fn ec2_is_polled_once_more_after_an_event() {
     let moto = Moto::start().await;
     let queue = Queue::at(&moto.url());
     queue.create().await;
@@ -92,7 +92,7 @@ async fn what_ec2_shows_a_little_later_than_it_is_told_is_polled_for_once_more()
 }
 
 #[test]
-fn a_flood_is_a_few_polls_and_every_message_is_deleted() {
+fn many_events_cause_few_polls_and_every_message_is_deleted() {
     let (sqs, endpoint) = (SqsEndpoint::start(), Endpoint::start(machines(1)));
     // All are there at once, as after a night in which no elasticd ran.
     flood(&sqs, 500);
@@ -168,7 +168,7 @@ fn events_do_not_hurry_an_ec2_that_throttles() {
 }
 
 #[test]
-fn what_sqs_refuses_is_said_once_with_the_actions_to_allow() {
+fn a_refusal_of_sqs_is_reported_once_with_the_actions_to_allow() {
     let (sqs, endpoint) = (SqsEndpoint::start(), Endpoint::start(machines(1)));
     for operation in ["ReceiveMessage", "DeleteMessageBatch"] {
         sqs.refuse(operation, "AccessDeniedException");
@@ -190,7 +190,7 @@ fn what_sqs_refuses_is_said_once_with_the_actions_to_allow() {
 }
 
 #[test]
-fn an_sqs_that_cannot_be_reached_is_named() {
+fn an_unreachable_sqs_is_reported() {
     let endpoint = Endpoint::start(machines(1));
     let closed = format!("http://{}", crate::harness::closed_socket());
     let elasticd = elasticd(&endpoint.url(), &closed).ready();

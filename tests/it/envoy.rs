@@ -24,7 +24,7 @@ fn error(status: &Value) -> String {
 }
 
 #[test]
-fn the_template_renders_what_it_always_has() {
+fn the_template_matches_its_golden_file() {
     let text = rendered("envoy", "output = '/nonexistent/{service}.json'\nvars.lb_tags = ['Owner', 'Role']\n");
     assert_eq!(text, include_str!("golden/envoy_eds.txt"));
 }
@@ -60,7 +60,7 @@ fn each_service_has_a_file_of_its_own() {
 }
 
 #[test]
-fn a_cluster_that_envoy_does_not_have_is_named() {
+fn a_missing_cluster_is_reported() {
     let backends = three();
     let mut envoy = Envoy::new();
     envoy.configure(&[]);
@@ -107,7 +107,7 @@ fn killed_between_swap_and_proof_it_ends_proven_without_another_change() {
 
 /// By default Envoy keeps an endpoint that was removed for as long as it passes Envoy's own health checks.
 #[test]
-fn an_endpoint_that_envoy_keeps_for_its_health_holds_nothing_up() {
+fn a_removed_endpoint_that_envoy_keeps_while_it_is_healthy_delays_no_proof() {
     const HEALTH: &str = "    health_checks: [{ timeout: 1s, interval: 1s, unhealthy_threshold: 2, healthy_threshold: 1, \
                           tcp_health_check: {} }]\n";
     let backends = three();

@@ -53,7 +53,7 @@ impl Envoy {
 }
 
 #[test]
-fn changes_reach_it_over_the_socket_and_it_keeps_what_it_has_while_elasticd_is_gone() {
+fn changes_reach_envoy_over_the_socket_and_the_last_set_serves_while_elasticd_is_down() {
     let backends = three();
     let mut elasticd = Elasticd::knowing(FILE, &backends[..1]).ready();
     let envoy = Envoy::start(&elasticd);

@@ -37,7 +37,7 @@ fn polls(publisher: &Elasticd) -> u64 {
 }
 
 #[test]
-fn what_one_observes_all_have_and_only_one_polls() {
+fn all_sidecars_get_what_the_leader_observes_and_only_it_polls() {
     let nats = Nats::start();
     let first = publisher(&nats.url(), &["a", "bb"]);
     await_lead(&first);
@@ -61,7 +61,7 @@ fn what_one_observes_all_have_and_only_one_polls() {
 }
 
 #[test]
-fn who_stands_by_takes_over_from_a_leader_that_was_killed() {
+fn a_standby_takes_over_from_a_leader_that_was_killed() {
     let nats = Nats::start();
     let mut first = publisher(&nats.url(), &["a"]);
     let term = number(&await_lead(&first)["publisher"]["term"]);
@@ -84,7 +84,7 @@ fn who_stands_by_takes_over_from_a_leader_that_was_killed() {
 }
 
 #[test]
-fn who_is_asked_to_stop_gives_the_lead_away() {
+fn a_leader_that_is_stopped_hands_over() {
     let nats = Nats::start();
     // So long that nobody would take over within the test by waiting.
     let ttl = "leader_ttl = '10m'";
@@ -176,7 +176,7 @@ fn a_set_that_could_not_be_stored_is_tried_again_without_another_poll() {
 }
 
 #[test]
-fn a_reader_behind_a_cut_line_keeps_what_it_has_and_catches_up() {
+fn a_reader_behind_a_silent_connection_keeps_its_set_and_catches_up() {
     let nats = Nats::start();
     let line = Line::to(nats.address());
     let first = publisher(&nats.url(), &["a"]);
@@ -193,7 +193,7 @@ fn a_reader_behind_a_cut_line_keeps_what_it_has_and_catches_up() {
 }
 
 #[test]
-fn an_emptied_store_is_filled_again_and_nobody_notices() {
+fn an_emptied_store_is_filled_again_without_a_change_for_readers() {
     let mut nats = Nats::start();
     let first = publisher(&nats.url(), &["a", "bb"]);
     await_lead(&first);
@@ -335,7 +335,7 @@ fn everything_starts_in_any_order() {
 }
 
 #[test]
-fn a_failing_poll_is_told_to_all_and_what_was_published_stands() {
+fn a_failing_poll_is_reported_to_all_readers_and_the_published_set_stays() {
     let nats = Nats::start();
     let first = publisher(&nats.url(), &["a"]);
     await_lead(&first);
@@ -355,7 +355,7 @@ fn a_failing_poll_is_told_to_all_and_what_was_published_stands() {
 }
 
 #[test]
-fn doctor_looks_at_both_ends_and_leaves_no_trace() {
+fn doctor_checks_publisher_and_reader_and_changes_nothing() {
     let mut nats = Nats::start();
     let first = publisher(&nats.url(), &["a", "bb"]);
     await_lead(&first);

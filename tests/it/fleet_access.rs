@@ -113,7 +113,7 @@ fn openssl(dir: &Nats, arguments: &str) {
 }
 
 #[test]
-fn tls_is_with_whom_the_ca_file_vouches_for() {
+fn tls_accepts_only_servers_signed_by_the_ca_file() {
     let mut nats = Nats::new("tls { cert_file: \"NATS_DIR/cert.pem\", key_file: \"NATS_DIR/key.pem\" }\n");
     openssl(
         &nats,
@@ -144,7 +144,7 @@ fn tls_is_with_whom_the_ca_file_vouches_for() {
 }
 
 #[test]
-fn who_finds_no_server_or_no_bucket_says_so_and_waits() {
+fn a_missing_server_or_bucket_is_reported_and_awaited() {
     let mut nats = Nats::new("");
     let reader = reader(&nats.url());
     await_error(&reader, "reader", &["no NATS server answers", &nats.address().to_string(), "`url`"]);
@@ -175,7 +175,7 @@ fn two_fleets_do_not_share_a_bucket() {
 }
 
 #[test]
-fn garbage_and_other_formats_are_named_and_nothing_of_them_is_applied() {
+fn malformed_sets_and_other_formats_are_reported_and_not_applied() {
     let nats = Nats::start();
     let mut first = publisher(&nats.url(), &["a"]);
     await_lead(&first);
@@ -201,7 +201,7 @@ fn garbage_and_other_formats_are_named_and_nothing_of_them_is_applied() {
 }
 
 #[test]
-fn a_set_larger_than_a_message_arrives_whole_and_an_instance_that_is_not_at_all() {
+fn a_set_larger_than_a_message_arrives_whole_and_a_larger_instance_is_refused() {
     let nats = Nats::with("max_payload: 32768\n");
     let first = publisher(&nats.url(), &["a"]);
     await_lead(&first);

@@ -40,7 +40,7 @@ fn is(phase: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 #[test]
-fn a_hundred_changes_of_addresses_are_no_reload_and_a_restart_comes_up_right() {
+fn a_hundred_address_changes_need_no_reload_and_survive_a_restart_of_haproxy() {
     let backends = three();
     let mut haproxy = Haproxy::new();
     let elasticd = Elasticd::new(&format!("{FILE}{}", haproxy.frontend()));
@@ -104,7 +104,7 @@ fn servers_come_with_their_options_and_go_when_their_connections_do() {
 }
 
 #[test]
-fn ipv6_is_told_and_read_alike() {
+fn ipv6_addresses_are_set_and_compared() {
     let backends = three();
     let mut haproxy = Haproxy::new().start();
     let elasticd = elasticd(&haproxy, "", &backends[..1]).ready();
@@ -205,7 +205,7 @@ fn no_kept_connection_leads_to_an_old_address() {
 }
 
 #[test]
-fn a_change_of_the_fixed_part_is_one_reload() {
+fn a_change_of_other_lines_is_one_reload() {
     let backends = three();
     let mut haproxy = Haproxy::new();
     let elasticd = elasticd(&haproxy, "", &backends).ready();
@@ -246,7 +246,7 @@ fn a_signal_reloads_it_as_well() {
 }
 
 #[test]
-fn slots_take_backends_where_no_server_can_be_added() {
+fn slots_are_used_where_servers_cannot_be_added() {
     let backends = three();
     let mut haproxy = Haproxy::new();
     let more = "vars = { balance = 'static-rr', slots = 3, server = 'check inter 100ms' }\n";
@@ -309,7 +309,7 @@ fn a_haproxy_that_was_started_with_an_older_file_is_brought_up_to_date() {
 }
 
 #[test]
-fn somebody_elses_hand_at_the_runtime_api_does_not_last() {
+fn changes_that_others_make_over_the_runtime_api_are_reverted() {
     let backends = three();
     let haproxy = Haproxy::new().start();
     let elasticd = elasticd(&haproxy, "", &backends).ready();
@@ -326,7 +326,7 @@ fn somebody_elses_hand_at_the_runtime_api_does_not_last() {
 }
 
 #[test]
-fn a_reload_that_fails_is_said_and_undone() {
+fn a_failed_reload_is_reported_and_rolled_back() {
     let backends = three();
     let mut haproxy = Haproxy::new();
     let elasticd = elasticd(&haproxy, "check = []\n", &backends[..1]).ready();
@@ -352,7 +352,7 @@ fn a_reload_that_fails_is_said_and_undone() {
 }
 
 #[test]
-fn a_socket_that_admits_too_little_is_named_with_the_remedy() {
+fn a_socket_without_the_admin_level_is_reported_with_the_remedy() {
     let backends = three();
     let haproxy = Haproxy::new();
     let main = fs::read_to_string(haproxy.path("haproxy.cfg")).expect("there");
@@ -368,7 +368,7 @@ fn a_socket_that_admits_too_little_is_named_with_the_remedy() {
 }
 
 #[test]
-fn a_reload_that_elasticd_did_not_see_the_end_of_is_recognised() {
+fn a_reload_while_elasticd_is_stopped_is_recognised() {
     let backends = three();
     let haproxy = Haproxy::new().start();
     let mut elasticd = elasticd(&haproxy, "", &backends[..2]).ready();

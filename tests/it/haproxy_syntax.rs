@@ -107,7 +107,7 @@ fn alone() -> Haproxy {
 }
 
 #[test]
-fn the_templates_render_what_they_always_have() {
+fn the_templates_match_their_golden_files() {
     assert_eq!(render(BACKENDS, &context(&pools(), &[])), GOLDEN);
     let more = [
         ("slots", 2.into()),

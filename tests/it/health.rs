@@ -89,7 +89,7 @@ fn a_newcomer_joins_after_its_first_success() {
 }
 
 #[test]
-fn who_refuses_connections_leaves() {
+fn a_backend_that_refuses_connections_is_removed() {
     let backends = ["a", "b", "c"].map(Backend::start);
     let elasticd = checked("type = 'tcp'\n", &backends);
     let [_a, _b, gone] = backends;

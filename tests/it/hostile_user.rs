@@ -60,7 +60,7 @@ fn assert_unharmed(elasticd: &Elasticd, script: &str, address: &str) {
 }
 
 #[test]
-fn what_is_planted_before_a_start_where_outputs_are_written_leads_nowhere() {
+fn files_planted_in_an_output_directory_before_the_start_are_not_followed() {
     for script in [
         // Where the output is staged and locked.
         "ln -s ../precious .list.json.elasticd; ln -s ../precious .list.json.elasticd.lock",
@@ -89,7 +89,7 @@ fn what_is_planted_before_a_start_where_outputs_are_written_leads_nowhere() {
 }
 
 #[test]
-fn what_is_planted_amid_changes_where_outputs_are_written_leads_nowhere() {
+fn files_planted_in_an_output_directory_during_changes_are_not_followed() {
     let elasticd = open_to_all(0o777).ready();
     for (script, n) in [
         ("ln -s ../precious list.json", 2),
@@ -109,7 +109,7 @@ fn what_is_planted_amid_changes_where_outputs_are_written_leads_nowhere() {
 }
 
 #[test]
-fn what_is_planted_where_sockets_are_made_is_left_alone_and_said() {
+fn files_planted_in_a_socket_directory_are_left_alone_and_reported() {
     for (script, expected) in [
         ("ln -s ../precious sock", "a symbolic link is there"),
         ("ln -s ../precious sock.lock", "cannot lock"),
@@ -130,7 +130,7 @@ fn what_is_planted_where_sockets_are_made_is_left_alone_and_said() {
 }
 
 #[test]
-fn nobody_without_rights_is_answered() {
+fn requests_without_permission_are_refused() {
     let elasticd = open_to_all(0o755).ready();
     for socket in ["sock", "admin.sock"] {
         let ask = format!("curl --silent --show-error --max-time 10 --unix-socket {socket} http://x/v1/services");
@@ -143,7 +143,7 @@ fn nobody_without_rights_is_answered() {
 }
 
 #[test]
-fn what_is_planted_where_the_state_is_kept_is_not_believed() {
+fn files_planted_in_the_state_directory_are_not_trusted() {
     let elasticd = open_to_all(0o755);
     fs::create_dir(elasticd.path("state")).expect("a directory");
     mode(&elasticd.path("state"), 0o1777);
@@ -178,7 +178,7 @@ fn what_is_planted_where_the_state_is_kept_is_not_believed() {
 }
 
 #[test]
-fn names_lead_to_no_other_place() {
+fn names_cannot_leave_their_directory() {
     let elasticd = open_to_all(0o755);
     for name in ["../x", "..", "a/b", "a\\u0000b", "", ".hidden"] {
         for section in ["services", "frontends", "providers"] {
@@ -211,7 +211,7 @@ fn names_lead_to_no_other_place() {
 }
 
 #[test]
-fn secrets_are_told_to_nobody() {
+fn secrets_are_never_shown() {
     const SECRETS: [&str; 7] = [
         "canary-key",
         "canary-exec",

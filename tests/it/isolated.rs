@@ -234,7 +234,7 @@ fn several_outputs_are_seen_together() {
 }
 
 #[test]
-fn a_check_that_is_missing_or_hangs_is_named() {
+fn a_check_that_is_missing_or_hangs_is_reported() {
     let backends = three();
     for (check, expected) in [
         ("['/nonexistent/tool', '-t']", "cannot run `/nonexistent/tool`: No such file or directory"),

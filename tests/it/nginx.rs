@@ -16,7 +16,7 @@ fn elasticd(nginx: &Nginx, more: &str, backends: &[Backend]) -> Elasticd {
 }
 
 #[test]
-fn what_does_not_change_costs_nothing() {
+fn an_unchanged_set_writes_and_reloads_nothing() {
     let backends = three();
     let nginx = Nginx::new().start();
     let elasticd = elasticd(&nginx, "", &backends).ready();
@@ -57,7 +57,7 @@ fn a_storm_of_changes_is_a_few_reloads() {
 }
 
 #[test]
-fn what_nginx_accepts_and_cannot_take_is_rolled_back() {
+fn a_change_that_passes_the_check_and_cannot_be_loaded_is_rolled_back() {
     let backends = three();
     let nginx = Nginx::new().start();
     // `nginx -t` lets an address in use pass; a running nginx cannot bind it.
@@ -87,7 +87,7 @@ fn what_nginx_accepts_and_cannot_take_is_rolled_back() {
 }
 
 #[test]
-fn a_restart_reloads_nothing_and_serves_what_was_known() {
+fn a_restart_reloads_nothing_and_serves_the_last_known_set() {
     let backends = three();
     let nginx = Nginx::new().start();
     let mut elasticd = elasticd(&nginx, "", &backends).ready();
@@ -180,7 +180,7 @@ fn the_configuration_is_reloaded_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_frontend_under_another_name_takes_its_outputs_over() {
+fn a_renamed_frontend_takes_over_its_outputs() {
     let list = "[frontends.list]\ntype = 'json'\noutput = 'DIR/list.json'\nsettle = '5ms'\n";
     let backends = three();
     let elasticd = Elasticd::knowing(&format!("{FILE}{list}"), &backends[..1]).ready();

@@ -78,7 +78,7 @@ fn with_lua_the_last_list_serves_while_elasticd_is_gone() {
 }
 
 #[test]
-fn with_lua_a_failed_backend_is_passed_over() {
+fn with_lua_a_failed_backend_is_skipped() {
     let mut backends = Vec::from(three());
     let elasticd = elasticd(&backends).ready();
     let nginx = with_lua(&elasticd).start();

@@ -157,12 +157,12 @@ fn get(socket: &Path, path: &str) -> String {
 }
 
 #[test]
-fn the_template_renders_what_it_always_has() {
+fn the_template_matches_its_golden_file() {
     assert_eq!(render(UPSTREAMS, &context(&pools(), &preset_vars())), GOLDEN);
 }
 
 #[test]
-fn options_are_taken() {
+fn options_are_rendered_and_accepted() {
     let mut vars = preset_vars();
     vars.retain(|(key, _)| !["method", "keepalive"].contains(key));
     vars.extend([("method", "hash $request_uri consistent".into()), ("keepalive", 0.into())]);

@@ -95,7 +95,7 @@ fn a_frontend_in_another_container_is_found_by_its_program_signalled_and_proven(
 }
 
 #[test]
-fn without_a_shared_pid_namespace_nobody_is_signalled() {
+fn without_a_shared_pid_namespace_no_process_is_signalled() {
     let backends = ["a", "b"].map(Backend::start);
     let nginx = Nginx::new().start();
     // On a volume that both see, a frontend that is PID 1 of its own namespace writes "1"; elasticd is PID 1 too.

@@ -14,7 +14,7 @@ use crate::harness::pools::{rendered, rendered_output};
 use crate::harness::{BoundedCommand as _, until};
 
 #[test]
-fn the_templates_render_what_they_always_have() {
+fn the_templates_match_their_golden_files() {
     for (name, golden) in [
         ("hosts", include_str!("golden/hosts")),
         ("json", include_str!("golden/services.json")),
@@ -56,7 +56,7 @@ fn glibc_reads_the_hosts() {
 }
 
 #[test]
-fn a_program_is_told_of_new_hosts() {
+fn a_command_runs_after_each_change_of_the_hosts() {
     let backends = ["a", "b"].map(Backend::start);
     let elasticd = Elasticd::knowing(
         &format!(
@@ -114,7 +114,7 @@ fn two_services_of_one_name_are_refused_before_anything_starts() {
 
 /// An output for each service, by its path.
 #[test]
-fn a_service_in_a_path_stands_for_each() {
+fn a_service_placeholder_in_a_path_makes_a_file_for_each_service() {
     let text = rendered("json", "output = '/nonexistent/{service}.json'\nservices = ['web', 'six']\n");
     let files: Vec<_> = text.lines().filter(|line| line.starts_with("==>")).collect();
     assert_eq!(files, ["==> /nonexistent/web.json <==", "==> /nonexistent/six.json <=="]);

@@ -18,13 +18,13 @@ fn elasticd(prometheus: &Prometheus, backends: &[Backend]) -> Elasticd {
 }
 
 #[test]
-fn the_template_renders_what_it_always_has() {
+fn the_template_matches_its_golden_file() {
     let text = rendered_output("prometheus", "output = '/nonexistent/targets.json'\n");
     assert_eq!(text, include_str!("golden/prometheus_targets.json"));
 }
 
 #[test]
-fn targets_are_scraped_and_those_that_the_operators_rules_drop_are_found_all_the_same() {
+fn targets_are_scraped_and_those_that_relabelling_drops_delay_no_proof() {
     let backends = three();
     let prometheus = Prometheus::new().start();
     let elasticd = elasticd(&prometheus, &backends[..2]).ready();
@@ -43,7 +43,7 @@ fn targets_are_scraped_and_those_that_the_operators_rules_drop_are_found_all_the
 }
 
 #[test]
-fn a_file_that_no_job_reads_is_said_and_rolled_back() {
+fn a_file_that_no_job_reads_is_reported_and_rolled_back() {
     let backends = ["a"].map(Backend::start);
     let mut prometheus = Prometheus::new();
     prometheus.configure("other/*.json");

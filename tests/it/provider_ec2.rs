@@ -59,7 +59,7 @@ pub fn assert_says(error: &Error, wanted: &[&str]) {
 }
 
 #[tokio::test]
-async fn everything_known_of_an_instance_is_learnt() {
+async fn all_fields_of_an_instance_are_read() {
     let mut machine = Machine::numbered(258, &[("Role", "web"), ("Note", "a <b> & \"c\";\n}")]);
     machine.public_ip = Some("203.0.113.7".to_owned());
     machine.ipv6 = Some("2001:db8::1".to_owned());
@@ -136,7 +136,7 @@ async fn pages_without_end_are_an_error() {
 }
 
 #[tokio::test]
-async fn throttling_is_told_from_other_failures() {
+async fn throttling_is_distinguished_from_other_failures() {
     let error = failure(Fault::Throttled, |config| config).await;
     assert!(error.is_throttled());
     assert_says(&error, &["RequestLimitExceeded", "us-east-1", "`interval`"]);
@@ -176,7 +176,7 @@ async fn a_slow_answer_is_bounded() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_is_named() {
+async fn an_unreachable_endpoint_is_reported() {
     let url = Endpoint::start(Vec::new()).url();
     let error = ec2(&config(url.clone()), &[]).discover().await.expect_err("nobody there");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
@@ -235,7 +235,7 @@ impl ProvideCredentials for Renewed {
 }
 
 #[tokio::test]
-async fn lost_and_expired_credentials_are_got_anew_at_the_next_poll() {
+async fn lost_and_expired_credentials_are_renewed_at_the_next_poll() {
     let endpoint = Endpoint::start(machines(3));
     let renewed = Renewed::default();
     let credentials = SharedCredentialsProvider::new(renewed.clone());

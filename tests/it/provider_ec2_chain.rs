@@ -64,7 +64,7 @@ async fn auto_scalings_endpoint_comes_from_the_environment_too() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said() {
+async fn missing_settings_are_reported() {
     let said = poll("", &KEYS, "").await;
     assert!(said.starts_with("no AWS region: ") && said.contains("set the provider's `region`"), "{said}");
     let said = poll("region = 'eu-west-1'", &[], "").await;
@@ -86,7 +86,7 @@ async fn a_profile_goes_before_the_environment() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_be_assumed_is_named() {
+async fn a_role_that_may_not_be_assumed_is_reported() {
     let endpoint = Endpoint::start(vec![Machine::numbered(1, &[])]);
     let url = endpoint.url();
     let [id, secret] = KEYS;

@@ -130,7 +130,7 @@ async fn short_pages_duplicates_and_odd_instances_are_taken_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_instances_are_learnt() {
+async fn a_hundred_thousand_instances_are_read() {
     let endpoint = Endpoint::start(machines(100_000));
     let mut provider = ec2(&config(endpoint.url()), &[]);
     endpoint.fault(When::Page(100), Fault::Unauthorized);
@@ -176,7 +176,7 @@ sys.stdin.read()
 "#;
 
 #[tokio::test]
-async fn tls_that_fails_is_told_from_an_endpoint_that_is_not_there() {
+async fn tls_failures_are_distinguished_from_an_unreachable_endpoint() {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/python3");
     let mut command = Command::new(&python);
     command.args(["-c", UNTRUSTED]).stdin(Stdio::piped()).stdout(Stdio::piped());

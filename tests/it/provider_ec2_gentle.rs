@@ -52,7 +52,7 @@ async fn a_budget_is_never_exceeded() {
 }
 
 #[tokio::test]
-async fn with_a_budget_nothing_is_repeated_behind_its_back() {
+async fn with_a_budget_the_sdk_retries_nothing_by_itself() {
     let endpoint = Endpoint::start(machines(3));
     for (budget, calls) in [(Some("100/s"), 1), (None, 3)] {
         let budget = budget.and_then(|budget| budget.parse().ok());
@@ -111,7 +111,7 @@ async fn one_call_serves_fifty_services() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_for_one_call_is_split_and_comes_back_once() {
+async fn selectors_too_many_for_one_call_are_split_and_no_instance_is_listed_twice() {
     let endpoint = Endpoint::start(machines(30));
     let names: Vec<String> = (0..400).map(|n| format!("name-{n}")).chain(["web".to_owned()]).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -132,7 +132,7 @@ async fn what_is_too_much_for_one_call_is_split_and_comes_back_once() {
 }
 
 #[test]
-fn calls_pages_and_throttles_are_told_and_throttling_widens_the_interval() {
+fn calls_pages_and_throttles_are_counted_and_throttling_widens_the_interval() {
     let endpoint = Endpoint::start(machines(12));
     let elasticd = Elasticd::new(&format!(
         "[providers.cloud]\ntype = 'ec2'\nregion = 'eu-west-1'\nendpoint_url = '{}'\npage_size = 5\ninterval = '100ms'\n\

@@ -33,7 +33,7 @@ fn said(instances: &[Instance]) -> BTreeMap<u32, String> {
 }
 
 #[tokio::test]
-async fn only_in_service_takes_traffic_and_who_is_in_no_group_is_let_alone() {
+async fn only_instances_in_service_take_traffic_and_those_in_no_group_are_left_alone() {
     let mut fleet = vec![
         member(0, "InService", "Healthy"),
         member(1, "Terminating:Wait", "Healthy"),
@@ -154,7 +154,7 @@ async fn any_call_that_fails_fails_the_whole_and_names_its_action() {
 }
 
 #[tokio::test]
-async fn motos_groups_put_instances_aside_and_let_them_go() {
+async fn motos_groups_set_instances_to_standby_and_terminate_them() {
     let moto = Moto::start().await;
     moto.create_group("web", 3, &[("Role", "web")]).await;
     let lone = moto.launch(&[("Role", "web")], "127.1.0.1", None).await;

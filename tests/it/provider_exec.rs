@@ -55,7 +55,7 @@ fn pid(elasticd: &Elasticd, name: &str) -> String {
 }
 
 #[test]
-fn what_a_program_prints_is_served_and_stays_while_it_fails() {
+fn the_output_of_a_program_is_served_and_kept_while_it_fails() {
     let elasticd = elasticd("", &set(&["10.0.0.1", "10.0.0.2"])).ready();
     elasticd.await_proven("json", "web", &["10.0.0.1", "10.0.0.2"]);
     let (served, revision) = (elasticd.read("out.json"), elasticd.status()["revision"].clone());
@@ -79,7 +79,7 @@ fn what_a_program_prints_is_served_and_stays_while_it_fails() {
 }
 
 #[test]
-fn a_program_sees_its_arguments_and_what_it_is_given_and_no_more() {
+fn a_program_sees_only_its_arguments_and_its_environment() {
     let script = "[ \"$1\" = \"${0%/list}\" ] && [ \"$PLACE $TOKEN\" = 'a b' ] && [ -z \"$HIDDEN\" ] && [ ! -t 0 ] && \
                   [ \"$(cat)\" = '' ] && echo '[{\"id\": \"seen\", \"address\": \"10.0.0.1\"}]'";
     let elasticd = elasticd("env = { PLACE = 'a' }\npass_env = ['TOKEN']", script);
@@ -111,7 +111,7 @@ fn a_program_that_hangs_is_ended_with_all_it_started_and_the_set_stays() {
 }
 
 #[test]
-fn what_runs_ends_with_elasticd() {
+fn a_running_program_ends_with_elasticd() {
     let mut elasticd = elasticd("", &hangs_later()).ready();
     elasticd.write("hang", "");
     let pids = ["child", "grandchild"].map(|name| pid(&elasticd, name));
@@ -121,7 +121,7 @@ fn what_runs_ends_with_elasticd() {
 }
 
 #[test]
-fn what_runs_ends_with_its_provider() {
+fn a_running_program_ends_with_its_provider() {
     let elasticd = elasticd("", &hangs_later()).ready();
     elasticd.write("hang", "");
     let pids = ["child", "grandchild"].map(|name| pid(&elasticd, name));
@@ -133,7 +133,7 @@ fn what_runs_ends_with_its_provider() {
 }
 
 #[test]
-fn a_flood_is_bounded_and_ends_its_program() {
+fn endless_output_is_bounded_and_ends_the_program() {
     let elasticd = elasticd("max_bytes = 1000", &set(&["10.0.0.1"])).ready();
     program(&elasticd, "echo $$ > $1/pid; exec yes");
     await_error(&elasticd, "printed more than 1000 bytes; it was ended: make it print less, or raise the provider's");

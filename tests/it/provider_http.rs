@@ -57,7 +57,7 @@ fn ids(instances: &[Instance]) -> Vec<&str> {
 const SET: &str = r#"[{"targets": ["10.0.0.1:80", "10.0.0.2:80"], "labels": {"__meta_role": "web", "zone": "a"}}]"#;
 
 #[tokio::test]
-async fn learns_both_forms_and_says_who_asks() {
+async fn both_formats_are_read_and_the_user_agent_is_sent() {
     let server = Server::start(None);
     server.answer(Reply::json(SET));
     let mut provider =
@@ -115,7 +115,7 @@ async fn what_has_not_changed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn each_failure_names_what_was_asked_what_came_and_the_remedy() {
+async fn each_failure_names_the_url_the_answer_and_the_remedy() {
     let json = |length: usize, body: &str| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
         Reply::Bytes((head + body).into_bytes())
@@ -188,7 +188,7 @@ async fn a_server_that_asks_for_fewer_calls_is_understood() {
 }
 
 #[tokio::test]
-async fn what_takes_too_long_says_how_far_it_came() {
+async fn a_timeout_says_how_much_was_received() {
     let server = Server::start(None);
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n[".to_vec();
     for (reply, came) in [
@@ -210,7 +210,7 @@ async fn what_takes_too_long_says_how_far_it_came() {
 }
 
 #[tokio::test]
-async fn a_secret_is_read_at_each_poll_and_never_told() {
+async fn a_secret_is_read_at_each_poll_and_never_shown() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("token");
     let server = Server::start(None);
@@ -366,7 +366,7 @@ impl Authority {
 const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 
 #[tokio::test]
-async fn a_server_has_to_prove_who_it_is() {
+async fn server_certificates_are_verified() {
     let authority = Authority::new();
     authority.sign("good", "IP:127.0.0.1,DNS:localhost", 2);
     authority.sign("other", "DNS:other.example", 2);
@@ -415,7 +415,7 @@ async fn a_server_has_to_prove_who_it_is() {
 }
 
 #[tokio::test]
-async fn we_prove_who_we_are_if_asked() {
+async fn a_client_certificate_is_presented() {
     let authority = Authority::new();
     authority.sign("server", "IP:127.0.0.1", 2);
     authority.sign("us", "DNS:elasticd", 2);

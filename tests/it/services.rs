@@ -101,7 +101,7 @@ fn our_own_zone_comes_first_while_it_has_enough() {
 }
 
 #[test]
-fn who_comes_rises_and_who_goes_drains_across_a_restart() {
+fn slow_start_and_drain_continue_across_a_restart() {
     let service = "[services.web]\nprovider = 'near'\nslow_start = '3s'\ndrain = '4s'\n";
     let mut elasticd = Elasticd::new(&format!("{}{service}", provider("near")));
     elasticd.write("near.yaml", &entries(&["a", "b"]));
@@ -138,7 +138,7 @@ fn an_instance_joins_once_it_is_old_enough_without_another_poll() {
 }
 
 #[test]
-fn tags_create_services_and_frontends_are_told_of_them() {
+fn tags_create_services_and_frontends_follow_them() {
     let pattern = "[services.aws]\nprovider = 'near'\neach = 'haproxy'\nguard = { on_empty = 'accept', confirm = 1 }\n";
     let frontend = "[frontends.list]\ntype = 'custom'\nescape = 'none'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\n";
     let mut elasticd = Elasticd::new(&format!("{}{pattern}{frontend}", provider("near")));

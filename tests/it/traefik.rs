@@ -54,7 +54,7 @@ fn read(text: &str) -> BTreeMap<String, Vec<Server>> {
 }
 
 #[test]
-fn the_template_renders_what_it_always_has() {
+fn the_template_matches_its_golden_file() {
     for (vars, golden) in [
         ("", include_str!("golden/traefik_services.yaml")),
         ("vars.scheme = 'h2c'\n", include_str!("golden/traefik_services_h2c.yaml")),

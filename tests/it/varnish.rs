@@ -14,7 +14,7 @@ fn elasticd(varnish: &Varnish, more: &str, backends: &[Backend]) -> Elasticd {
 }
 
 #[test]
-fn a_main_vcl_that_does_not_include_the_output_is_no_proof() {
+fn a_main_vcl_that_does_not_include_the_output_is_reported() {
     let backends = three();
     let varnish = Varnish::new().start();
     varnish.configure("vcl 4.1;\nbackend default none;\n");
@@ -64,7 +64,7 @@ fn a_child_that_died_comes_back_with_the_newest() {
 }
 
 #[test]
-fn a_compiler_that_takes_longer_than_varnishadm_waits_is_waited_for() {
+fn a_compiler_slower_than_varnishadms_limit_is_waited_for() {
     let backends = three();
     let varnish = Varnish::new().start();
     // 5 s is what Varnish's own tool waits.
@@ -76,7 +76,7 @@ fn a_compiler_that_takes_longer_than_varnishadm_waits_is_waited_for() {
 }
 
 #[test]
-fn a_compiler_that_takes_too_long_is_named_with_the_remedy() {
+fn a_compiler_slower_than_api_timeout_is_reported_with_the_remedy() {
     let backends = three();
     let varnish = Varnish::new().start();
     varnish.adm(&["param.set", "cc_command", &format!("\"sleep 3; {TCC}\"")]);
@@ -92,7 +92,7 @@ fn a_compiler_that_takes_too_long_is_named_with_the_remedy() {
 /// Backends of which each has a connection that idles, and which all go at once. Varnish closes those of a discarded VCL
 /// one by one, 20 ms each, and a child that is busy with it for `cli_timeout` is killed.
 #[test]
-fn what_is_replaced_under_load_is_not_discarded_while_that_would_hang_varnish() {
+fn a_replaced_vcl_is_not_discarded_while_that_would_hang_varnish() {
     const MANY: usize = 200;
     let old: Vec<_> = (0..MANY).map(|i| Backend::start(&format!("old-{i:03}"))).collect();
     let new = three();
@@ -114,7 +114,7 @@ fn what_is_replaced_under_load_is_not_discarded_while_that_would_hang_varnish() 
 }
 
 #[test]
-fn what_is_replaced_is_discarded_in_the_end_unless_somebody_has_a_use_for_it() {
+fn replaced_vcls_are_discarded_unless_others_use_them() {
     let backends = three();
     let varnish = Varnish::new().with("backend_idle_timeout", "1").start();
     let elasticd = elasticd(&varnish, "", &backends[..1]).ready();
@@ -169,7 +169,7 @@ fn every_director_takes_probed_backends_under_load_and_answers_503_without_any()
 }
 
 #[test]
-fn the_stricter_check_judges_before_anything_is_in_place() {
+fn a_stricter_check_runs_before_anything_is_in_place() {
     let backends = three();
     let varnish = Varnish::new().start();
     let check = "check = ['varnishd', '-C', '-f', '{config}']\nisolate_check = true\n";
@@ -187,7 +187,7 @@ fn the_stricter_check_judges_before_anything_is_in_place() {
 }
 
 #[test]
-fn a_secret_that_is_not_right_is_named_with_the_remedy() {
+fn a_wrong_secret_is_reported_with_the_remedy() {
     let backends = three();
     let varnish = Varnish::new().start();
     let elasticd = elasticd(&varnish, "", &backends[..1]);

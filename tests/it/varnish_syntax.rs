@@ -82,7 +82,7 @@ fn pools() -> [(&'static str, Vec<Backend>); 3] {
 }
 
 #[test]
-fn the_template_renders_what_it_always_has() {
+fn the_template_matches_its_golden_file() {
     assert_eq!(render(BACKENDS, &pools(), &PRESET), GOLDEN);
 }
 
