@@ -1,7 +1,7 @@
 //! What elasticd costs: `cargo bench --bench cost [-- size idle ready change]`.
 //!
-//! The real program, with the file that nginx reads as its one output, which nobody checks or loads: what a frontend
-//! costs stands in `cargo bench --bench frontends`. Where a disk has to confirm what is written, that is measured by
+//! The real program, with the file that nginx reads as its one output, which is neither checked nor loaded: what a frontend
+//! costs is measured by `cargo bench --bench frontends`. Where a disk has to confirm what is written, that is measured by
 //! leaving it out: the same state and output in `/dev/shm`, whose fsync does nothing.
 
 #[cfg(feature = "ec2")]

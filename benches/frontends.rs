@@ -176,8 +176,8 @@ fn serve(mut stream: TcpStream, name: &str) {
 const PROVIDER: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '1s'\n\
                         [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\nguard = { max_drop = '100%' }\n";
 
-/// The subject under elasticd, which was told of `entries` and has proven it.
-fn told(subject: &Subject, entries: &str) -> Elasticd {
+/// The subject under elasticd, proven to run with `entries`.
+fn proven_with(subject: &Subject, entries: &str) -> Elasticd {
     let elasticd = Elasticd::new(&format!("{PROVIDER}{}", subject.table));
     elasticd.write("backends.yaml", entries);
     let elasticd = elasticd.ready();
@@ -204,7 +204,7 @@ fn latency(start: Start, count: usize) -> String {
     let subject = start();
     let fleets = [Fleet::start("old"), Fleet::start("new")];
     let entries = [fleets[0].entries(count), fleets[1].entries(count)];
-    let elasticd = told(&subject, &entries[0]);
+    let elasticd = proven_with(&subject, &entries[0]);
     let (mut traffic, mut steps) = (Vec::new(), vec![Vec::new(); STEPS.len()]);
     for round in 0..ROUNDS {
         let new = ["new", "old"][round % 2];
@@ -316,7 +316,7 @@ fn load(start: Start) -> String {
         let subject = start();
         let fleets = [Fleet::start("old"), Fleet::start("new")];
         let entries = [fleets[0].entries(BACKENDS), fleets[1].entries(BACKENDS)];
-        let elasticd = told(&subject, &entries[0]);
+        let elasticd = proven_with(&subject, &entries[0]);
         until("traffic", || ask(subject.address).filter(|(status, _)| *status == 200));
         let before = proven(&elasticd, subject.name, 1);
         let clients = Clients::start(subject.address, keep);
@@ -352,7 +352,7 @@ fn main() {
     let subjects: Vec<_> = subjects().into_iter().filter(|(name, _)| is_wanted(name)).collect();
     println!("All N backends replaced; medians of {ROUNDS}, in ms. \"To traffic\" includes learning of the change.\n");
     println!(
-        "| frontend | N | elasticd's own | render | stage | swap | its check | told or reloaded | proof | to traffic |"
+        "| frontend | N | elasticd's own | render | stage | swap | its check | API or reload | proof | to traffic |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for (_, start) in &subjects {

@@ -154,7 +154,7 @@ impl Tasks {
         self.runtime.spawn(async move {
             let provider: Box<dyn Provider> = Box::new(Nats::new(&config));
             let pace = PollSchedule { interval: Duration::from_secs(15), timeout: Duration::from_secs(10) };
-            // Nobody asks for a poll.
+            // No poll is asked for.
             let refresh = watch::Sender::new(0);
             let poll = poll::run(publisher::provider(), provider, pace, refresh.subscribe(), sender, stop);
             let note = async {

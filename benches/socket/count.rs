@@ -21,9 +21,9 @@ pub fn serves() -> bool {
     let arguments: Vec<_> = std::env::args().collect();
     let Some(at) = arguments.iter().position(|argument| argument == SERVE) else { return false };
     let [socket, ours, path] = &arguments[at + 1..] else { unreachable!("started by ourselves") };
-    let told = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    let input = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
     let end = async {
-        while !told.is_finished() {
+        while !input.is_finished() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
@@ -63,11 +63,11 @@ fn run(tool: &[&str], directory: &Path, ours: &Path, path: &str, requests: u32) 
         }
     }
     drop((stream, child.stdin.take()));
-    let output = child.wait_with_output().expect("it ends");
+    let output = harness::end_of(child);
     String::from_utf8(output.stderr).expect("text")
 }
 
-/// The number that stands after `mark`, and the one after `next`.
+/// The number after `mark`.
 fn number(text: &str, mark: &str) -> f64 {
     let after = text.split_once(mark).unwrap_or_else(|| panic!("{mark}: {text}")).1;
     let digits: String = after.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();

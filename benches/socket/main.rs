@@ -57,10 +57,10 @@ fn snapshot(revision: u64) -> Arc<Snapshot> {
 fn on_a_thread<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) -> Server {
     let (sender, receiver) = std::sync::mpsc::channel();
     thread::spawn(move || {
-        sender.send(nix::unistd::gettid()).expect("somebody listens");
+        sender.send(nix::unistd::gettid()).expect("the receiver waits");
         runtime().block_on(async { work().await });
     });
-    Server { thread: receiver.recv().expect("a thread") }
+    Server { thread: receiver.recv_timeout(harness::PATIENCE).expect("a thread") }
 }
 
 /// A server's thread.

@@ -1,4 +1,4 @@
-//! What those cost that wait, and how soon they are told.
+//! What waiting clients cost, and how soon they get a change.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

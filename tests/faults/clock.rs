@@ -60,7 +60,7 @@ fn steps(rounds: u32, random: &mut fastrand::Rng) -> String {
             let body: Value = serde_json::from_str(&elasticd.get("/v1/services/web").2).expect("JSON");
             body["backends"].as_array().cloned().unwrap_or_default()
         };
-        // Who is there, is; who has gone drains for its hour; what is registered is so for its hour.
+        // The known backend stays, the one that left drains for an hour, and the registered one stays for an hour.
         let is_right = || {
             let backends = backends();
             let up: Vec<_> = backends.iter().filter(|b| b["state"] == "up").filter_map(|b| b["id"].as_str()).collect();

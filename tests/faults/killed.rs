@@ -67,12 +67,12 @@ impl Reader {
     /// Of an elasticd with [`LIST`].
     pub fn start(elasticd: &Elasticd) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stopped);
+        let stop = Arc::clone(&stopped);
         let state = elasticd.path("state/snapshot.json");
         let others = [elasticd.path("out/list.json"), elasticd.path("state/frontends/list.json")];
         let reading = thread::spawn(move || {
             let (mut revision, mut read) = (0, 0);
-            while !told.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 if let Some(now) = whole(&state).and_then(|state| state["revision"].as_u64()) {
                     assert!(now >= revision, "revision {now} after {revision}");
                     revision = now;

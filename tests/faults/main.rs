@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let rounds = std::env::var("FAULT_ROUNDS").ok();
     let seed = std::env::var("FAULT_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
-    // What is mounted here is nobody else's concern, and gone with this process.
+    // Mounts made here are not seen by other processes, and go when this process ends.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("these tests want root");
     let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
     nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("a mount namespace");

@@ -101,7 +101,7 @@ fn rewritten(rounds: u32, random: &mut fastrand::Rng) -> String {
         stopped.store(true, Ordering::Relaxed);
     });
     assert!(sent == rounds && refused > 0, "{sent} signals, {refused} refusals");
-    assert_eq!(wrong, 0, "nobody else is ever found");
+    assert_eq!(wrong, 0, "no other process is ever found");
     assert!(bystander.try_wait().expect("a status").is_none(), "the bystander lives");
     assert_eq!((ended_by(bystander), ended_by(frontend)), (Some(9), Some(9)));
     format!("nothing: {sent} signals to the right process, {refused} refusals, no other process signalled")
@@ -145,8 +145,8 @@ pub fn inside(_: &str) {
             next_pid(pid);
             let bystander = bystander();
             assert_eq!(bystander.id(), pid, "reused");
-            assert!(matches!(process.signal(Signal::HUP), Err(Error::Refused { .. })), "nobody is there to take it");
-            // Found anew, it is somebody else.
+            assert!(matches!(process.signal(Signal::HUP), Err(Error::Refused { .. })), "the process is gone");
+            // Looked up again, it is another program.
             assert!(matches!(Process::find(&find(&path)), Err(Error::OtherProgram { .. })));
             assert_eq!(ended_by(bystander), Some(9), "not signalled");
             reused += 1;

@@ -66,7 +66,7 @@ fn whatever_ec2_answers() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let answer = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&answer);
+    let next_answer = Arc::clone(&answer);
     // Ends with this process. A second page is the end: a mutation may ask for pages without one.
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
@@ -74,7 +74,7 @@ fn whatever_ec2_answers() {
             let n = stream.read(&mut request).unwrap_or_default();
             let is_next = request[..n].windows(9).any(|word| word == b"NextToken");
             let bytes =
-                if is_next { whole(200, SEEDS[1].as_bytes()) } else { told.lock().expect("unpoisoned").clone() };
+                if is_next { whole(200, SEEDS[1].as_bytes()) } else { next_answer.lock().expect("unpoisoned").clone() };
             let _ = stream.write_all(&bytes);
         }
     });

@@ -202,12 +202,12 @@ fn whatever_a_server_answers() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let answer = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&answer);
+    let next_answer = Arc::clone(&answer);
     // Ends with this process.
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 4096]);
-            let bytes = told.lock().expect("unpoisoned").clone();
+            let bytes = next_answer.lock().expect("unpoisoned").clone();
             let _ = stream.write_all(&bytes);
         }
     });

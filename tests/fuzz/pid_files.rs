@@ -1,4 +1,4 @@
-//! Mutated pid files: nobody is found but the process that the file plainly names.
+//! Mutated pid files: no process is found but the one that the file plainly names.
 
 use std::process::{Child, Command, Stdio};
 

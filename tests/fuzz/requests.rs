@@ -29,7 +29,7 @@ const SEEDS: &[&str] = &[
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ];
 
-/// Parts that mean something to somebody.
+/// Parts that mean something to one parser or another.
 const TOKENS: &[&str] = &[
     "%00",
     "%2f",

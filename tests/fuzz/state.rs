@@ -101,7 +101,7 @@ fn whatever_a_state_holds() {
     println!("states: {taken} taken, {refused} refused");
 }
 
-/// Found so: a state may say that somebody left who has the id of somebody who stays.
+/// Found by fuzzing: a state may list as leaving a backend that has the id of one that stays.
 #[test]
 fn an_id_that_a_state_has_twice_ends_nothing() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -30,7 +30,7 @@ fn ask(elasticd: &Elasticd, socket: &str, request: &str, body: &str) -> (u16, St
     let _ =
         write!(stream, "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
     let mut answer = Vec::new();
-    // Who sends more than is taken is cut off, after the answer.
+    // A client that sends more than is accepted is cut off, after the answer.
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8(answer).expect("text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
@@ -73,7 +73,7 @@ fn changes_are_accepted_on_the_admin_listener_only() {
 #[test]
 fn another_user_is_refused_and_logged() {
     let elasticd = elasticd();
-    // As somebody might who means well.
+    // As a well-meaning operator might.
     for path in [elasticd.path(""), elasticd.path("admin.sock")] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("opened to all");
     }
@@ -183,7 +183,7 @@ fn watch_pick_and_explain_ask_the_query_socket() {
     assert_eq!((code, said.as_str()), (0, expected));
 }
 
-/// Opens connections until none more is taken, and holds them until it is told to end.
+/// Opens connections until none more is taken, and holds them until its standard input ends.
 const CROWD: &str = r#"
 import resource, socket, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))

@@ -1,4 +1,4 @@
-//! A real Apache: what is taken, what is refused, and what would have ended it.
+//! A real Apache: its balancers' members, its proofs, and changes that would end it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -32,8 +32,8 @@ fn a_new_member_inherits_no_state_from_the_one_it_replaces() {
     let apache = Apache::new().start();
     // A backend that could not be reached would rest for an hour.
     let elasticd = elasticd(&apache, "vars = { retry = 3600 }\n", &[]);
-    let nobody = "- { id: a, address: \"127.0.0.1:1\", tags: { Role: web } }\n";
-    elasticd.write("backends.yaml", nobody);
+    let unreachable = "- { id: a, address: \"127.0.0.1:1\", tags: { Role: web } }\n";
+    elasticd.write("backends.yaml", unreachable);
     let elasticd = elasticd.ready();
     until("503", || (apache.ask()?.0 == 503).then_some(()));
     let status = || crate::harness::load::get(apache.address, "/server-status?auto").expect("a status").1;
@@ -44,7 +44,7 @@ fn a_new_member_inherits_no_state_from_the_one_it_replaces() {
     elasticd.write("backends.yaml", &entries(&backends[..2]));
     apache.await_answers(&["a", "b"]);
     // The one whose port was dead comes back at its old address.
-    elasticd.write("backends.yaml", nobody);
+    elasticd.write("backends.yaml", unreachable);
     elasticd.await_proven("apache", "web", &["a"]);
     assert!(!status().contains("Err"), "{}", status());
 }
@@ -84,7 +84,7 @@ fn a_change_that_ends_apache_is_rolled_back_and_not_retried() {
     // `apache2 -t` lets an address in use pass; an Apache that restarts cannot bind it, and ends.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
-    let elasticd = elasticd(&apache, "template = 'listens.conf'\n", &backends[..1]);
+    let elasticd = elasticd(&apache, "template = 'listens.conf'\nrestart_grace = '500ms'\n", &backends[..1]);
     elasticd.write(
         "listens.conf",
         &format!(
@@ -101,7 +101,7 @@ fn a_change_that_ends_apache_is_rolled_back_and_not_retried() {
     assert!(error.contains(&format!("PID {parent} ended when it was asked")), "{error}");
     assert!(!apache.is_running() && apache.errors().contains("could not bind"), "{}", apache.errors());
     assert_eq!(apache.balancers(), good, "what it last ran is back in place");
-    // So it comes up with that, and is left in peace although elasticd would have something newer.
+    // So it starts with that, and is left alone although elasticd has something newer.
     apache.stop();
     apache.spawn();
     apache.await_answers(&["a"]);
@@ -110,8 +110,8 @@ fn a_change_that_ends_apache_is_rolled_back_and_not_retried() {
     elasticd.await_status("more polls", |status| polls(status) >= before.map(|before| before + 10));
     assert!(apache.is_running());
     assert_eq!((apache.balancers(), frontend_of(&elasticd)["phase"].as_str()), (good, Some("failed")));
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "{}", elasticd.log());
-    // Anything else is.
+    assert_eq!(elasticd.logged(Elasticd::UPDATE_FAILED), 1, "{}", elasticd.log());
+    // Any other change is applied.
     elasticd.write("backends.yaml", &entries([&backends[0], &backends[2]]));
     elasticd.await_proven("apache", "web", &["a", "c"]);
     apache.await_answers(&["a", "c"]);
@@ -126,7 +126,7 @@ fn with_mod_status_the_generation_of_the_process_that_answers_is_the_proof() {
     elasticd.await_proven("apache", "web", &["a"]);
     let first = apache.generation().expect("a status");
     assert_eq!(frontend_of(&elasticd)["reloads"], 1, "that it was started long ago proves nothing");
-    // Somebody else's restart, as by logrotate, is no proof of what comes after it.
+    // A restart by others, such as logrotate, is no proof of what comes after it.
     apache.graceful();
     until("restarted", || (apache.generation()? == first + 1).then_some(()));
     kill(Pid::from_raw(apache.parent().cast_signed()), Signal::SIGSTOP).expect("it runs");
@@ -135,7 +135,7 @@ fn with_mod_status_the_generation_of_the_process_that_answers_is_the_proof() {
     let record = || elasticd.read("state/frontends/apache.json");
     until("the record says that it was asked", || record().contains("\"asked\":true").then_some(()));
     assert!(record().contains(&format!("\"{}, ", first + 1)), "marked before it was asked: {}", record());
-    // Whoever restarts in between finds the mark.
+    // An elasticd that is restarted in between finds the mark.
     elasticd.kill();
     kill(Pid::from_raw(apache.parent().cast_signed()), Signal::SIGCONT).expect("it runs");
     elasticd.restart();

@@ -1,4 +1,4 @@
-//! A real Caddy, told by JSON over its admin API or by a Caddyfile: what is taken, what is refused, what is survived.
+//! A real Caddy: its handlers, Caddyfiles that cannot be loaded, and changes by others.
 
 use std::net::TcpListener;
 
@@ -52,9 +52,9 @@ fn a_caddy_that_resumes_its_configuration_is_left_alone() {
     caddy.stop();
     elasticd.await_status("noticed", |status| status["frontends"]["caddy"]["phase"] == "not_running");
     caddy.spawn(&["--resume"]);
-    assert_eq!(caddy.upstreams("elasticd_web"), addresses(&backends[..2]), "before anybody told it");
+    assert_eq!(caddy.upstreams("elasticd_web"), addresses(&backends[..2]), "before elasticd did anything");
     elasticd.await_proven("caddy", "web", &["a", "b"]);
-    assert_eq!(applies(), before, "nothing was to be told");
+    assert_eq!(applies(), before, "there was nothing to apply");
     assert_eq!(elasticd.status()["frontends"]["caddy"]["reloads"], 0);
 }
 
@@ -69,7 +69,7 @@ fn a_missing_handler_id_is_reported_and_found_once_it_is_added() {
     for part in ["unknown object ID 'elasticd_web'", "\"@id\": \"elasticd_web\"", "reverse_proxy", "admin.sock"] {
         assert!(error.contains(part), "{part} in {error}");
     }
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
+    assert_eq!(elasticd.logged(Elasticd::UPDATE_FAILED), 1, "said once: {}", elasticd.log());
     let mended = caddy.json(&["elasticd_web"]).to_string();
     assert_eq!(caddy.admin("POST", "/load", &mended).expect("it answers").0, 200);
     elasticd.await_proven("caddy", "web", &["a"]);
@@ -171,13 +171,13 @@ fn an_edit_of_the_caddyfile_is_loaded_with_the_next_change() {
     elasticd.write("backends.yaml", &entries(&backends[..2]));
     elasticd.await_proven("caddy", "web", &["a", "b"]);
     assert!(caddy.running().to_string().contains("\"first\""));
-    // Whoever else loads something is found out, as soon as it is compared.
+    // A configuration that others load is found as soon as it is compared.
     let other = caddy.running().to_string().replace(&backends[1].address.to_string(), "127.0.0.1:1");
     assert_eq!(caddy.admin("POST", "/load", &other).expect("it answers").0, 200);
     elasticd.kill();
     elasticd.restart();
     elasticd.await_ready();
-    until("told again", || (!caddy.running().to_string().contains("127.0.0.1:1\"")).then_some(()));
+    until("applied again", || (!caddy.running().to_string().contains("127.0.0.1:1\"")).then_some(()));
     elasticd.await_proven("caddy", "web", &["a", "b"]);
     caddy.await_answers(&["a"]);
 }

@@ -173,7 +173,7 @@ fn instances_in_standby_get_no_traffic_until_they_return() {
     let (_, _, said) = elasticd.get("/v1/explain/i-00000000000000002");
     assert!(said.contains("the instance is in the lifecycle state Standby"), "{said}");
 
-    // Without an answer from Auto Scaling, nobody is let back in or out.
+    // Without an answer from Auto Scaling, no instance comes back or is removed.
     endpoint.fault(When::Call("DescribeAutoScalingGroups"), Fault::Unauthorized);
     endpoint.set_instances(fleet(["Standby", "InService", "InService"]));
     let failures = |status: &serde_json::Value| status["providers"]["cloud"]["failures"].as_u64();

@@ -80,7 +80,7 @@ fn child_programs_are_not_confined() {
     let at = |name: &str| elsewhere.path().join(name);
     let list = list("list", "DIR/out").replace("DIR/elsewhere", &elsewhere.path().display().to_string());
     let elasticd = elasticd(&format!("{FILE}{list}"), &three()[..1]);
-    // Whoever could do this would have the apply record written elsewhere.
+    // A directory that is replaced like this must not have the apply record written elsewhere.
     fs::create_dir(elasticd.path("state")).expect("a directory");
     std::os::unix::fs::symlink(elsewhere.path(), elasticd.path("state/frontends")).expect("linked");
     let elasticd = elasticd.ready();

@@ -82,7 +82,7 @@ fn killed_between_swap_and_check() {
     let mut elasticd = Elasticd::knowing(&format!("{FILE}{frontend}"), &backends[..1]).ready();
     let before = nginx.upstreams();
     killed_in_between(&mut elasticd, &backends);
-    assert_ne!(nginx.upstreams(), before, "in place, and nobody has judged it");
+    assert_ne!(nginx.upstreams(), before, "in place, and not yet checked");
     // Had it been refused, what was there before is what must stay.
     elasticd.write("refuse", "");
     elasticd.restart();
@@ -98,7 +98,7 @@ fn killed_between_swap_and_check() {
 fn killed_between_check_and_reload() {
     let backends = pair();
     let nginx = Nginx::new().start();
-    // The command stands for the signal: it is what elasticd has begun and not brought to an end.
+    // A command instead of the signal: it can be held, so that elasticd is killed while it runs.
     let reload = held(&format!("echo asked >> DIR/asked; kill -HUP $(cat {})", nginx.path("nginx.pid").display()));
     let elasticd =
         Elasticd::knowing(&format!("{FILE}{}reload = {{ command = {reload} }}\n", nginx.frontend()), &backends[..1]);

@@ -206,7 +206,7 @@ impl Endpoint {
         lock(&self.shared).arrivals.clone()
     }
 
-    /// Who signed them: `KEY REGION` of each.
+    /// The access key and region that signed each: `KEY REGION`.
     pub fn signers(&self) -> Vec<String> {
         lock(&self.shared).signers.iter().map(|signer| format!("{} {}", signer.key, signer.region)).collect()
     }

@@ -70,7 +70,7 @@ async fn the_output_follows_at_once_and_no_message_stays() {
     elasticd.await_log("messages that are no events");
     assert_eq!(polls(&elasticd), before, "{}", elasticd.log());
 
-    // It waits for messages now, as almost always, and that keeps nobody waiting.
+    // It waits for messages now, as almost always, which delays nothing else.
     assert!(elasticd.stop().success());
     assert_eq!(elasticd.logged("did not end within"), 0, "{}", elasticd.log());
 }

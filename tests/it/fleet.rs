@@ -25,7 +25,7 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Where the set stands that a sidecar has.
+/// The position of the set that a sidecar has.
 fn position(reader: &Elasticd) -> (u64, u64) {
     let fleet = fleet(reader);
     let prod = &fleet["readers"]["prod"];
@@ -47,7 +47,7 @@ fn all_sidecars_get_what_the_leader_observes_and_only_it_polls() {
     let before = file(&readers[0]);
     let polled = polls(&first);
     until("the leader polls on", || (polls(&first) > polled + 3).then_some(()));
-    assert_eq!(polls(&second), 0, "who stands by does not poll");
+    assert_eq!(polls(&second), 0, "a standby does not poll");
     assert_eq!(file(&readers[0]), before, "unchanged polls touch nothing");
     observe(&first, &["a", "bb", "ccc"]);
     readers.iter().for_each(|reader| await_backends(reader, &["a", "bb", "ccc"]));
@@ -86,7 +86,7 @@ fn a_standby_takes_over_from_a_leader_that_was_killed() {
 #[test]
 fn a_leader_that_is_stopped_hands_over() {
     let nats = Nats::start();
-    // So long that nobody would take over within the test by waiting.
+    // So long that no standby would take over within the test by waiting.
     let ttl = "leader_ttl = '10m'";
     let config = |url: &str| crate::harness::fleet::publishing(url, "").replace("leader_ttl = '2s'", ttl);
     let mut first = Elasticd::new(&config(&nats.url())).ready();
@@ -277,7 +277,7 @@ fn a_lost_node_of_three_changes_nothing() {
     for (n, node) in cluster.iter_mut().enumerate() {
         let before = file(&reader);
         node.kill();
-        // Whoever leads polls on, or its successor does.
+        // The leader polls on, or its successor does.
         until("polls go on", || {
             let leader = either()?;
             let polled = polls(leader);
@@ -307,8 +307,8 @@ fn while_the_fleet_is_silent_another_provider_is_polled_slowly() {
     reader.write("direct.yaml", "- {id: direct, address: 10.0.0.9}\n");
     let reader = reader.ready();
     await_backends(&reader, &["a"]);
-    let told = await_fleet(&reader, "the fleet's size", |fleet| fleet["readers"]["prod"]["readers"] == 1);
-    assert_eq!(number(&told["readers"]["prod"]["fallback_polls"]), 0);
+    let size = await_fleet(&reader, "the fleet's size", |fleet| fleet["readers"]["prod"]["readers"] == 1);
+    assert_eq!(number(&size["readers"]["prod"]["fallback_polls"]), 0);
     nats.kill();
     let silent = Instant::now();
     await_backends(&reader, &["direct"]);
@@ -346,7 +346,7 @@ fn a_failing_poll_is_reported_to_all_readers_and_the_published_set_stays() {
     assert_eq!(backends(&reader).expect("a file"), ["a"]);
     observe(&first, &["a"]);
     await_fleet(&reader, "it is over", |fleet| fleet["readers"]["prod"]["error"].is_null());
-    // As long as nobody publishes, what is known grows old, and says so.
+    // As long as no publisher runs, the known set grows older, and its age is reported.
     first.signal(Signal::SIGSTOP);
     let age = |fleet: &Value| fleet["readers"]["prod"]["age_seconds"].as_u64();
     await_fleet(&reader, "it grows old", |fleet| age(fleet).is_some_and(|age| age >= 3));

@@ -1,4 +1,4 @@
-//! Who may do what in a fleet's bucket, and what is said to who may not; TLS; and what else a bucket may hold.
+//! Permissions in a fleet's bucket and what is reported where one is missing; TLS; and foreign data in a bucket.
 
 use std::fs;
 use std::process::Command;
@@ -57,7 +57,7 @@ fn reader_as(nats: &Nats, key: (&str, &str)) -> Elasticd {
     reader
 }
 
-/// Does something with the bucket, as whoever the server lets in without credentials.
+/// Does something with the bucket, as a client without credentials.
 fn with_bucket<T>(nats: &Nats, work: impl AsyncFnOnce(Store) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! A real HAProxy: what is told at run time, what needs a reload, what is refused, what is survived.
+//! A real HAProxy: changes over its runtime API, changes that need a reload, and failures of either.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -59,10 +59,10 @@ fn a_hundred_address_changes_need_no_reload_and_survive_a_restart_of_haproxy() {
     let status = elasticd.await_proven("haproxy", "web", &["x"]);
     assert_eq!((haproxy.worker(), count(&status, "reloads")), (worker, 0), "{status:#}");
     assert!(haproxy.processes().contains(" 0 [failed: 0]"), "{}", haproxy.processes());
-    let (told, file) = (haproxy.servers("web"), haproxy.backends());
+    let (servers, file) = (haproxy.servers("web"), haproxy.backends());
     haproxy.stop();
     haproxy.spawn();
-    assert_eq!(haproxy.servers("web"), told, "{file}");
+    assert_eq!(haproxy.servers("web"), servers, "{file}");
     haproxy.await_answers(&[&backends[100 % 3].name]);
     let status = elasticd.await_status("proven", is("proven"));
     assert_eq!(count(&status, "reloads"), 0, "{status:#}");
@@ -219,7 +219,7 @@ fn a_change_of_other_lines_is_one_reload() {
     assert_ne!(haproxy.worker(), worker, "{status:#}");
     // While it starts anew, the master answers nothing.
     until("the master's own word", || haproxy.processes().contains(" 1 [failed: 0]").then_some(()));
-    // Further changes are told again.
+    // Further changes go over the runtime API again.
     elasticd.write("backends.yaml", &entries(&backends[..2]));
     let status = elasticd.await_proven("haproxy", "web", &["a", "b"]);
     assert_eq!(count(&status, "reloads"), 1, "{status:#}");
@@ -278,7 +278,7 @@ fn slots_are_used_where_servers_cannot_be_added() {
 }
 
 #[test]
-fn a_haproxy_that_was_started_with_an_older_file_is_brought_up_to_date() {
+fn a_haproxy_that_was_started_with_an_older_file_is_reloaded() {
     let backends = three();
     let mut haproxy = Haproxy::new();
     let elasticd = elasticd(&haproxy, "", &backends[..1]).ready();
@@ -288,7 +288,7 @@ fn a_haproxy_that_was_started_with_an_older_file_is_brought_up_to_date() {
     elasticd.write("backends.yaml", &entries(&backends[1..]));
     elasticd.await_proven("haproxy", "web", &["b", "c"]);
     assert_eq!(count(&elasticd.status(), "reloads"), 0);
-    // Somebody starts it with what a backup held, and puts the right file back.
+    // It is started with an older file, and the right file is put back.
     let new = haproxy.backends();
     haproxy.stop();
     fs::write(haproxy.output(), old).expect("written");
@@ -298,7 +298,7 @@ fn a_haproxy_that_was_started_with_an_older_file_is_brought_up_to_date() {
     // Nothing but a reload can show that it has read the other lines.
     until_or(|| elasticd.log(), || (count(&elasticd.status(), "reloads") == 1).then_some(()));
     elasticd.await_status("proven", is("proven"));
-    // The same with a file of which only such a line differs, so that HAProxy itself has nothing to tell.
+    // The same with a file of which only such a line differs, so that the runtime API shows no difference.
     let new = haproxy.backends();
     haproxy.stop();
     fs::write(haproxy.output(), new.replace("roundrobin", "leastconn")).expect("written");
@@ -334,7 +334,7 @@ fn a_failed_reload_is_reported_and_rolled_back() {
     elasticd.await_proven("haproxy", "web", &["a"]);
     let (worker, file) = (haproxy.worker(), haproxy.backends());
     let config = |more: &str| format!("{}{}check = []\n{more}", accepting(), haproxy.frontend());
-    // Nobody checks it, and so HAProxy itself refuses it.
+    // Without a check, HAProxy itself refuses it.
     elasticd.configure(&config("vars = { lines = ['nonsense here'] }\n"));
     elasticd.signal(nix::sys::signal::Signal::SIGHUP);
     let status = elasticd.await_status("failed", is("failed"));

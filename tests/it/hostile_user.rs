@@ -263,22 +263,22 @@ fn secrets_are_never_shown() {
     }
     elasticd.write("elasticd.toml", &good);
     let [exec, check, reload] = ["exec", "check", "reload"].map(|name| elasticd.read(name));
-    let mut told = vec![elasticd.log(), status.to_string(), check, reload, exec.replacen(SECRETS[1], "", 1)];
-    told.extend(["/metrics", "/v1/services", "/v1/explain/a"].map(|path| elasticd.get(path).2));
-    told.extend(["check", "doctor"].map(|command| {
+    let mut shown = vec![elasticd.log(), status.to_string(), check, reload, exec.replacen(SECRETS[1], "", 1)];
+    shown.extend(["/metrics", "/v1/services", "/v1/explain/a"].map(|path| elasticd.get(path).2));
+    shown.extend(["check", "doctor"].map(|command| {
         let (_, out, error) = elasticd.run(&["--log", "trace", command]);
         out + &error
     }));
     for secret in SECRETS {
-        for text in &told {
+        for text in &shown {
             assert!(!text.contains(secret), "{secret}: {text}");
         }
     }
     assert!(exec.contains(SECRETS[1]), "its own: {exec}");
-    assert!(told[2..5].iter().all(|seen| seen.contains("PATH=")), "the commands ran: {told:?}");
+    assert!(shown[2..5].iter().all(|seen| seen.contains("PATH=")), "the commands ran: {shown:?}");
     let asked = &server.requests()[0];
     for sent in &SECRETS[2..6] {
-        assert!(asked.contains(sent), "the server is told {sent}: {asked}");
+        assert!(asked.contains(sent), "the server receives {sent}: {asked}");
     }
 }
 

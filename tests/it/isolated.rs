@@ -42,7 +42,7 @@ fn await_failed(elasticd: &Elasticd) -> String {
     status["frontends"]["nginx"]["error"].as_str().expect("an error").to_owned()
 }
 
-/// Looks at a path again and again, and collects every content that stands there.
+/// Reads a path again and again, and collects every content that it has.
 struct Watcher {
     stopped: Arc<AtomicBool>,
     watching: thread::JoinHandle<Vec<String>>,
@@ -51,10 +51,10 @@ struct Watcher {
 impl Watcher {
     fn start(path: &Path) -> Self {
         let (stopped, path) = (Arc::new(AtomicBool::new(false)), path.to_owned());
-        let told = Arc::clone(&stopped);
+        let stop = Arc::clone(&stopped);
         let watching = thread::spawn(move || {
             let (mut seen, mut last) = (Vec::new(), None);
-            while !told.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 // Every swap changes the inode.
                 let now = inode(&path);
                 if last.replace(now) != Some(now) {
@@ -85,7 +85,7 @@ fn only_the_check_sees_the_candidate_in_place() {
     elasticd.write("backends.yaml", &entries(&backends));
     let seen = || fs::read_to_string(elasticd.path("seen.elasticd.conf")).ok();
     let inside = until("the check is under way", seen);
-    assert_eq!((nginx.upstreams(), inode(&live)), (before.clone(), was), "the old file still stands there");
+    assert_eq!((nginx.upstreams(), inode(&live)), (before.clone(), was), "the old file is still in place");
     assert!(backends.iter().all(|b| inside.contains(&b.address.to_string())), "the new one inside: {inside}");
     // Nor is anything mounted there that others could see.
     let mounts = fs::read_to_string("/proc/self/mounts").expect("readable");

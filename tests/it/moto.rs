@@ -1,4 +1,4 @@
-//! A real `moto_server`: an EC2 that nobody here wrote. It takes any credentials.
+//! A real `moto_server`: an independent implementation of EC2. It takes any credentials.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

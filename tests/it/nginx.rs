@@ -1,4 +1,4 @@
-//! A real nginx, told by a file of backends: what is taken, what is refused, what is survived.
+//! A real nginx: what costs a reload, what is rolled back, and reloads of elasticd's own configuration.
 
 use std::fs;
 use std::net::TcpListener;
@@ -63,8 +63,11 @@ fn a_change_that_passes_the_check_and_cannot_be_loaded_is_rolled_back() {
     // `nginx -t` lets an address in use pass; a running nginx cannot bind it.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
-    let more = "template = 'listens.conf'\nvars = { port = 0 }\n";
-    let elasticd = elasticd(&nginx, more, &backends[..1]);
+    let frontend = nginx.frontend().replace("proof_timeout = '10s'", "proof_timeout = '2s'");
+    let elasticd = Elasticd::knowing(
+        &format!("{FILE}{frontend}template = 'listens.conf'\nvars = {{ port = 0 }}\n"),
+        &backends[..1],
+    );
     elasticd.write(
         "listens.conf",
         &format!(
@@ -78,7 +81,7 @@ fn a_change_that_passes_the_check_and_cannot_be_loaded_is_rolled_back() {
     elasticd.write("backends.yaml", &entries(&backends[..2]));
     let status = elasticd.await_status("failed", |status| status["frontends"]["nginx"]["phase"] == "failed");
     let error = status["frontends"]["nginx"]["error"].as_str().expect("an error");
-    assert!(error.contains("no new generation of workers within 10s"), "{error}");
+    assert!(error.contains("no new generation of workers within 2s"), "{error}");
     assert_eq!(nginx.upstreams(), upstreams, "the previous file is back");
     assert_eq!(nginx.workers(), workers, "{}", nginx.errors());
     nginx.await_answers(&["a"]);
@@ -159,7 +162,7 @@ fn the_configuration_is_reloaded_whole_or_not_at_all() {
     let more = "[services.only-a]\nprovider = 'local'\nselect = { Name = 'a' }\nport = 80\nguard = { on_empty = 'accept' }\n\
                 [frontends.list]\ntype = 'custom'\nescape = 'none'\noutput = 'DIR/list'\ntemplate = 'list.tpl'\nservices = ['web']\n";
     elasticd.write("list.tpl", "{% for s in services %}{% for b in s.backends %}{{ b.id }}\n{% endfor %}{% endfor %}");
-    // The new service must not change what nginx is told.
+    // The new service must not change nginx's file.
     let good = good.replace("[frontends.nginx]\n", "[frontends.nginx]\nservices = ['web']\n");
     elasticd.configure(&format!("{good}{more}"));
     elasticd.signal(Signal::SIGHUP);
@@ -185,7 +188,7 @@ fn a_renamed_frontend_takes_over_its_outputs() {
     let backends = three();
     let elasticd = Elasticd::knowing(&format!("{FILE}{list}"), &backends[..1]).ready();
     elasticd.await_proven("list", "web", &["a"]);
-    // Whose change takes its time as it is asked to leave.
+    // Its change takes a second, during which the frontend is removed from the configuration.
     let slow = format!("{FILE}{list}check = ['sleep', '1']\n");
     elasticd.configure(&slow);
     elasticd.signal(Signal::SIGHUP);

@@ -84,7 +84,7 @@ fn with_lua_a_failed_backend_is_skipped() {
     let nginx = with_lua(&elasticd).start();
     nginx.await_answers(&["a", "b", "c"]);
     let load = Load::start(nginx.address, 3);
-    // It is gone, and nobody has told elasticd.
+    // It is gone, and elasticd does not know yet.
     backends.pop();
     nginx.await_answers(&["a", "b"]);
     let tally = load.stop();

@@ -13,7 +13,7 @@ use crate::harness::load;
 use crate::harness::nginx::Nginx;
 use crate::harness::{end, until, until_or};
 
-/// nginx under a name that nobody else's has, in a mount namespace in which its pid file alone lies elsewhere: as in a
+/// nginx under a name that no other program has, in a mount namespace in which its pid file alone lies elsewhere: as in a
 /// container that shares a volume and its PID namespace with elasticd's.
 struct Contained {
     nginx: Nginx,
@@ -121,7 +121,7 @@ fn without_a_shared_pid_namespace_no_process_is_signalled() {
     ] {
         assert!(error.contains(words), "{error}");
     }
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
+    assert_eq!(elasticd.logged(Elasticd::UPDATE_FAILED), 1, "said once: {}", elasticd.log());
     // A HUP, which is nginx' signal, would have it read its own configuration anew.
     assert!(!elasticd.log().contains("configuration reloaded") && elasticd.is_running(), "{}", elasticd.log());
     assert_eq!(elasticd.get("/v1/services/web").0, 200);

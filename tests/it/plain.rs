@@ -60,15 +60,15 @@ fn a_command_runs_after_each_change_of_the_hosts() {
     let backends = ["a", "b"].map(Backend::start);
     let elasticd = Elasticd::knowing(
         &format!(
-            "{FILE}[frontends.hosts]\ntype = 'hosts'\noutput = 'DIR/hosts'\nreload = {{ command = ['sh', '-c', 'cp DIR/hosts DIR/told'] }}\n"
+            "{FILE}[frontends.hosts]\ntype = 'hosts'\noutput = 'DIR/hosts'\nreload = {{ command = ['sh', '-c', 'cp DIR/hosts DIR/copy'] }}\n"
         ),
         &backends[..1],
     ).ready();
-    assert_eq!(elasticd.read("told"), elasticd.read("hosts"));
+    assert_eq!(elasticd.read("copy"), elasticd.read("hosts"));
     elasticd.write("backends.yaml", &entries(&backends));
     elasticd.await_proven("hosts", "web", &["a", "b"]);
-    assert_eq!(elasticd.read("told"), elasticd.read("hosts"));
-    assert!(elasticd.read("told").contains(&format!("{} b.web web\n", backends[1].ip())), "{}", elasticd.read("told"));
+    assert_eq!(elasticd.read("copy"), elasticd.read("hosts"));
+    assert!(elasticd.read("copy").contains(&format!("{} b.web web\n", backends[1].ip())), "{}", elasticd.read("copy"));
 }
 
 #[test]

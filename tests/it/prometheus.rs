@@ -57,12 +57,12 @@ fn a_file_that_no_job_reads_is_reported_and_rolled_back() {
     let error = status["frontends"]["prometheus"]["error"].as_str().expect("an error");
     assert!(error.contains("does a job name that file in `file_sd_configs`?"), "{error}");
     assert_eq!(fs::read_to_string(prometheus.file()).expect("there"), "[]", "the previous file is back");
-    // It is mended, and nobody has to tell elasticd.
+    // It is repaired, and elasticd finds out by itself.
     prometheus.stop();
     prometheus.configure("sd/*.json");
     prometheus.spawn();
     elasticd.await_proven("prometheus", "web", &["a"]);
-    assert_eq!(elasticd.logged("the old configuration stays"), 1, "said once: {}", elasticd.log());
+    assert_eq!(elasticd.logged(Elasticd::UPDATE_FAILED), 1, "said once: {}", elasticd.log());
 }
 
 #[test]

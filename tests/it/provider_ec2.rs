@@ -178,7 +178,7 @@ async fn a_slow_answer_is_bounded() {
 #[tokio::test]
 async fn an_unreachable_endpoint_is_reported() {
     let url = Endpoint::start(Vec::new()).url();
-    let error = ec2(&config(url.clone()), &[]).discover().await.expect_err("nobody there");
+    let error = ec2(&config(url.clone()), &[]).discover().await.expect_err("no server there");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert_says(&error, &[&url, "us-east-1", "refused", "`endpoint_url`"]);
 }

@@ -143,7 +143,7 @@ async fn a_hundred_thousand_instances_are_read() {
     assert_eq!(provider.usage().pages, 100);
 }
 
-/// A TLS server that nobody has reason to trust. It prints its port, and ends with its input.
+/// A TLS server with a certificate that no authority signed. It prints its port, and ends with its input.
 const UNTRUSTED: &str = r#"
 import datetime, socket, ssl, sys, tempfile, threading
 from cryptography import x509

@@ -43,7 +43,7 @@ fn await_error(elasticd: &Elasticd, words: &str) {
     elasticd.await_status(words, |status| error(status).contains(words));
 }
 
-/// Whether a process has ended, though nobody may have reaped it.
+/// Whether a process has ended, reaped or not.
 fn ended(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat"));
     !stat.is_ok_and(|stat| !stat.contains(") Z "))

@@ -1,4 +1,4 @@
-//! The `http` provider against a server that answers byte for byte what it is told to.
+//! The `http` provider against a server that answers byte for byte what a test says.
 
 use std::fs;
 use std::path::PathBuf;
@@ -84,15 +84,15 @@ async fn both_formats_are_read_and_the_user_agent_is_sent() {
 
 #[tokio::test]
 async fn what_has_not_changed_is_not_sent_again() {
-    for (told, asked) in [
+    for (validator, condition) in [
         ("ETag: W/\"v1\"\r\n", "if-none-match: W/\"v1\"\r\n"),
         ("Last-Modified: Tue, 15 Nov 1994 12:45:26 GMT\r\n", "if-modified-since: Tue, 15 Nov 1994 12:45:26 GMT\r\n"),
     ] {
         let server = Server::start(None);
         let mut provider = of(&server);
         server.script(move |request| match request.contains(asked) {
-            true => Reply::Bytes(format!("HTTP/1.1 304 Not Modified\r\n{told}\r\n").into_bytes()),
-            false => Reply::new("200 OK", told, SET),
+            true => Reply::Bytes(format!("HTTP/1.1 304 Not Modified\r\n{validator}\r\n").into_bytes()),
+            false => Reply::new("200 OK", validator, SET),
         });
         for _ in 0..3 {
             assert_eq!(ids(&provider.discover().await.expect("a set")), ["10.0.0.1:80", "10.0.0.2:80"]);
@@ -106,7 +106,7 @@ async fn what_has_not_changed_is_not_sent_again() {
         server.answer(Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\n\r\n".to_vec()));
         assert_eq!(provider.discover().await.expect("a set").len(), 2);
         assert!(server.requests().last().is_some_and(|request| request.contains(asked)));
-        // A server that has stopped to tell is not asked for what it once told.
+        // A server that no longer sends a validator is not asked with an earlier one.
         server.answer(Reply::json("[]"));
         assert_eq!(provider.discover().await.expect("an empty set"), []);
         server.answer(Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\n\r\n".to_vec()));
@@ -340,7 +340,7 @@ impl Authority {
         CertificateDer::pem_file_iter(self.path(name)).expect("readable").map(|der| der.expect("PEM")).collect()
     }
 
-    /// A server that has the certificate of this name, and asks for one of ours, if told.
+    /// A server that has the certificate of this name, and asks for one of ours where the test wants that.
     fn serve(&self, name: &str, asks: bool) -> Server {
         let ring = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -426,8 +426,8 @@ async fn a_client_certificate_is_presented() {
         provider(json!({ "url": url, "ca_file": ca, "cert_file": cert, "key_file": key }), LONG)
     };
     assert_eq!(with("us.pem", "us.key").discover().await.expect("a set").len(), 2);
-    let mut nobody = provider(json!({ "url": url, "ca_file": authority.path("ca.pem") }), LONG);
-    assert_says(&failure(&mut nobody).await, &["set `cert_file` and `key_file`"]);
+    let mut without = provider(json!({ "url": url, "ca_file": authority.path("ca.pem") }), LONG);
+    assert_says(&failure(&mut without).await, &["set `cert_file` and `key_file`"]);
     for (cert, key, expected) in [
         ("us.pem", "server.key", "`key_file` "),
         ("us.pem", "us.pem", "`key_file` "),

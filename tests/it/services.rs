@@ -54,7 +54,7 @@ fn one_provider_that_fails_takes_nothing_from_the_others() {
     elasticd.await_status("a failing provider", |status| status["providers"]["far"]["error"].is_string());
     elasticd.write("near.yaml", &entries(&["a", "b", "d"]));
     await_served(&elasticd, "web", &["a=1", "b=1", "c=1", "d=1"]);
-    // Nor does a restart in this state, though nobody can be asked for `c`.
+    // Nor does a restart in this state, though no provider that knows `c` can be asked.
     assert!(elasticd.stop().success());
     elasticd.restart();
     elasticd.await_ready();

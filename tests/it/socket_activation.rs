@@ -1,4 +1,4 @@
-//! A query socket that somebody else holds open while elasticd is replaced.
+//! A query socket that another process holds open while elasticd is replaced.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -69,7 +69,7 @@ impl SqsEndpoint {
         until_or(|| format!("all are deleted: {:?} are not", left()), || (left() == (0, 0)).then_some(()));
     }
 
-    /// How many messages nobody has read.
+    /// How many messages have not been read.
     pub fn waiting(&self) -> usize {
         lock(&self.shared).waiting.len()
     }

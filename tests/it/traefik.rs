@@ -106,7 +106,7 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let answers = Arc::new(Mutex::new(BTreeMap::<String, (u16, String)>::new()));
-        let told = Arc::clone(&answers);
+        let current = Arc::clone(&answers);
         // It ends with the test's process.
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
@@ -115,7 +115,7 @@ impl Api {
                 lines.take_while(|line| !line.is_empty()).for_each(drop);
                 let path = first.split(' ').nth(1).unwrap_or_default().replace("%40", "@");
                 let missing = || (404, json!({ "message": "service not found" }).to_string());
-                let (status, body) = told.lock().expect("unpoisoned").get(&path).cloned().unwrap_or_else(missing);
+                let (status, body) = current.lock().expect("unpoisoned").get(&path).cloned().unwrap_or_else(missing);
                 let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n");
                 let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
             }

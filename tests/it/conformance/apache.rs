@@ -105,7 +105,7 @@ impl Frontend for Apache {
             println!("by hand: {} of {} failed", hand.failures.len(), hand.total());
             assert!(tally.failures.len() <= 2 * hand.failures.len() + 1, "{:?}; by hand {hand:?}", tally.failures);
         }
-        assert!(tally.total() > 0, "nobody asked");
+        assert!(tally.total() > 0, "no request was made");
     }
 
     fn refusal(&self) -> &'static [&'static str] {

@@ -1,4 +1,4 @@
-//! Caddy, told by JSON over its admin API, and by a Caddyfile.
+//! Caddy, changed over its admin API, by JSON and by a Caddyfile.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

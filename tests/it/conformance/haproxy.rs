@@ -1,4 +1,4 @@
-//! HAProxy, told over its runtime API.
+//! HAProxy, changed over its runtime API.
 
 use std::collections::BTreeMap;
 use std::fs;

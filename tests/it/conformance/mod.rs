@@ -132,8 +132,8 @@ pub trait Frontend {
     /// once, the others may be repeated.
     fn refusal(&self) -> &'static [&'static str];
 
-    /// A template whose result the frontend refuses as soon as there is a backend `b`. `None`: somebody breaks the
-    /// frontend's own configuration instead, so that no candidate passes.
+    /// A template whose result the frontend refuses as soon as there is a backend `b`. `None`: the frontend's
+    /// own configuration is broken instead, so that no candidate passes.
     fn refused_template(&self) -> Option<String> {
         None
     }

@@ -1,4 +1,4 @@
-//! Varnish, told over its management interface.
+//! Varnish, changed over its management interface.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

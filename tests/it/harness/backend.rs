@@ -1,4 +1,4 @@
-//! A backend that answers with its own name.
+//! A backend that answers each request with its own name.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::own_address;
 
-/// The service `web` of a `file` provider that reads [`entries`], and believes it at once.
+/// The service `web` of a `file` provider that reads [`entries`], and accepts any change at once.
 pub const FILE: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '300ms'\n\
                     [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\nguard = { max_drop = '100%' }\n";
 
@@ -41,19 +41,19 @@ impl Backend {
         let listener = TcpListener::bind((own_address(), 0)).expect("a loopback address");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
-        let (name, told) = (name.to_owned(), Arc::clone(&shared));
+        let (name, serving) = (name.to_owned(), Arc::clone(&shared));
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
         let accepting = listener.try_clone().expect("a handle");
         let acceptor = thread::spawn(move || {
-            while !told.stopped.load(Ordering::Relaxed) {
+            while !serving.stopped.load(Ordering::Relaxed) {
                 let Ok((stream, _)) = accepting.accept() else {
                     // Without a descriptor left, or stopped.
                     thread::sleep(Duration::from_millis(1));
                     continue;
                 };
-                told.connections.lock().expect("unpoisoned").extend(stream.try_clone());
-                let (told, answer) = (Arc::clone(&told), answer.clone());
-                thread::spawn(move || serve(stream, &told, &answer));
+                serving.connections.lock().expect("unpoisoned").extend(stream.try_clone());
+                let (serving, answer) = (Arc::clone(&serving), answer.clone());
+                thread::spawn(move || serve(stream, &serving, &answer));
             }
         });
         Self { name, address, shared, listener, acceptor: Some(acceptor) }

@@ -29,7 +29,7 @@ pub fn in_own_network(test: impl FnOnce() + Send) {
     };
     // What reserves the run's addresses is bound outside.
     let _ = own_address();
-    // Threads and processes start in the network of whoever starts them.
+    // Threads and processes start in the network of the thread that starts them.
     std::thread::scope(|scope| {
         if let Err(panic) = scope.spawn(enter).join() {
             std::panic::resume_unwind(panic);
@@ -109,7 +109,7 @@ impl Caddy {
         self.path(if self.form == Form::Json { "caddy.json" } else { "Caddyfile" })
     }
 
-    /// Replaces its configuration, of which Caddy is not told.
+    /// Replaces its configuration file, which Caddy does not read by itself.
     pub fn configure(&self, text: &str) {
         fs::write(self.main(), text).expect("a configuration");
     }

@@ -103,7 +103,7 @@ impl Elasticd {
         command
     }
 
-    /// Runs a subcommand to its end; its exit code, and what it printed and complained of.
+    /// Runs a subcommand to its end; returns its exit code, standard output and standard error.
     pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = self.command(arguments).bounded_output();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -124,7 +124,7 @@ impl Elasticd {
     }
 
     fn spawn(&mut self) {
-        // What the last one had to say is not the next one's word.
+        // Notifications of an earlier process must not be taken for those of the new one.
         self.notify.set_nonblocking(true).expect("a socket");
         while self.notify.recv(&mut [0; 4096]).is_ok() {}
         self.notify.set_nonblocking(false).expect("a socket");
@@ -156,13 +156,13 @@ impl Elasticd {
                 Err(error) if Instant::now() >= deadline => panic!("no {line}: {error}\n{}", self.log()),
                 Err(_) => continue,
             };
-            if String::from_utf8_lossy(&buffer[..n]).lines().any(|told| told == line) {
+            if String::from_utf8_lossy(&buffer[..n]).lines().any(|received| received == line) {
                 return;
             }
         }
     }
 
-    /// Whether the process has ended, and nobody has waited for it yet.
+    /// Whether the process has ended, and has not been waited for yet.
     fn has_ended(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
@@ -173,12 +173,12 @@ impl Elasticd {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// How often a text stands in the log.
+    /// How often a text occurs in the log.
     pub fn logged(&self, text: &str) -> usize {
         self.log().matches(text).count()
     }
 
-    /// Waits until a text stands in the log.
+    /// Waits until a text occurs in the log.
     pub fn await_log(&self, text: &str) {
         until_or(|| format!("{text:?} in the log:\n{}", self.log()), || self.log().contains(text).then_some(()));
     }

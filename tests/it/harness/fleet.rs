@@ -63,7 +63,7 @@ pub fn await_backends(reader: &Elasticd, ids: &[&str]) {
     );
 }
 
-/// Who is in a sidecar's file, in order. `None`: there is no file.
+/// The ids in a sidecar's file, in order. `None`: there is no file.
 pub fn backends(reader: &Elasticd) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(reader.path("out.json")).ok()?;
     let value: Value = serde_json::from_str(&text).expect("never half a file");

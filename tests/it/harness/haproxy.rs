@@ -98,7 +98,7 @@ impl Haproxy {
         )
     }
 
-    /// The answer of its runtime API to one line. `None`: nobody answers.
+    /// The answer of its runtime API to one line. `None`: no answer.
     pub fn try_tell(&self, line: &str) -> Option<String> {
         ask(&self.path("admin.sock"), line)
     }
@@ -113,7 +113,7 @@ impl Haproxy {
         ask(&self.path("master.sock"), "show proc").unwrap_or_default()
     }
 
-    /// Tells its master to reload, as somebody else might.
+    /// Asks its master to reload, as an operator might by hand.
     pub fn reload(&self) {
         let _ = ask(&self.path("master.sock"), "reload");
     }

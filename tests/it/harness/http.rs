@@ -1,4 +1,4 @@
-//! An HTTP server that answers byte for byte what it is told to, plainly, over TLS or on a Unix socket.
+//! An HTTP server that answers byte for byte what a test says, without TLS, over TLS or on a Unix socket.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -97,7 +97,7 @@ impl Server {
                 std::thread::spawn(move || {
                     let _ = stream.set_read_timeout(Some(IDLE));
                     let _ = stream.set_write_timeout(Some(IDLE));
-                    // Whoever hangs up need not be told.
+                    // A client that hangs up needs no answer.
                     let _ = match tls {
                         None => serve(stream, &shared),
                         Some(config) => match ServerConnection::new(config) {

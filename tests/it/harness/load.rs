@@ -40,7 +40,7 @@ impl Tally {
     /// That there were requests, and each was answered well.
     pub fn assert_none_failed(&self) {
         assert_eq!(self.failures, Vec::<String>::new(), "of {} requests", self.total());
-        assert!(self.total() > 0, "nobody asked");
+        assert!(self.total() > 0, "no request was made");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What end-to-end tests are made of: the real program, real frontends, backends that say who they are, and clients.
+//! What end-to-end tests are made of: the real program, real frontends, backends that answer with their names, and clients.
 
 pub mod apache;
 pub mod backend;
@@ -33,20 +33,20 @@ use nix::unistd::Pid;
 /// How long anything that should happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `look` finds something.
+/// Waits until `look` returns something, and returns that.
 ///
 /// # Panics
 ///
-/// If it never does.
+/// If it returns nothing within [`PATIENCE`].
 pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     until_or(|| what.to_owned(), look)
 }
 
-/// The same, with words that are made only when they are needed, of what is known by then.
+/// The same, with a message that is made only when it is needed.
 ///
 /// # Panics
 ///
-/// If it never does.
+/// If it returns nothing within [`PATIENCE`].
 pub fn until_or<T>(what: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -105,17 +105,25 @@ impl BoundedCommand for Command {
         self.stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());
-        let child = self.spawn().unwrap_or_else(|error| cannot_start(&program, &error));
-        let pid = Pid::from_raw(child.id().cast_signed());
-        let (sender, receiver) = mpsc::channel();
-        // Until the thread has waited for it, its PID is nobody else's.
-        std::thread::spawn(move || sender.send(child.wait_with_output()));
-        let output = receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            let _ = kill(pid, Signal::SIGKILL);
-            panic!("{program} did not end within {PATIENCE:?}")
-        });
-        output.expect("its output is read")
+        end_of(self.spawn().unwrap_or_else(|error| cannot_start(&program, &error)))
     }
+}
+
+/// What a child has printed once it has ended by itself.
+///
+/// # Panics
+///
+/// If it does not end within [`PATIENCE`]; then it is killed.
+pub fn end_of(child: Child) -> Output {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (sender, receiver) = mpsc::channel();
+    // Until the thread has waited for the child, no other process can have its PID.
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let _ = kill(pid, Signal::SIGKILL);
+        panic!("PID {pid} did not end within {PATIENCE:?}")
+    });
+    output.expect("its output is read")
 }
 
 /// Says why a program cannot be started. Where it is missing, that ends the whole run, with one line: hundreds of tests
