@@ -13,13 +13,40 @@ mod state;
 mod templates;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
+
+/// A processor core that one target has for itself while it is tried: with several targets on a core, each would try less
+/// in its time.
+struct Core;
+
+/// How many are in use.
+static IN_USE: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Core {
+    fn take() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let in_use = IN_USE.lock().expect("unpoisoned");
+        let mut in_use = FREED.wait_while(in_use, |in_use| *in_use >= cores).expect("unpoisoned");
+        *in_use += 1;
+        Self
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        *IN_USE.lock().expect("unpoisoned") -= 1;
+        FREED.notify_one();
+    }
+}
 
 /// Calls `each` again and again with random numbers. If it panics, the seed of that very call is said: given as
 /// `FUZZ_SEED` it comes first.
 fn for_a_while(name: &str, mut each: impl FnMut(&mut fastrand::Rng)) {
     let seconds = std::env::var("FUZZ_SECONDS").map_or(3, |text| text.parse().expect("FUZZ_SECONDS is a number"));
     let seed = std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
+    let _core = Core::take();
     let (started, mut tried) = (Instant::now(), 0_u64);
     while started.elapsed() < Duration::from_secs(seconds) {
         let own = seed.wrapping_add(tried);
