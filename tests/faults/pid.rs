@@ -11,6 +11,7 @@ use elasticd::sys::process::{Error, Executable, Find, Process};
 use rustix::process::Signal;
 
 use crate::Fault;
+use crate::harness::SetOnDrop;
 
 pub const REWRITTEN: Fault = Fault {
     name: "pid-rewritten",
@@ -88,6 +89,7 @@ fn rewritten(rounds: u32, random: &mut fastrand::Rng) -> String {
                 (0..dice.u32(..60_000)).for_each(|_| std::hint::spin_loop());
             }
         });
+        let _stop = SetOnDrop(&stopped);
         while sent < rounds && sent + refused < rounds * 1000 {
             thread::yield_now();
             match Process::find(&find(&path)) {
@@ -98,7 +100,6 @@ fn rewritten(rounds: u32, random: &mut fastrand::Rng) -> String {
                 },
             }
         }
-        stopped.store(true, Ordering::Relaxed);
     });
     assert!(sent == rounds && refused > 0, "{sent} signals, {refused} refusals");
     assert_eq!(wrong, 0, "no other process is ever found");

@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::elasticd::Elasticd;
-use crate::harness::{BoundedCommand as _, await_end};
+use crate::harness::{BoundedCommand as _, PATIENCE, await_end};
 
 const CONFIG: &str = "[providers.local]\ntype = 'file'\npath = 'DIR/backends.yaml'\ninterval = '1h'\n\
     [services.web]\nprovider = 'local'\nselect = { Role = 'web' }\n[services.db]\nprovider = 'local'\n\
@@ -214,11 +214,14 @@ fn ten_thousand_connections_do_not_keep_another_client_out() {
     // While they come, and after.
     let mut held = String::new();
     let ended = std::thread::scope(|scope| {
-        let counting = scope.spawn(|| {
-            let mut out = std::io::BufReader::new(crowd.stdout.take().expect("piped"));
-            std::io::BufRead::read_line(&mut out, &mut held).expect("a count");
-        });
+        let mut out = std::io::BufReader::new(crowd.stdout.take().expect("piped"));
+        let counting = scope.spawn(|| std::io::BufRead::read_line(&mut out, &mut held).expect("a count"));
+        let started = Instant::now();
         while !counting.is_finished() {
+            if started.elapsed() > PATIENCE {
+                // This ends the reading, too.
+                let _ = crowd.kill();
+            }
             let answer = crate::harness::until("an answer", || elasticd.try_get("/v1/services/web?format=text"));
             assert_eq!(answer.0, 200);
         }

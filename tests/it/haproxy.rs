@@ -3,14 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
 
 use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::haproxy::Haproxy;
-use crate::harness::{PATIENCE, until, until_or};
+use crate::harness::{PATIENCE, SetOnDrop, until, until_or};
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd<'a>(haproxy: &Haproxy, more: &str, backends: impl IntoIterator<Item = &'a Backend>) -> Elasticd {
@@ -169,14 +169,14 @@ fn no_kept_connection_leads_to_an_old_address() {
     // Connections that are busy in the moment of the change are what HAProxy would keep. Twice the index of the backend
     // that must answer; one more while that changes.
     let (epoch, address) = (AtomicUsize::new(0), haproxy.address);
-    let asked = AtomicUsize::new(0);
+    let (asked, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let wrong = std::thread::scope(|scope| {
         let client = || {
             let mut client = Client::connect(address);
             let mut wrong = Vec::new();
             loop {
                 let before = epoch.load(Ordering::SeqCst);
-                if before == usize::MAX {
+                if over.load(Ordering::SeqCst) {
                     return wrong;
                 }
                 let answer = client.get();
@@ -188,6 +188,7 @@ fn no_kept_connection_leads_to_an_old_address() {
             }
         };
         let clients: Vec<_> = (0..8).map(|_| scope.spawn(client)).collect();
+        let stop = SetOnDrop(&over);
         for change in 1..=10 {
             epoch.fetch_add(1, Ordering::SeqCst);
             let backend = &backends[change % 2];
@@ -198,7 +199,7 @@ fn no_kept_connection_leads_to_an_old_address() {
             let enough = asked.load(Ordering::SeqCst) + 200;
             until("more requests", || (asked.load(Ordering::SeqCst) > enough).then_some(()));
         }
-        epoch.store(usize::MAX, Ordering::SeqCst);
+        drop(stop);
         clients.into_iter().flat_map(|client| client.join().expect("no client fails")).collect::<Vec<_>>()
     });
     assert_eq!(wrong, Vec::new(), "a kept connection led to the old address");

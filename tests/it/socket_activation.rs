@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::elasticd::Elasticd;
-use crate::harness::until;
+use crate::harness::{SetOnDrop, until};
 
 /// Listens at the path it is given, and starts the program it is given three times with that socket, as systemd does,
 /// each time once the file `next` is there.
@@ -24,7 +24,7 @@ for round in range(3):
         time.sleep(0.01)
     os.remove(directory + "/next")
     child.send_signal(signal.SIGTERM if round < 2 else signal.SIGKILL)
-    child.wait()
+    child.wait(60)
 "#;
 
 #[test]
@@ -58,6 +58,7 @@ fn an_upgrade_refuses_no_query() {
             }
             asked
         });
+        let stop = SetOnDrop(&over);
         for round in 0..2 {
             let old = elasticd.status()["uptime_seconds"].as_u64();
             assert!(old.is_some(), "round {round}");
@@ -65,7 +66,7 @@ fn an_upgrade_refuses_no_query() {
             until("the next one", || (!elasticd.path("next").exists()).then_some(()));
             until("it answers", || elasticd.try_get("/readyz").filter(|(status, ..)| *status == 200));
         }
-        over.store(true, Ordering::Relaxed);
+        drop(stop);
         asking.join().expect("no query was refused")
     });
     assert!(asked > 10, "{asked}");
