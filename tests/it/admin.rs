@@ -213,8 +213,8 @@ fn ten_thousand_connections_do_not_keep_another_client_out() {
         .expect("python3 runs");
     // While they come, and after.
     let mut held = String::new();
+    let mut out = std::io::BufReader::new(crowd.stdout.take().expect("piped"));
     let ended = std::thread::scope(|scope| {
-        let mut out = std::io::BufReader::new(crowd.stdout.take().expect("piped"));
         let counting = scope.spawn(|| std::io::BufRead::read_line(&mut out, &mut held).expect("a count"));
         let started = Instant::now();
         while !counting.is_finished() {

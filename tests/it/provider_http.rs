@@ -90,7 +90,7 @@ async fn what_has_not_changed_is_not_sent_again() {
     ] {
         let server = Server::start(None);
         let mut provider = of(&server);
-        server.script(move |request| match request.contains(asked) {
+        server.script(move |request| match request.contains(condition) {
             true => Reply::Bytes(format!("HTTP/1.1 304 Not Modified\r\n{validator}\r\n").into_bytes()),
             false => Reply::new("200 OK", validator, SET),
         });
@@ -98,14 +98,14 @@ async fn what_has_not_changed_is_not_sent_again() {
             assert_eq!(ids(&provider.discover().await.expect("a set")), ["10.0.0.1:80", "10.0.0.2:80"]);
         }
         let requests = server.requests();
-        let asking: Vec<_> = requests.iter().map(|request| request.contains(asked)).collect();
+        let asking: Vec<_> = requests.iter().map(|request| request.contains(condition)).collect();
         assert_eq!(asking, [false, true, true], "{requests:#?}");
         // A failure between changes nothing of that, and what is no set is no version to have.
         server.answer(Reply::new("200 OK", "ETag: \"bad\"\r\n", "<html>"));
         failure(&mut provider).await;
         server.answer(Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\n\r\n".to_vec()));
         assert_eq!(provider.discover().await.expect("a set").len(), 2);
-        assert!(server.requests().last().is_some_and(|request| request.contains(asked)));
+        assert!(server.requests().last().is_some_and(|request| request.contains(condition)));
         // A server that no longer sends a validator is not asked with an earlier one.
         server.answer(Reply::json("[]"));
         assert_eq!(provider.discover().await.expect("an empty set"), []);
