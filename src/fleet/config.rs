@@ -8,7 +8,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use super::leader::Rules;
 use crate::model::{FieldFault, Name, Selector};
 use crate::provider;
-use crate::provider::nats::connection::{self, with_connection_keys};
+use crate::provider::nats::connection;
 use crate::provider::poll::PollSchedule;
 
 /// The shortest and the longest `leader_ttl`.
@@ -41,7 +41,7 @@ impl Config {
     }
 }
 
-with_connection_keys! {
+connection::with_connection_keys! {
     /// The keys of `[publish]` beside `type` and a selector's, as written.
     pub struct Raw {
         /// Within this time after a leader has died another publisher leads: 2 s to 1 h; `"10s"`, if left out.

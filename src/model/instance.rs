@@ -32,6 +32,10 @@ pub struct Instance {
     pub group: Option<String>,
     /// The kind of machine, such as `m7g.large`.
     pub instance_type: Option<String>,
+    /// How much of a machine it is compared to others, from 1, as far as its provider knows. Not stored: it follows
+    /// from the kind of machine.
+    #[serde(skip)]
+    pub size: Option<u16>,
     /// The lifecycle state.
     #[serde(default)]
     pub state: InstanceState,
@@ -60,6 +64,7 @@ impl Instance {
             subnet: None,
             group: None,
             instance_type: None,
+            size: None,
             state: InstanceState::Running,
             availability: Availability::Ready,
             launched: None,
@@ -68,7 +73,7 @@ impl Instance {
     }
 }
 
-/// An instance's lifecycle state, in EC2's words.
+/// An instance's lifecycle state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstanceState {

@@ -259,25 +259,10 @@ fn weight(rule: &WeightRule, instance: &Instance) -> Result<u16, Reason> {
             return Ok(instance.instance_type.as_ref().and_then(|kind| weights.get(kind)).copied().unwrap_or(*default));
         }
         WeightRule::Size { default } => {
-            return Ok(instance.instance_type.as_deref().and_then(size).unwrap_or(*default));
+            return Ok(instance.size.map_or(*default, |size| size.min(MAX_WEIGHT)));
         }
     };
     weight.filter(|w| *w <= MAX_WEIGHT).ok_or(Reason::BadWeight { value: text })
-}
-
-/// AWS's normalization factor of an instance type such as `m7g.2xlarge`, at least 1 and at most [`MAX_WEIGHT`]
-/// (Amazon EC2 user guide, "How regional Reserved Instances are applied": nano 0.25, micro 0.5, small 1, medium 2,
-/// large 4, xlarge 8, and 8 for each xlarge beyond).
-fn size(kind: &str) -> Option<u16> {
-    let size = kind.rsplit_once('.')?.1;
-    let factor = match size {
-        "nano" | "micro" | "small" => 1,
-        "medium" => 2,
-        "large" => 4,
-        "xlarge" => 8,
-        _ => parse_decimal(size.strip_suffix("xlarge")?)?.checked_mul(8)?,
-    };
-    (factor > 0).then(|| factor.min(MAX_WEIGHT))
 }
 
 /// A tag key as a bare word where TOML allows it, in quotes otherwise.
@@ -383,20 +368,10 @@ mod tests {
         };
         let kinds = WeightRule::Type { weights: [("m5.large".to_owned(), 3)].into(), default: 1 };
         assert_eq!(["m5.large", "m5.xlarge"].map(|kind| weight(&kinds, kind)), [3, 1]);
-        let sizes = WeightRule::Size { default: 5 };
-        for (kind, expected) in [
-            ("t3.nano", 1),
-            ("t3.medium", 2),
-            ("m5.large", 4),
-            ("m5.xlarge", 8),
-            ("m7g.12xlarge", 96),
-            ("u-6tb1.112xlarge", 256),
-            ("m5.metal", 5),
-            ("m5.9999999xlarge", 5),
-            ("m5.0xlarge", 5),
-            ("odd", 5),
-        ] {
-            assert_eq!(weight(&sizes, kind), expected, "{kind}");
+        let sized = |size| Instance { size, ..instance("i", &[("Role", "web")]) };
+        let service = Service { weight: WeightRule::Size { default: 5 }, ..service() };
+        for (size, expected) in [(Some(4), 4), (Some(MAX_WEIGHT + 1), MAX_WEIGHT), (None, 5)] {
+            assert_eq!(select(&service, &[sized(size)]).members[0].backend.weight, expected);
         }
     }
 

@@ -170,10 +170,9 @@ pub enum WeightRule {
         /// Used for every other kind.
         default: u16,
     },
-    /// The size in the name of the kind of machine, by AWS's normalization factors: `large` is 4, `xlarge` 8,
-    /// `2xlarge` 16, and so on up to [`MAX_WEIGHT`].
+    /// [`Instance::size`](super::Instance::size), at most [`MAX_WEIGHT`].
     Size {
-        /// Used for what has no such size.
+        /// Used for instances of unknown size.
         default: u16,
     },
 }

@@ -7,6 +7,7 @@
 mod auto_scaling;
 mod availability;
 mod call;
+mod call_counter;
 mod clients;
 mod config;
 mod credentials;
@@ -14,6 +15,7 @@ mod error;
 pub mod events;
 mod filters;
 mod instances;
+mod pages;
 mod spot;
 mod status;
 mod xml;
@@ -25,8 +27,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
 use self::availability::AvailabilityOverrides;
-use self::call::ApiCallCounter;
 pub use self::call::Call;
+use self::call_counter::ApiCallCounter;
 use self::clients::Regional;
 pub use self::config::{Config, Raw};
 pub use self::error::Error;
@@ -46,8 +48,8 @@ pub struct Ec2 {
     config: Config,
     /// The filters of each of a poll's calls for instances.
     calls: Vec<Vec<Filter>>,
-    budget: RateLimiter,
-    meter: ApiCallCounter,
+    rate_limiter: RateLimiter,
+    counter: ApiCallCounter,
     credentials: Option<SharedCredentialsProvider>,
     /// Built when first asked, and again whenever identity, region or connection were in doubt.
     clients: Option<Vec<Regional>>,
@@ -76,8 +78,8 @@ impl Ec2 {
         Self {
             config: config.clone(),
             calls: filters::calls(selectors),
-            budget: RateLimiter::new(config.api_budget),
-            meter: ApiCallCounter::default(),
+            rate_limiter: RateLimiter::new(config.api_budget),
+            counter: ApiCallCounter::default(),
             credentials,
             clients: None,
             events,
@@ -98,7 +100,7 @@ impl Ec2 {
         // Taken out, so that a poll that is given up on half-way starts with new clients, too.
         let clients = match self.clients.take() {
             Some(clients) => clients,
-            None => clients::build(&self.config, self.credentials.as_ref(), &self.budget, &self.meter).await?,
+            None => clients::build(&self.config, self.credentials.as_ref(), &self.rate_limiter, &self.counter).await?,
         };
         let result = all(&self.config, &clients, &self.calls).await;
         if result.as_ref().err().is_none_or(Error::keeps_clients) {
@@ -140,11 +142,11 @@ impl Provider for Ec2 {
     }
 
     fn usage(&mut self) -> ApiUsage {
-        self.meter.take()
+        self.counter.take()
     }
 
     fn rate_limiter(&self) -> RateLimiter {
-        self.budget.clone()
+        self.rate_limiter.clone()
     }
 
     fn check_events(&self) -> Option<BoxFuture<'_, Result<&'static str, super::Error>>> {

@@ -207,7 +207,7 @@ impl Exec {
     ///
     /// [`Error`]: what [`Provider::discover`] fails with, as this module's own type.
     pub async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
-        let output = self.program.output(self.max_bytes, super::inner_timeout(self.timeout)).await;
+        let output = self.program.output(self.max_bytes, super::poll::inner_timeout(self.timeout)).await;
         let output = output.map_err(|source| self.failed(source))?;
         let origin = format!("the output of `{}`", self.name);
         // Parsing may take long enough to hold up everything else.

@@ -1,28 +1,21 @@
 //! `http`: instances as a server answers with them, in Prometheus' `http_sd` form or in ours.
 
-mod answer;
 mod config;
-mod tls;
 
-use std::error::Error as _;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http_body_util::Full;
+use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Request, StatusCode};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
-use answer::{Answer, Progress};
-pub use config::{Authorization, Config, Raw, Url};
+pub use config::{Authorization, Config, Raw};
 
+use super::poll::inner_timeout;
 use super::{Configuration, Context, ErrorKind, Provider, format};
 use crate::model::{FieldFault, Instance, Selector};
-use crate::sys::http::exchange_with;
+use crate::sys::https::{self, Answer, Client, FileError, Progress, TlsFiles, beginning, remedy};
 
 impl Configuration for Config {
     const TYPE: &'static str = "http";
@@ -68,7 +61,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The server could not prove who it is, or would not talk to us.
-    #[error("no TLS with {url}: {source}; {}", tls::remedy(source, host))]
+    #[error("no TLS with {url}: {source}; {}", remedy(source, host))]
     Tls {
         /// What was asked for.
         url: String,
@@ -150,6 +143,13 @@ impl Error {
     }
 }
 
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Self {
+        let FileError { key, path, reason } = error;
+        Self::File { key, path, reason }
+    }
+}
+
 impl From<Error> for super::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
@@ -191,10 +191,10 @@ fn refusal(status: StatusCode, retry_after: Option<u32>, said: &str) -> String {
 }
 
 /// Answers with what the server does.
+#[derive(Debug)]
 pub struct Http {
     config: Config,
-    /// What TLS needs from files, until a poll fails.
-    tls: Option<TlsConnector>,
+    client: Client,
     last: Option<Last>,
 }
 
@@ -206,20 +206,14 @@ struct Last {
     instances: Vec<Instance>,
 }
 
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").field("config", &self.config).field("last", &self.last).finish_non_exhaustive()
-    }
-}
-
 impl Http {
     /// A provider of what the server answers whenever it is asked.
     pub fn new(config: &Config) -> Self {
-        Self { config: config.clone(), tls: None, last: None }
+        let files = TlsFiles { ca_file: config.ca_file.clone(), identity: config.identity.clone() };
+        let client = Client::new(config.url.clone(), files, config.max_bytes);
+        Self { config: config.clone(), client, last: None }
     }
-}
 
-impl Http {
     /// Asks the server.
     ///
     /// # Errors
@@ -227,12 +221,11 @@ impl Http {
     /// [`Error`]: what [`Provider::discover`] fails with, as this module's own type.
     pub async fn discover(&mut self) -> Result<Vec<Instance>, Error> {
         let mut got = Progress::default();
-        let limit = super::inner_timeout(self.config.timeout);
+        let limit = inner_timeout(self.config.timeout);
         let result = tokio::time::timeout(limit, self.ask(&mut got)).await;
         let result = result.unwrap_or_else(|_| Err(Error::Late { url: self.url(), got, timeout: self.config.timeout }));
         if result.is_err() {
-            // Certificates may have been the reason, and may have been replaced by the next poll.
-            self.tls = None;
+            self.client.forget_files();
         }
         result
     }
@@ -250,23 +243,22 @@ impl Http {
     }
 
     async fn ask(&mut self, got: &mut Progress) -> Result<Vec<Instance>, Error> {
-        let (authorization, tls) = self.read_files().await?;
-        let request = self.request(authorization);
-        let answer = self.exchange(request, tls, got).await?;
+        let headers = self.headers().await?;
+        let answer = self.client.get(headers, got).await.map_err(|error| self.not_asked(error))?;
         match answer {
-            Answer::Same => match &self.last {
+            Answer::NotModified => match &self.last {
                 Some(last) => Ok(last.instances.clone()),
                 None => Err(self.refused(StatusCode::NOT_MODIFIED, None, String::new(), got)),
             },
-            Answer::Refused { status, retry_after, said } => Err(self.refused(status, retry_after, said, got)),
+            Answer::Status { status, retry_after, said } => Err(self.refused(status, retry_after, said, got)),
             Answer::TooLarge => Err(Error::TooLarge { url: self.url(), max: self.config.max_bytes }),
             Answer::Encoded(encoding) => Err(Error::Encoded { url: self.url(), encoding }),
             Answer::Broken(reason) => Err(Error::Broken { url: self.url(), reason, got: got.clone() }),
-            Answer::Set { etag, modified, body } => {
+            Answer::Content { etag, modified, body } => {
                 let origin = self.url();
                 // Parsing may take long enough to hold up everything else.
                 let parsed = tokio::task::spawn_blocking(move || {
-                    format::json(&origin, &body).map_err(|source| (answer::begin(&body), source))
+                    format::json(&origin, &body).map_err(|source| (beginning(&body), source))
                 });
                 let instances = match parsed.await {
                     Ok(Ok(instances)) => instances,
@@ -289,35 +281,22 @@ impl Http {
         Error::Status { url: self.url(), status, retry_after, said, got: got.clone() }
     }
 
-    /// What the files say now: the secret, and what TLS needs.
-    async fn read_files(&mut self) -> Result<(Option<HeaderValue>, Option<TlsConnector>), Error> {
-        let (config, known) = (self.config.clone(), self.tls.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let authorization = config.authorization.as_ref().map(authorization).transpose()?;
-            let tls = match known {
-                None if config.url.tls => Some(tls::connector(&config)?),
-                known => known,
-            };
-            Ok((authorization, tls))
-        });
-        let (authorization, tls) = read
-            .await
-            .unwrap_or_else(|error| Err(Error::Connect { url: self.url(), source: io::Error::other(error) }))?;
-        self.tls.clone_from(&tls);
-        Ok((authorization, tls))
+    fn not_asked(&self, error: https::Error) -> Error {
+        match error {
+            https::Error::File(error) => error.into(),
+            https::Error::NoRoots(reason) => Error::NoRoots { reason },
+            https::Error::Connect(source) => Error::Connect { url: self.url(), source },
+            https::Error::Tls(source) => Error::Tls { url: self.url(), host: self.config.url.host.clone(), source },
+        }
     }
 
-    fn request(&self, authorization: Option<HeaderValue>) -> Request<Full<hyper::body::Bytes>> {
-        const AGENT: &str = concat!("elasticd/", env!("CARGO_PKG_VERSION"));
+    async fn headers(&self) -> Result<HeaderMap, Error> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, self.config.url.authority.clone());
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.extend(self.config.headers.clone());
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         let last = self.last.as_ref();
         for (name, value) in [
-            (header::AUTHORIZATION, authorization),
+            (header::AUTHORIZATION, self.authorization().await?),
             (header::IF_NONE_MATCH, last.and_then(|last| last.etag.clone())),
             (header::IF_MODIFIED_SINCE, last.and_then(|last| last.modified.clone())),
         ] {
@@ -325,47 +304,22 @@ impl Http {
                 headers.insert(name, value);
             }
         }
-        let mut request = Request::new(Full::default());
-        *request.uri_mut() = self.config.url.target.clone();
-        *request.headers_mut() = headers;
-        request
+        Ok(headers)
     }
 
-    async fn exchange(
-        &self,
-        request: Request<Full<hyper::body::Bytes>>,
-        tls: Option<TlsConnector>,
-        got: &mut Progress,
-    ) -> Result<Answer, Error> {
-        let url = &self.config.url;
-        let stream = url.endpoint.connect(self.config.timeout).await;
-        let stream = stream.map_err(|source| Error::Connect { url: self.url(), source })?;
-        let failed = |source| Error::Tls { url: self.url(), host: url.host.clone(), source };
-        let max = self.config.max_bytes;
-        let exchanged = match tls {
-            None => exchange_with(stream, request, |response| answer::read(response, max, got)).await,
-            Some(connector) => {
-                let name = ServerName::try_from(url.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
-                let stream = connector.connect(name, stream).await.map_err(failed)?;
-                exchange_with(stream, request, |response| answer::read(response, max, got)).await
-            }
-        };
-        exchanged.or_else(|error| {
-            let causes = std::iter::successors(error.source(), |&error| error.source());
-            // With TLS 1.3 a server refuses a client only after the handshake.
-            match causes.filter_map(|error| error.downcast_ref()).find_map(tls::of_tls) {
-                Some(refusal) => Err(failed(io::Error::other(refusal.clone()))),
-                None => Ok(Answer::Broken(super::chain(&error))),
-            }
-        })
+    /// The value of `Authorization`, as its file says now.
+    async fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
+        let Some(from) = self.config.authorization.clone() else { return Ok(None) };
+        let read = tokio::task::spawn_blocking(move || authorization(&from)).await;
+        let failed = |error| Err(Error::Connect { url: self.url(), source: io::Error::other(error) });
+        read.unwrap_or_else(failed).map(Some)
     }
 }
 
-/// The secret, as it is now.
 fn authorization(from: &Authorization) -> Result<HeaderValue, Error> {
     let (key, path, before) = from.parts();
     let refused = |reason: &str| Error::File { key, path: path.to_owned(), reason: reason.to_owned() };
-    let content = tls::read(key, path)?;
+    let content = https::read_file(key, path)?;
     let secret = content.trim_ascii();
     if secret.is_empty() {
         return Err(refused("it is empty"));

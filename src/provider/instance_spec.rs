@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::machine_size;
 use crate::model::{Availability, Instance, InstanceState, MAX_WEIGHT, Tags};
 
 /// One instance as written. `T` is how its format reads the value of a tag: [`Text`] where numbers have a type of
@@ -296,6 +297,7 @@ impl<T> InstanceSpec<T> {
         instance.vpc = self.vpc;
         instance.subnet = self.subnet;
         instance.group = self.group;
+        instance.size = self.instance_type.as_deref().and_then(machine_size::of_kind);
         instance.instance_type = self.instance_type;
         instance.state = self.state;
         instance.availability = self.availability.into();

@@ -38,6 +38,11 @@ pub struct PollSchedule {
     pub timeout: Duration,
 }
 
+/// How much of its `timeout` a provider takes that can say more of what it waited for than that it was too long.
+pub(super) fn inner_timeout(timeout: Duration) -> Duration {
+    timeout - timeout / 20
+}
+
 /// The length of the pause before the next poll.
 #[derive(Debug, Clone)]
 pub struct Backoff {

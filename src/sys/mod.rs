@@ -7,6 +7,7 @@ pub mod confine;
 pub mod endpoint;
 pub mod group;
 pub mod http;
+pub mod https;
 pub mod human;
 pub mod isolated;
 pub mod lock;

@@ -19,6 +19,22 @@ pub fn one_line(text: &str, max: usize) -> String {
     }
 }
 
+/// How much of each error's own text [`chain`] repeats, in characters.
+const MAX_OF_AN_ERROR: usize = 300;
+
+/// An error and its sources on one line: some errors have the reason only at the bottom. Text that an earlier one has
+/// said already is left out.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for error in std::iter::successors(Some(error), |&error| error.source()) {
+        let part = one_line(&error.to_string(), MAX_OF_AN_ERROR);
+        if !parts.iter().any(|earlier| earlier.contains(&part)) {
+            parts.push(part);
+        }
+    }
+    parts.join(": ")
+}
+
 /// Bytes in lower-case hexadecimal, two digits each.
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref();

@@ -12,8 +12,9 @@ use aws_sdk_autoscaling::types::{Instance as Member, LifecycleState};
 
 use super::Error;
 use super::availability::{AvailabilityOverrides, leaving, out};
-use super::call::{Call, follow};
+use super::call::Call;
 use super::clients::Regional;
+use super::pages::follow;
 use crate::model::{Availability, Instance};
 
 /// How many groups are asked for in a call, and come back in a page: the most there may be.

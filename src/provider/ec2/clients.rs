@@ -12,7 +12,7 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider as Tls;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
-use super::call::ApiCallCounter;
+use super::call_counter::ApiCallCounter;
 use super::error::Context;
 use super::xml::Whole;
 use super::{Config, Error, credentials};
@@ -31,8 +31,8 @@ pub(super) struct Regional {
     pub ec2: Client,
     pub auto_scaling: aws_sdk_autoscaling::Client,
     pub page_size: i32,
-    pub budget: RateLimiter,
-    pub meter: ApiCallCounter,
+    pub rate_limiter: RateLimiter,
+    pub counter: ApiCallCounter,
     pub context: Context,
 }
 
@@ -40,8 +40,8 @@ pub(super) struct Regional {
 pub(super) async fn build(
     config: &Config,
     given: Option<&SharedCredentialsProvider>,
-    budget: &RateLimiter,
-    meter: &ApiCallCounter,
+    rate_limiter: &RateLimiter,
+    counter: &ApiCallCounter,
 ) -> Result<Vec<Regional>, Error> {
     let base = base(config, given).await;
     let regions = match (&*config.regions, base.region()) {
@@ -50,7 +50,7 @@ pub(super) async fn build(
         (regions, _) => regions.iter().cloned().map(Region::new).collect(),
     };
     let sdk = credentials::assume(config, base).await;
-    Ok(regions.into_iter().map(|region| regional(config, &sdk, region, budget, meter)).collect())
+    Ok(regions.into_iter().map(|region| regional(config, &sdk, region, rate_limiter, counter)).collect())
 }
 
 /// Credentials, the role's if there is one, retries and bounds, as clients of any AWS service share them.
@@ -76,7 +76,7 @@ async fn base(config: &Config, given: Option<&SharedCredentialsProvider>) -> Sdk
     if let Some(given) = given {
         loader = loader.credentials_provider(given.clone());
     }
-    credentials::outside(loader.load().await)
+    credentials::unconfined(loader.load().await)
 }
 
 pub(super) fn http() -> SharedHttpClient {
@@ -95,8 +95,8 @@ fn regional(
     config: &Config,
     sdk: &SdkConfig,
     region: Region,
-    budget: &RateLimiter,
-    meter: &ApiCallCounter,
+    rate_limiter: &RateLimiter,
+    counter: &ApiCallCounter,
 ) -> Regional {
     let endpoint = |configured: &Option<String>, service: &str, host: &str| {
         // For messages alone: the SDK finds it by itself, in this order.
@@ -115,12 +115,12 @@ fn regional(
         limit: config.call_timeout,
     };
     let mut ec2 =
-        aws_sdk_ec2::config::Builder::from(sdk).region(region.clone()).interceptor(meter.clone()).interceptor(Whole);
+        aws_sdk_ec2::config::Builder::from(sdk).region(region.clone()).interceptor(counter.clone()).interceptor(Whole);
     if let Some(url) = &config.endpoint_url {
         ec2 = ec2.endpoint_url(url);
     }
     let mut auto_scaling =
-        aws_sdk_autoscaling::config::Builder::from(sdk).region(region).interceptor(meter.clone()).interceptor(Whole);
+        aws_sdk_autoscaling::config::Builder::from(sdk).region(region).interceptor(counter.clone()).interceptor(Whole);
     if let Some(url) = &config.auto_scaling_endpoint_url {
         auto_scaling = auto_scaling.endpoint_url(url);
     }
@@ -128,8 +128,8 @@ fn regional(
         ec2: Client::from_conf(ec2.build()),
         auto_scaling: aws_sdk_autoscaling::Client::from_conf(auto_scaling.build()),
         page_size: config.page_size,
-        budget: budget.clone(),
-        meter: meter.clone(),
+        rate_limiter: rate_limiter.clone(),
+        counter: counter.clone(),
         context,
     }
 }

@@ -3,12 +3,14 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::config::http::HttpResponse;
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 
-use super::{Call, credentials};
-use crate::provider::{self, ErrorKind, chain};
+use super::Call;
+use crate::provider::{self, ErrorKind};
 use crate::sys::text;
+use crate::sys::text::chain;
 
 /// The most characters of an AWS message that an error repeats. Messages with an encoded authorization failure are longer.
 const MAX_DETAIL: usize = 2000;
@@ -270,8 +272,8 @@ impl Context {
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
-        if let Some(cause) = credentials::cause(error) {
-            return credentials::explain(self, call, cause);
+        if let Some(cause) = credentials_error(error) {
+            return self.no_credentials(call, cause);
         }
         match error {
             SdkError::TimeoutError(_) => self.timeout(call),
@@ -282,6 +284,23 @@ impl Context {
                 None => self.unreadable(call, answer.raw(), error),
             },
             _ => Error::Other { call, region: self.region.clone(), detail: chain(error) },
+        }
+    }
+
+    /// The error of a call for which there were no credentials.
+    pub fn no_credentials(&self, call: Call, error: &CredentialsError) -> Error {
+        let refusal = causes(error).filter_map(|cause| cause.downcast_ref::<ErrorMetadata>()).last();
+        if let Some(code) = refusal.and_then(ErrorMetadata::code) {
+            let message = refusal.and_then(ErrorMetadata::message).unwrap_or_default();
+            return match (self.refused(call, code, message), &self.role) {
+                (Error::AccessDenied { detail, .. }, Some(role)) => Error::RoleDenied { role: role.clone(), detail },
+                (error, _) => error,
+            };
+        }
+        let detail = chain(error);
+        match &self.profile {
+            Some(profile) => Error::NoProfile { profile: profile.clone(), detail },
+            None => Error::NoCredentials { detail },
         }
     }
 
@@ -342,6 +361,12 @@ impl Context {
         }
         Error::Unreadable { call, region, endpoint, status, detail: chain(error) }
     }
+}
+
+/// The failure to get credentials that caused a call's error, if one did. The innermost one: a role's credentials may
+/// fail for want of those that it is assumed with.
+pub(super) fn credentials_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a CredentialsError> {
+    causes(error).filter_map(|cause| cause.downcast_ref()).last()
 }
 
 /// Whether the code asks for fewer calls.

@@ -4,10 +4,12 @@ use aws_sdk_ec2::types;
 use jiff::Timestamp;
 
 use super::Error;
-use super::call::{Call, follow};
+use super::call::Call;
 use super::clients::Regional;
 use super::filters::{Filter, GROUP_TAG};
+use super::pages::follow;
 use crate::model::{Instance, InstanceState, Tags};
+use crate::provider::machine_size;
 
 /// One region's instances, ordered by id. Each of `calls` is followed to its end, and what several bring counts once,
 /// as it came last.
@@ -54,6 +56,7 @@ fn instance(listed: types::Instance) -> Option<Instance> {
     instance.ipv6 = parsed(listed.ipv6_address()).or_else(|| interface_ipv6(&listed));
     instance.zone = listed.placement().and_then(|placement| placement.availability_zone()).map(str::to_owned);
     instance.instance_type = listed.instance_type().map(|kind| kind.as_str().to_owned());
+    instance.size = instance.instance_type.as_deref().and_then(machine_size::of_kind);
     instance.state = state(listed.state().and_then(|state| state.name()));
     instance.launched = listed.launch_time().and_then(|at| Timestamp::from_second(at.secs()).ok());
     instance.tags = tags(listed.tags.unwrap_or_default());

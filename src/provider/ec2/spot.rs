@@ -8,10 +8,11 @@ use aws_sdk_ec2::types::SpotInstanceRequest;
 
 use super::Error;
 use super::availability::{AvailabilityOverrides, leaving};
-use super::call::{Call, follow};
+use super::call::Call;
 use super::clients::Regional;
 use super::filters::Filter;
 use super::instances::filter;
+use super::pages::follow;
 
 /// What the status codes of an interruption to come begin with.
 const MARKED: &str = "marked-for-";

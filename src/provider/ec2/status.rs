@@ -11,10 +11,11 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::availability::{AvailabilityOverrides, leaving, out};
-use super::call::{Call, follow};
+use super::call::Call;
 use super::clients::Regional;
 use super::filters::Filter;
 use super::instances::filter;
+use super::pages::follow;
 use crate::model::Availability;
 
 /// How long before its time a scheduled event makes an instance leave.

@@ -8,8 +8,9 @@ use aws_config::provider_config::ProviderConfig;
 use tokio::time::timeout;
 
 use super::clients::http;
-use crate::provider::{self, ErrorKind, chain};
+use crate::provider::{self, ErrorKind};
 use crate::sys::text;
+use crate::sys::text::chain;
 
 /// Where the metadata service keeps it (EC2 user guide, "Instance metadata categories").
 const PATH: &str = "/latest/meta-data/placement/availability-zone";

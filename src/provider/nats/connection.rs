@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::format;
-use crate::provider::chain;
 use crate::sys::backoff::{Backoff, Jitter};
+use crate::sys::text::chain;
 
 mod config;
 mod error;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::{Instance, Name};
+use crate::provider::machine_size;
 use crate::sys::text;
 
 /// The format's version. A reader takes this one and no other.
@@ -323,8 +324,12 @@ pub fn open(hash_expected: &str, bytes: &[u8]) -> Result<Vec<Instance>, Error> {
     if hash(bytes) != hash_expected {
         return Err(Error::Altered { hash: hash_expected.to_owned() });
     }
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::Garbage { key: format!("d.{hash_expected}"), why: error.to_string() })
+    let mut instances: Vec<Instance> = serde_json::from_slice(bytes)
+        .map_err(|error| Error::Garbage { key: format!("d.{hash_expected}"), why: error.to_string() })?;
+    for instance in &mut instances {
+        instance.size = instance.instance_type.as_deref().and_then(machine_size::of_kind);
+    }
+    Ok(instances)
 }
 
 /// The whole set, of all its chunks in their order, or nothing.

@@ -6,9 +6,9 @@ use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::call::Call;
-use super::super::credentials;
-use super::super::error::{Context, Error as Ec2Error};
-use crate::provider::{self, ErrorKind, chain};
+use super::super::error::{Context, Error as Ec2Error, credentials_error};
+use crate::provider::{self, ErrorKind};
+use crate::sys::text::chain;
 
 /// Why no events come: what was tried, on which queue, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +117,8 @@ impl About<'_> {
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
-        if let Some(cause) = credentials::cause(error) {
-            return Error::Identity(Box::new(credentials::explain(&self.context, Call::ReceiveMessage, cause)));
+        if let Some(cause) = credentials_error(error) {
+            return Error::Identity(Box::new(self.context.no_credentials(Call::ReceiveMessage, cause)));
         }
         let endpoint = || self.endpoint.clone();
         match error {

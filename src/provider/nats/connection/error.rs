@@ -4,7 +4,8 @@ use async_nats::{ConnectError, ConnectErrorKind};
 
 use super::super::format;
 use super::Config;
-use crate::provider::{ErrorKind, chain};
+use crate::provider::ErrorKind;
+use crate::sys::text::chain;
 
 /// Why there is no use of the bucket. Every message names the remedy.
 #[derive(Debug, thiserror::Error)]

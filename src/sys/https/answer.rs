@@ -1,4 +1,4 @@
-//! What a server answers, read as far as it may be.
+//! A server's answer, read up to its bound.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,10 +8,13 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::provider::{chain, format};
+use crate::sys::text::{chain, one_line};
 
 /// How much of a refusal is read for the message, in bytes, and how long it is waited for.
 const REFUSAL: (usize, Duration) = (2048, Duration::from_secs(1));
+
+/// How much of the server's own text is kept, in characters.
+const MAX_SAID: usize = 300;
 
 /// How far an answer has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,18 +42,32 @@ impl fmt::Display for Progress {
 
 /// A whole answer, or as much of it as matters.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// What may be a set.
-    Set { etag: Option<HeaderValue>, modified: Option<HeaderValue>, body: Vec<u8> },
-    /// Nothing has changed.
-    Same,
-    /// Another status.
-    Refused { status: StatusCode, retry_after: Option<u32>, said: String },
-    /// More than `max` bytes.
+pub enum Answer {
+    /// `200`, whole.
+    Content {
+        /// `ETag`.
+        etag: Option<HeaderValue>,
+        /// `Last-Modified`.
+        modified: Option<HeaderValue>,
+        /// The body.
+        body: Vec<u8>,
+    },
+    /// `304`.
+    NotModified,
+    /// Any other status.
+    Status {
+        /// The status.
+        status: StatusCode,
+        /// The seconds after which it wants to be asked again, if it says; 0, if it says a date.
+        retry_after: Option<u32>,
+        /// Where it redirects to, or the beginning of the body.
+        said: String,
+    },
+    /// More than the client takes.
     TooLarge,
-    /// Compressed, perhaps.
+    /// A `Content-Encoding`, which was not asked for.
     Encoded(String),
-    /// It ended before it was whole.
+    /// It ended too early, for this reason.
     Broken(String),
 }
 
@@ -58,17 +75,17 @@ pub(super) enum Answer {
 pub(super) async fn read(response: Response<Incoming>, max: usize, got: &mut Progress) -> Answer {
     let (head, mut body) = response.into_parts();
     let text =
-        |name: HeaderName| head.headers.get(name).map(|v| format::shortened(&String::from_utf8_lossy(v.as_bytes())));
+        |name: HeaderName| head.headers.get(name).map(|v| one_line(&String::from_utf8_lossy(v.as_bytes()), MAX_SAID));
     got.head = Some((head.status, text(header::CONTENT_TYPE)));
     got.announced = body.size_hint().exact();
     match head.status {
         StatusCode::OK => {}
-        StatusCode::NOT_MODIFIED => return Answer::Same,
+        StatusCode::NOT_MODIFIED => return Answer::NotModified,
         status => {
             let mut said = Vec::new();
             let _ = tokio::time::timeout(REFUSAL.1, collect(&mut body, REFUSAL.0, &mut said, got)).await;
-            let said = text(header::LOCATION).unwrap_or_else(|| begin(&said));
-            return Answer::Refused { status, retry_after: retry_after(&head.headers), said };
+            let said = text(header::LOCATION).unwrap_or_else(|| beginning(&said));
+            return Answer::Status { status, retry_after: retry_after(&head.headers), said };
         }
     }
     if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
@@ -82,7 +99,7 @@ pub(super) async fn read(response: Response<Incoming>, max: usize, got: &mut Pro
     match collect(&mut body, max, &mut whole, got).await {
         Err(reason) => Answer::Broken(reason),
         Ok(()) if whole.len() > max => Answer::TooLarge,
-        Ok(()) => Answer::Set {
+        Ok(()) => Answer::Content {
             etag: head.headers.get(header::ETAG).cloned(),
             modified: head.headers.get(header::LAST_MODIFIED).cloned(),
             body: whole,
@@ -106,8 +123,8 @@ async fn collect(body: &mut Incoming, max: usize, whole: &mut Vec<u8>, got: &mut
 }
 
 /// The beginning of a body, for a message.
-pub(super) fn begin(body: &[u8]) -> String {
-    format::shortened(&String::from_utf8_lossy(&body[..body.len().min(REFUSAL.0)]))
+pub fn beginning(body: &[u8]) -> String {
+    one_line(&String::from_utf8_lossy(&body[..body.len().min(REFUSAL.0)]), MAX_SAID)
 }
 
 /// The seconds it says; 0, if it says a date.
