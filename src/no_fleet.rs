@@ -62,7 +62,7 @@ impl Publisher {
         match config.0 {}
     }
 
-    /// How publishing stands.
+    /// The state of publishing.
     pub fn report(&self) -> watch::Receiver<Arc<Publishing>> {
         match self.0 {}
     }
@@ -73,11 +73,11 @@ impl Publisher {
     }
 }
 
-/// Finds out who leads.
+/// Reports who leads.
 ///
 /// # Errors
 ///
 /// None.
-pub async fn examine(config: &Config) -> Result<String, Infallible> {
+pub async fn check(config: &Config) -> Result<String, Infallible> {
     match config.0 {}
 }

@@ -111,7 +111,7 @@ impl Publishers {
 
     /// How many signs of life the leader has given.
     pub fn heartbeats(&self) -> u64 {
-        let key = format::beat_key(&provider());
+        let key = format::heartbeat_key(&provider());
         let entry = self.runtime.block_on(self.store.get(key.clone())).expect("an answer").expect("a heartbeat");
         format::decode::<Heartbeat>(&key, &entry, "bench").expect("a heartbeat").count
     }

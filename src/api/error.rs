@@ -97,7 +97,7 @@ pub(super) enum Problem {
     },
     /// No service has anything to say of the instance.
     #[error(
-        "no provider has reported an instance {id:?} that a selector looks for; an `ec2` provider asks for no others"
+        "no provider has reported an instance {id:?} that a selector looks for; a provider that filters at its source asks for no others"
     )]
     UnknownInstance {
         /// The id asked for, shortened.

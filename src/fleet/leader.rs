@@ -1,28 +1,28 @@
-//! Who leads: the rules, which are pure but for being told the time, and the lead itself.
+//! The rules of leading: pure, with the time as an argument.
 
 use std::time::{Duration, Instant};
 
 use crate::provider::nats::format::Leader;
 
-/// How much may pass before what, all by the clock of whoever waits.
+/// The time limits of leading, each by the clock of the process that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// `leader_ttl`: within this time after a leader has died another one leads.
+    /// `leader_ttl`: within this time after a leader has failed another one leads.
     pub bound: Duration,
 }
 
 impl Rules {
-    /// Between two renewals, and between two looks at the leader key.
+    /// Between two renewals, and between two reads of the leader key.
     pub fn tick(self) -> Duration {
         self.bound / 10
     }
 
-    /// For how long a leader believes in its lead without a renewal.
+    /// How long a leader goes on without a renewal.
     pub fn hold(self) -> Duration {
         self.bound * 4 / 10
     }
 
-    /// After how long without a renewal somebody else takes over. Longer than [`hold`](Self::hold), so that two that lead
+    /// After how long without a renewal another publisher takes over. Longer than [`hold`](Self::hold), so that two that lead
     /// at a time are the exception that the fence is for; and short enough for looks, takeover and first poll to fit
     /// into the bound.
     pub fn silence(self) -> Duration {
@@ -42,7 +42,7 @@ pub struct Found {
 /// What a follower is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Look again after a tick.
+    /// Read the key again after a tick.
     Wait,
     /// Replace this revision.
     Take {
@@ -51,7 +51,7 @@ pub enum Step {
     },
 }
 
-/// Somebody who does not lead.
+/// A publisher that does not lead.
 #[derive(Debug, Clone)]
 pub struct Follower {
     rules: Rules,
@@ -60,20 +60,20 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Who has not looked yet, and leads under the id `own` when it does.
+    /// A follower that has not read the key yet. `own` is its id.
     pub const fn new(rules: Rules, own: String) -> Self {
         Self { rules, own, seen: None }
     }
 
-    /// Judges what the key holds at `now`.
-    pub fn look(&mut self, found: &Found, now: Instant) -> Step {
+    /// What to do about what the leader key holds at `now`.
+    pub fn check(&mut self, found: &Found, now: Instant) -> Step {
         let take = Step::Take { expected: found.revision };
         // Our own lead, which the connection was lost for, need not be waited out.
         if found.leader.as_ref().is_none_or(|leader| leader.released || leader.id == self.own) {
             return take;
         }
         match self.seen {
-            // Another revision, even a lower one, as a restored store has, is somebody's sign of life.
+            // Another revision, even a lower one, as a restored store has, shows that a leader is active.
             Some((revision, since)) if revision == found.revision => {
                 if now.saturating_duration_since(since) >= self.rules.silence() { take } else { Step::Wait }
             }
@@ -85,7 +85,7 @@ impl Follower {
     }
 }
 
-/// The term of who takes over, knowing of terms up to `known`. `clock` is in milliseconds since 1970: it only matters
+/// The term of a publisher that takes over and knows of terms up to `known`. `clock` is in milliseconds since 1970: it only matters
 /// when a store was lost, and with it the knowledge.
 pub fn next_term(known: u64, clock: u64) -> u64 {
     known.saturating_add(1).max(clock)
@@ -119,16 +119,16 @@ mod tests {
         let mut follower = Follower::new(RULES, "b".to_owned());
         let start = Instant::now();
         let at = |tenths: u64| start + Duration::from_millis(tenths * 100);
-        assert_eq!(follower.look(&Found { revision: 0, leader: None }, start), Step::Take { expected: 0 });
-        assert_eq!(follower.look(&found(7, true), start), Step::Take { expected: 7 });
+        assert_eq!(follower.check(&Found { revision: 0, leader: None }, start), Step::Take { expected: 0 });
+        assert_eq!(follower.check(&found(7, true), start), Step::Take { expected: 7 });
         let mut own = Follower::new(RULES, "a".to_owned());
-        assert_eq!(own.look(&found(8, false), start), Step::Take { expected: 8 });
-        assert_eq!(follower.look(&found(8, false), at(0)), Step::Wait);
-        assert_eq!(follower.look(&found(8, false), at(59)), Step::Wait);
-        assert_eq!(follower.look(&found(9, false), at(60)), Step::Wait);
-        assert_eq!(follower.look(&found(9, false), at(119)), Step::Wait);
-        assert_eq!(follower.look(&found(3, false), at(120)), Step::Wait);
-        assert_eq!(follower.look(&found(3, false), at(180)), Step::Take { expected: 3 });
+        assert_eq!(own.check(&found(8, false), start), Step::Take { expected: 8 });
+        assert_eq!(follower.check(&found(8, false), at(0)), Step::Wait);
+        assert_eq!(follower.check(&found(8, false), at(59)), Step::Wait);
+        assert_eq!(follower.check(&found(9, false), at(60)), Step::Wait);
+        assert_eq!(follower.check(&found(9, false), at(119)), Step::Wait);
+        assert_eq!(follower.check(&found(3, false), at(120)), Step::Wait);
+        assert_eq!(follower.check(&found(3, false), at(180)), Step::Take { expected: 3 });
     }
 
     #[test]

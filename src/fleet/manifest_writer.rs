@@ -19,7 +19,7 @@ const AT_ONCE: usize = 16;
 /// Bytes of a message that are not the chunk's: its subject and headers.
 const OVERHEAD: usize = 1024;
 
-/// Why a leader does not go on.
+/// Why a leader stops publishing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
     /// Another one leads.
@@ -47,10 +47,10 @@ pub(super) struct ManifestWriter {
     /// The chunks that the manifest names, with the highest revision each may have.
     chunks: HashMap<String, u64>,
     /// Chunks that no manifest names any more, up to which revision, since when.
-    spent: Vec<(String, u64, Instant)>,
+    unused: Vec<(String, u64, Instant)>,
 }
 
-/// What is told with a set.
+/// What a heartbeat says beside the set's position.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeartbeatInfo {
     pub readers: Option<usize>,
@@ -78,12 +78,12 @@ impl ManifestWriter {
             });
             manifest.fence = leader.term;
             // An earlier leader may have written once more meanwhile.
-            if let Some(revision) = swap(session, store, &key, format::encode(&manifest), before).await? {
+            if let Some(revision) = compare_and_set(session, store, &key, format::encode(&manifest), before).await? {
                 break (manifest, revision);
             }
         };
         let (heartbeat_revision, heartbeat) =
-            read::<Heartbeat>(session, store, &format::beat_key(provider), &leader.stamp.fleet).await?;
+            read::<Heartbeat>(session, store, &format::heartbeat_key(provider), &leader.stamp.fleet).await?;
         if let Some(heartbeat) = heartbeat.filter(|heartbeat| heartbeat.fence > leader.term) {
             return Err(Stop::Behind(heartbeat.fence));
         }
@@ -96,14 +96,14 @@ impl ManifestWriter {
             heartbeat_revision,
             heartbeats: 0,
             chunks: HashMap::new(),
-            spent: Vec::new(),
+            unused: Vec::new(),
         };
-        // What cannot be listed is written anew, and what is not known to be there is never removed.
+        // Chunks that cannot be listed are written again, and unknown ones are never removed.
         for hash in writer.listed(session, store).await.unwrap_or_default() {
             if writer.manifest.chunks.contains(&hash) {
                 writer.chunks.insert(hash, revision);
             } else {
-                writer.spent.push((hash, revision, Instant::now()));
+                writer.unused.push((hash, revision, Instant::now()));
             }
         }
         Ok(writer)
@@ -128,7 +128,7 @@ impl ManifestWriter {
         store: &Store,
         instances: &[Instance],
         at: SystemTime,
-        told: &HeartbeatInfo,
+        info: &HeartbeatInfo,
     ) -> Result<Option<usize>, Stop> {
         let most = format::MAX_CHUNK.min(session.max_payload().saturating_sub(OVERHEAD));
         let chunks = format::split(instances.iter().collect(), most).map_err(|error| session.content(error))?;
@@ -143,7 +143,7 @@ impl ManifestWriter {
         } else {
             bytes = Some(self.replace(session, store, chunks, instances.len(), at).await?);
         }
-        self.heartbeat(session, store, told).await?;
+        self.heartbeat(session, store, info).await?;
         self.tidy(session, store).await;
         Ok(bytes)
     }
@@ -189,13 +189,13 @@ impl ManifestWriter {
         let encoded = format::encode(&manifest);
         bytes += encoded.len();
         let key = format::set_key(&self.provider);
-        self.revision = match swap(session, store, &key, encoded, self.revision).await? {
+        self.revision = match compare_and_set(session, store, &key, encoded, self.revision).await? {
             Some(revision) => revision,
             None => self.recover(session, store, &key).await?,
         };
         let before = std::mem::replace(&mut self.chunks, next);
         let now = Instant::now();
-        self.spent.extend(
+        self.unused.extend(
             before
                 .into_iter()
                 .filter(|(hash, _)| !self.chunks.contains_key(hash))
@@ -205,7 +205,7 @@ impl ManifestWriter {
         Ok(bytes)
     }
 
-    /// A write was refused: either somebody else leads, or an earlier write of ours came through though it seemed to
+    /// A write was refused: either another publisher leads, or an earlier write of ours came through though it seemed to
     /// have failed. Then the revision is known again, and the next attempt may replace it.
     async fn recover(&mut self, session: &Session, store: &Store, key: &str) -> Result<u64, Stop> {
         let (revision, found) = read::<Manifest>(session, store, key, &self.leader.stamp.fleet).await?;
@@ -223,8 +223,8 @@ impl ManifestWriter {
         }
     }
 
-    /// Says that the last set still stands as it was last observed.
-    pub async fn heartbeat(&mut self, session: &Session, store: &Store, told: &HeartbeatInfo) -> Result<(), Stop> {
+    /// Writes a heartbeat of the last set.
+    pub async fn heartbeat(&mut self, session: &Session, store: &Store, info: &HeartbeatInfo) -> Result<(), Stop> {
         self.heartbeats += 1;
         let heartbeat = Heartbeat {
             stamp: self.leader.stamp.clone(),
@@ -233,13 +233,13 @@ impl ManifestWriter {
             observed: self.manifest.observed,
             host: self.leader.host.clone(),
             since: self.leader.since,
-            readers: told.readers,
-            every_ms: u64::try_from(told.every.as_millis()).unwrap_or(u64::MAX),
+            readers: info.readers,
+            every_ms: u64::try_from(info.every.as_millis()).unwrap_or(u64::MAX),
             count: self.heartbeats,
-            error: told.error.clone(),
+            error: info.error.clone(),
         };
-        let key = format::beat_key(&self.provider);
-        match swap(session, store, &key, format::encode(&heartbeat), self.heartbeat_revision).await? {
+        let key = format::heartbeat_key(&self.provider);
+        match compare_and_set(session, store, &key, format::encode(&heartbeat), self.heartbeat_revision).await? {
             Some(revision) => {
                 self.heartbeat_revision = revision;
                 Ok(())
@@ -256,17 +256,17 @@ impl ManifestWriter {
         }
     }
 
-    /// Removes what nobody fetches any more. What cannot be removed now is removed later, by a successor if need be.
+    /// Removes chunks that are no longer fetched. What cannot be removed now is removed later, by a successor if need be.
     async fn tidy(&mut self, session: &Session, store: &Store) {
-        while let Some(due) = self.spent.iter().position(|(_, _, since)| since.elapsed() >= GRACE) {
-            let (hash, up_to, _) = &self.spent[due];
+        while let Some(due) = self.unused.iter().position(|(_, _, since)| since.elapsed() >= GRACE) {
+            let (hash, up_to, _) = &self.unused[due];
             let is_named = self.chunks.contains_key(hash);
             let key = format::chunk_key(&self.provider, hash);
             if !is_named && let Err(error) = session.purge(store, &key, *up_to).await {
-                tracing::debug!(provider = %self.provider, %error, "old chunks stay for now");
+                tracing::debug!(provider = %self.provider, %error, "old chunks could not be removed");
                 return;
             }
-            self.spent.swap_remove(due);
+            self.unused.swap_remove(due);
         }
     }
 }
@@ -289,7 +289,7 @@ pub(super) async fn read<T: serde::de::DeserializeOwned>(
 }
 
 /// Writes a key if `expected` is still its revision. The new revision; `None`: it is not.
-pub(super) async fn swap(
+pub(super) async fn compare_and_set(
     session: &Session,
     store: &Store,
     key: &str,

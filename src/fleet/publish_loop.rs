@@ -1,4 +1,4 @@
-//! Where a leader publishes what its pollers bring.
+//! Publishes what the leader's pollers observe.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,37 +15,38 @@ use crate::provider::nats::connection::{Error, Session};
 use crate::provider::{self, Observation};
 
 /// How long readers wait for a heartbeat at most: while polls fail or are widened, the last one is repeated. Longer than the
-/// default interval of 15 s, strayed by a tenth, and a poll: each poll brings its own heartbeat, and none is wanted beside.
+/// default interval of 15 s with its jitter of 10 % and a poll: each poll writes its own heartbeat, and no other is
+/// needed.
 const HEARTBEAT: Duration = Duration::from_secs(18);
 
 /// Before what could not be stored is tried again: an election among NATS' servers takes some seconds, and the next poll
 /// may be minutes away.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Where a leader publishes what its pollers bring.
+/// Publishes what the leader's pollers observe, until the lead is lost.
 pub(super) struct PublishLoop<'a> {
     pub session: &'a Session,
     pub store: &'a Store,
     pub select: &'a Selector,
-    pub standings: BTreeMap<Name, Standing>,
+    pub states: BTreeMap<Name, ProviderState>,
     pub observations: mpsc::Receiver<Observation>,
     pub confirmations: watch::Receiver<Instant>,
     pub hold: Duration,
     pub report: &'a watch::Sender<Arc<Publishing>>,
 }
 
-/// How publishing one provider stands.
-pub(super) struct Standing {
+/// What is known of publishing one provider.
+pub(super) struct ProviderState {
     writer: ManifestWriter,
     /// What was observed and is not published yet.
     unpublished: Option<(Vec<Instance>, SystemTime)>,
-    /// Why there is nothing newer, as readers are told.
+    /// Why there is nothing newer, for the heartbeat.
     error: Option<String>,
-    /// When readers are told again.
+    /// When the next heartbeat is due.
     due: Instant,
 }
 
-impl From<ManifestWriter> for Standing {
+impl From<ManifestWriter> for ProviderState {
     fn from(writer: ManifestWriter) -> Self {
         Self { writer, unpublished: None, error: None, due: Instant::now() }
     }
@@ -53,21 +54,21 @@ impl From<ManifestWriter> for Standing {
 
 impl PublishLoop<'_> {
     pub async fn run(mut self) -> Result<Ended, Error> {
-        while let Some((next, standing)) = self.standings.iter().min_by_key(|(_, standing)| standing.due) {
+        while let Some((next, state)) = self.states.iter().min_by_key(|(_, state)| state.due) {
             let name = tokio::select! {
                 observation = self.observations.recv() => match observation {
                     Some(observation) => self.take(observation),
                     None => break,
                 },
-                () = tokio::time::sleep_until(standing.due.into()) => next.clone(),
+                () = tokio::time::sleep_until(state.due.into()) => next.clone(),
             };
-            match self.tell(&name).await {
+            match self.publish(&name).await {
                 Ok(()) => {}
                 Err(Stop::Deposed | Stop::Behind(_)) => break,
                 Err(Stop::Failed(error)) => self.note(&name, |account| {
                     let message = error.to_string();
                     if account.error.as_ref() != Some(&message) {
-                        tracing::warn!(provider = %name, error = message, "a set is not published");
+                        tracing::warn!(provider = %name, error = message, "set not published");
                     }
                     account.error = Some(message);
                 }),
@@ -80,7 +81,7 @@ impl PublishLoop<'_> {
         note(self.report, name, change);
     }
 
-    /// Takes note of what a poll brought, and of whom.
+    /// Takes note of a poll's result. Returns the provider's name.
     fn take(&mut self, observation: Observation) -> Name {
         let Observation { provider: name, at, cost, result, .. } = observation;
         let throttles = cost.throttles.max(u64::from(result.as_ref().is_err_and(provider::Error::is_throttled)));
@@ -93,37 +94,37 @@ impl PublishLoop<'_> {
             if let Err(error) = &result {
                 let message = error.to_string();
                 if account.error.as_ref() != Some(&message) {
-                    tracing::warn!(provider = %name, error = message, "a poll failed; what is published stands");
+                    tracing::warn!(provider = %name, error = message, "poll failed; the published set is kept");
                 }
                 account.error = Some(message);
             }
         });
-        let Some(standing) = self.standings.get_mut(&name) else { return name };
+        let Some(state) = self.states.get_mut(&name) else { return name };
         match result {
             Ok(mut instances) => {
-                // A provider may bring more than it was asked for.
+                // A provider may return more than it was asked for.
                 instances.retain(|instance| self.select.admits(instance).is_ok());
-                (standing.unpublished, standing.error) = (Some((instances, at)), None);
+                (state.unpublished, state.error) = (Some((instances, at)), None);
             }
-            Err(error) => standing.error = Some(error.to_string()),
+            Err(error) => state.error = Some(error.to_string()),
         }
         name
     }
 
-    /// Publishes what is not published yet, or says that the last set still stands.
-    async fn tell(&mut self, name: &Name) -> Result<(), Stop> {
-        // Who was stopped for a while should not even try: the fence would refuse it, but nobody need be asked.
+    /// Publishes what is not published yet, or repeats the heartbeat.
+    async fn publish(&mut self, name: &Name) -> Result<(), Stop> {
+        // A process that was stopped for a while should not even try: the fence would refuse its writes.
         if self.confirmations.borrow().elapsed() > self.hold {
             return Err(Stop::Deposed);
         }
         let readers = self.session.readers(self.store).await.ok();
         self.report.send_modify(|report| Arc::make_mut(report).readers = readers);
         let (session, store) = (self.session, self.store);
-        let Some(standing) = self.standings.get_mut(name) else { return Ok(()) };
-        standing.due = Instant::now() + AGAIN;
-        let told = HeartbeatInfo { readers, every: HEARTBEAT, error: standing.error.clone() };
-        if let Some((instances, at)) = standing.unpublished.take() {
-            match standing.writer.publish(session, store, &instances, at, &told).await {
+        let Some(state) = self.states.get_mut(name) else { return Ok(()) };
+        state.due = Instant::now() + AGAIN;
+        let info = HeartbeatInfo { readers, every: HEARTBEAT, error: state.error.clone() };
+        if let Some((instances, at)) = state.unpublished.take() {
+            match state.writer.publish(session, store, &instances, at, &info).await {
                 Ok(bytes) => {
                     note(self.report, name, |account| {
                         account.instances = instances.len();
@@ -132,27 +133,27 @@ impl PublishLoop<'_> {
                         account.bytes += bytes.map_or(0, |bytes| bytes as u64);
                     });
                     if let Some(bytes) = bytes {
-                        tracing::info!(provider = %name, instances = instances.len(), bytes, "a new set is published");
+                        tracing::info!(provider = %name, instances = instances.len(), bytes, "set published");
                     }
                 }
                 Err(Stop::Failed(error @ Error::Content { .. })) => {
-                    // Such a set will not fit next time either: readers should know why theirs grows old.
-                    standing.error = Some(error.to_string());
-                    let told = HeartbeatInfo { error: standing.error.clone(), ..told };
-                    standing.writer.heartbeat(session, store, &told).await?;
-                    standing.due = Instant::now() + HEARTBEAT;
+                    // Such a set will not fit next time either: readers should know why theirs is not renewed.
+                    state.error = Some(error.to_string());
+                    let info = HeartbeatInfo { error: state.error.clone(), ..info };
+                    state.writer.heartbeat(session, store, &info).await?;
+                    state.due = Instant::now() + HEARTBEAT;
                     return Err(Stop::Failed(error));
                 }
                 Err(stop) => {
-                    standing.unpublished = Some((instances, at));
+                    state.unpublished = Some((instances, at));
                     return Err(stop);
                 }
             }
         } else {
-            standing.writer.heartbeat(session, store, &told).await?;
+            state.writer.heartbeat(session, store, &info).await?;
         }
-        standing.due = Instant::now() + HEARTBEAT;
-        note(self.report, name, |account| account.error.clone_from(&standing.error));
+        state.due = Instant::now() + HEARTBEAT;
+        note(self.report, name, |account| account.error.clone_from(&state.error));
         Ok(())
     }
 }

@@ -20,12 +20,13 @@ use crate::provider::nats::format::{self, FORMAT, Leader, Stamp};
 use crate::provider::poll;
 use crate::sys::backoff::Jitter;
 
-/// Who leads, or that the bucket will be created; nothing is written. What may be written is not found out by that.
+/// Reports who leads, or that the bucket will be created. Nothing is written, so that missing permissions to write are
+/// not found.
 ///
 /// # Errors
 ///
 /// The bucket cannot be read.
-pub async fn examine(config: &Config) -> Result<String, Error> {
+pub async fn check(config: &Config) -> Result<String, Error> {
     let session = Session::open(&config.connection, "elasticd doctor").await?;
     let bucket = &config.connection.bucket;
     let store = match session.bucket().await {
@@ -36,11 +37,11 @@ pub async fn examine(config: &Config) -> Result<String, Error> {
         manifest_writer::read::<Leader>(&session, &store, format::LEADER, &config.connection.fleet).await?;
     Ok(match leader.filter(|leader| !leader.released) {
         Some(leader) => format!("the bucket {bucket} can be read; {} was the last to lead", leader.host),
-        None => format!("the bucket {bucket} can be read; nobody leads"),
+        None => format!("the bucket {bucket} can be read; no publisher leads"),
     })
 }
 
-/// Publishes, or stands by to.
+/// A publisher: leads and publishes, or follows the one that leads.
 #[derive(Debug)]
 pub struct Publisher {
     config: Config,
@@ -76,12 +77,12 @@ impl Publisher {
         Self { config, id, host, known: 0, refresh, report: watch::Sender::new(Arc::new(report)) }
     }
 
-    /// How publishing stands.
+    /// The state of publishing.
     pub fn report(&self) -> watch::Receiver<Arc<Publishing>> {
         self.report.subscribe()
     }
 
-    /// Publishes until told to stop. The lead is then given away.
+    /// Publishes until cancelled. The lead is then given away.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0;
         while !stop.is_cancelled() {
@@ -89,9 +90,9 @@ impl Publisher {
                 Ok(()) => return,
                 Err(error) => error.to_string(),
             };
-            self.tell(|report| {
+            self.update(|report| {
                 if report.error.as_ref() != Some(&error) {
-                    tracing::warn!(error, "nothing can be published");
+                    tracing::warn!(error, "publishing failed");
                 }
                 (report.leads, report.error) = (false, Some(error));
             });
@@ -100,11 +101,11 @@ impl Publisher {
         }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Publishing)) {
+    fn update(&self, change: impl FnOnce(&mut Publishing)) {
         self.report.send_modify(|report| change(Arc::make_mut(report)));
     }
 
-    /// Follows and leads until the connection is of no more use, or until told to stop.
+    /// Follows and leads until the connection is lost, or until cancelled.
     async fn session(&mut self, stop: &CancellationToken, failures: &mut u32) -> Result<(), Error> {
         let session = Session::open(&self.config.connection, "elasticd publisher").await?;
         let store = session.bucket_or_new(self.config.replicas).await?;
@@ -115,20 +116,22 @@ impl Publisher {
                 else {
                     return Ok(());
                 };
-                tracing::info!(term = lead.record.term, "this publisher leads");
+                tracing::info!(term = lead.record.term, "became leader");
                 let ended = self.lead(&session, &store, &mut lead, stop).await;
-                self.tell(|report| report.leads = false);
+                self.update(|report| report.leads = false);
                 match ended {
                     Ok(Ended::Stopped) => {
                         lead.record.released = true;
                         let value = format::encode(&lead.record);
                         // Without it others wait out the silence.
-                        let _ = manifest_writer::swap(&session, &store, format::LEADER, value, lead.revision).await;
+                        let _ =
+                            manifest_writer::compare_and_set(&session, &store, format::LEADER, value, lead.revision)
+                                .await;
                         return Ok(());
                     }
-                    Ok(Ended::Deposed) => tracing::warn!("this publisher leads no more"),
+                    Ok(Ended::Deposed) => tracing::warn!("lost leadership"),
                     Err(error) => {
-                        tracing::warn!(%error, "this publisher leads no more");
+                        tracing::warn!(%error, "lost leadership");
                         return Err(error);
                     }
                 }
@@ -151,7 +154,7 @@ impl Publisher {
             self.known = self.known.max(leader.as_ref().map_or(0, |leader| leader.term));
             *failures = 0;
             let readers = session.readers(store).await.ok();
-            self.tell(|report| {
+            self.update(|report| {
                 let leader = leader.as_ref().filter(|leader| !leader.released);
                 report.error = None;
                 report.leader = leader.map(|leader| leader.host.clone());
@@ -159,7 +162,7 @@ impl Publisher {
                 report.term = leader.map_or(0, |leader| leader.term);
                 report.readers = readers;
             });
-            if let Step::Take { expected } = follower.look(&Found { revision, leader }, Instant::now())
+            if let Step::Take { expected } = follower.check(&Found { revision, leader }, Instant::now())
                 && let Some(lead) = self.take(session, store, expected).await?
             {
                 return Ok(lead);
@@ -182,7 +185,8 @@ impl Publisher {
             released: false,
         };
         let begun = Instant::now();
-        let revision = manifest_writer::swap(session, store, format::LEADER, format::encode(&record), expected).await?;
+        let revision =
+            manifest_writer::compare_and_set(session, store, format::LEADER, format::encode(&record), expected).await?;
         Ok(revision.map(|revision| Lead { record, revision, confirmed: begun }))
     }
 
@@ -195,7 +199,7 @@ impl Publisher {
         stop: &CancellationToken,
     ) -> Result<Ended, Error> {
         self.known = lead.record.term;
-        let mut standings = BTreeMap::new();
+        let mut states = BTreeMap::new();
         for name in self.config.providers.keys() {
             let writer = match ManifestWriter::fence(session, store, &lead.record, name).await {
                 Ok(writer) => writer,
@@ -207,9 +211,9 @@ impl Publisher {
                 }
                 Err(Stop::Failed(error)) => return Err(error),
             };
-            standings.insert(name.clone(), writer.into());
+            states.insert(name.clone(), writer.into());
         }
-        self.tell(|report| {
+        self.update(|report| {
             report.leads = true;
             report.takeovers += 1;
             report.error = None;
@@ -229,11 +233,11 @@ impl Publisher {
         let (confirmed, confirmations) = watch::channel(lead.confirmed);
         let hold = self.config.rules.hold();
         let (select, report) = (&self.config.select, &self.report);
-        let publish_loop = PublishLoop { session, store, select, standings, observations, confirmations, hold, report };
+        let publish_loop = PublishLoop { session, store, select, states, observations, confirmations, hold, report };
         tokio::select! {
             ended = renew(session, store, lead, self.config.rules, &confirmed) => ended,
             ended = publish_loop.run() => ended,
-            // A panic of a poller is everybody's.
+            // A panic of a poller is passed on.
             Some(Err(error)) = pollers.join_next(), if !pollers.is_empty() => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Ok(Ended::Deposed),
@@ -256,8 +260,14 @@ async fn renew(
         lead.record.renewals += 1;
         let begun = Instant::now();
         let limit = (lead.confirmed + rules.hold()).saturating_duration_since(begun);
-        let swap = manifest_writer::swap(session, store, format::LEADER, format::encode(&lead.record), lead.revision);
-        match tokio::time::timeout(limit, swap).await {
+        let renewal = manifest_writer::compare_and_set(
+            session,
+            store,
+            format::LEADER,
+            format::encode(&lead.record),
+            lead.revision,
+        );
+        match tokio::time::timeout(limit, renewal).await {
             Err(_) => return Ok(Ended::Deposed),
             Ok(Ok(Some(revision))) => {
                 lead.revision = revision;
@@ -277,7 +287,7 @@ async fn renew(
                     _ => return Ok(Ended::Deposed),
                 }
             }
-            Ok(Err(error)) => tracing::debug!(%error, "the lead was not renewed"),
+            Ok(Err(error)) => tracing::debug!(%error, "leadership not renewed"),
         }
     }
 }

@@ -26,7 +26,7 @@ pub trait Provider: std::fmt::Debug + Send {
         SystemTime::now()
     }
 
-    /// What was asked of the source since this was last called, including polls that failed or were dropped.
+    /// The calls to the source since this was last called, including polls that failed or were dropped.
     fn usage(&mut self) -> ApiUsage {
         ApiUsage::default()
     }
@@ -45,13 +45,13 @@ pub trait Provider: std::fmt::Debug + Send {
     /// From now on nothing that is discovered is stored anywhere: for commands that only look.
     fn set_read_only(&mut self) {}
 
-    /// How reading a fleet's sets stands, for a provider that does. Changes with every poll.
+    /// The state of reading a fleet's sets, for a provider that does. Changes with every poll.
     fn fleet_reading(&self) -> Option<watch::Receiver<Arc<Reading>>> {
         None
     }
 }
 
-/// What was asked of a source.
+/// The calls made to a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ApiUsage {
     /// Calls, repeated ones included.
@@ -62,16 +62,16 @@ pub struct ApiUsage {
     pub throttles: u64,
 }
 
-/// What one poll of one provider brought.
+/// The result of one poll of one provider.
 #[derive(Debug)]
 pub struct Observation {
     /// The provider polled.
     pub provider: Name,
-    /// When the set was observed, which is when the answer was complete, unless somebody else observed it.
+    /// When the set was observed, which is when the answer was complete, unless another elasticd observed it.
     pub at: SystemTime,
     /// How long the poll took.
     pub took: Duration,
-    /// What it asked of its source.
+    /// The calls that it made.
     pub cost: ApiUsage,
     /// The whole set, or why there is none.
     pub result: Result<Vec<Instance>, Error>,

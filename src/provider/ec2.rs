@@ -39,7 +39,7 @@ use super::rate_limiter::RateLimiter;
 use super::{ApiUsage, Configuration, Context, Provider, ZoneLookup};
 use crate::model::{FieldFault, Instance, Selector};
 
-/// How many regions are asked at a time.
+/// How many regions are listed at a time.
 const CONCURRENT_REGIONS: usize = 4;
 
 /// Learns instances from EC2.
@@ -51,9 +51,9 @@ pub struct Ec2 {
     rate_limiter: RateLimiter,
     counter: ApiCallCounter,
     credentials: Option<SharedCredentialsProvider>,
-    /// Built when first asked, and again whenever identity, region or connection were in doubt.
+    /// Built at the first poll, and again whenever credentials, region or connection were in doubt.
     clients: Option<Vec<Regional>>,
-    /// Where changes are told, if anywhere.
+    /// The queue of change events, if one is configured.
     events: Option<Events>,
 }
 
@@ -68,7 +68,7 @@ impl Ec2 {
     }
 
     /// A provider that takes its credentials from `credentials` alone: for embedding, where the environment is not
-    /// to be asked. They still only serve to assume the role, if one is configured; `profile` has no meaning then.
+    /// to be used. They still only serve to assume the role, if one is configured; `profile` has no meaning then.
     pub fn with_credentials(config: &Config, selectors: &[Selector], credentials: SharedCredentialsProvider) -> Self {
         Self::build(config, selectors, Some(credentials))
     }
@@ -158,7 +158,7 @@ impl Provider for Ec2 {
     }
 }
 
-/// The queue that changes are told in, if one is configured.
+/// The queue of change events, if one is configured.
 fn queue(config: &Config, credentials: Option<&SharedCredentialsProvider>) -> Option<Queue> {
     config.events.as_ref().map(|events| Queue::new(events, config, credentials))
 }
@@ -175,19 +175,19 @@ async fn region(config: &Config, at: &Regional, calls: &[Vec<Filter>]) -> Result
     if instances.is_empty() {
         return Ok(instances);
     }
-    let mut verdicts = AvailabilityOverrides::default();
+    let mut overrides = AvailabilityOverrides::default();
     if config.auto_scaling {
-        auto_scaling::judge(at, &instances, &mut verdicts).await?;
+        auto_scaling::lifecycles(at, &instances, &mut overrides).await?;
     }
     if config.status_checks {
-        status::checks(at, &mut verdicts).await?;
+        status::checks(at, &mut overrides).await?;
     }
     if config.scheduled_events {
-        status::events(at, Timestamp::now(), &mut verdicts).await?;
+        status::events(at, Timestamp::now(), &mut overrides).await?;
     }
     if config.spot {
-        spot::judge(at, &mut verdicts).await?;
+        spot::interruptions(at, &mut overrides).await?;
     }
-    verdicts.tell(&mut instances);
+    overrides.apply(&mut instances);
     Ok(instances)
 }

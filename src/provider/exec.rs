@@ -30,7 +30,7 @@ pub struct Config {
     pub pass_env: Vec<String>,
     /// How much it may print, in bytes.
     pub max_bytes: usize,
-    /// The provider's `timeout`, which it uses up to a twentieth.
+    /// The provider's `timeout`, of which it uses all but a twentieth.
     pub timeout: Duration,
 }
 
@@ -58,7 +58,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Judges what is written. The program itself may appear later.
+    /// The valid configuration. The program itself may appear later.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl Configuration for Config {
 /// Why a program yielded no set.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It was not run to a good end.
+    /// It could not be run, or failed.
     #[error("`{program}` {source}{}", rest(source, *timeout))]
     Program {
         /// Its path. Arguments may hold secrets.
@@ -141,7 +141,7 @@ impl From<Error> for super::Error {
     }
 }
 
-/// What it said, and the remedy.
+/// The program's last words, and what to do.
 fn rest(error: &program::Error, timeout: Duration) -> String {
     use program::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
     let mut rest = match error {
@@ -188,7 +188,7 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// A provider of what the program prints whenever it is asked.
+    /// A provider that runs the program at each poll.
     pub fn new(config: &Config) -> Self {
         let env = config.env.clone().into_iter().collect();
         Self {

@@ -1,5 +1,5 @@
 //! Polls a second provider while the first one hears nothing from its fleet: slowly, so that a whole fleet of sidecars
-//! that do the same stays within what the source bears.
+//! that do the same does not overload the source.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -54,7 +54,7 @@ struct BothFailed {
 #[derive(Debug)]
 pub struct WithFallback {
     inner: Box<dyn Provider>,
-    /// How reading the fleet stands, according to `inner`.
+    /// The state of reading the fleet, according to `inner`.
     inner_reading: Option<watch::Receiver<Arc<Reading>>>,
     /// The same with what is to be said of the fallback.
     reading: watch::Sender<Arc<Reading>>,
@@ -71,7 +71,7 @@ pub struct WithFallback {
 }
 
 impl WithFallback {
-    /// Puts the fallback behind `inner`. Without the fallback's own configuration, `inner` stays as it is.
+    /// Puts the fallback behind `inner`. Without the fallback's own configuration, `inner` is returned as it is.
     pub fn wrap(inner: Box<dyn Provider>, fallback: &Fallback, selectors: &[Selector]) -> Box<dyn Provider> {
         let Some((config, schedule)) = &fallback.provider else { return inner };
         let inner_reading = inner.fleet_reading();
@@ -112,7 +112,7 @@ impl WithFallback {
         answer
     }
 
-    /// The fallback's set, after a poll of it if one is due. `why` is the error that the set stands in for.
+    /// The fallback's set, after a poll of it if one is due. `why` is the error of `inner`.
     async fn poll_fallback(
         &mut self,
         readers: Option<usize>,

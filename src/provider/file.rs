@@ -28,7 +28,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Judges what is written. The file itself may appear later.
+    /// The valid configuration. The file itself may appear later.
     ///
     /// # Errors
     ///
@@ -113,12 +113,12 @@ impl From<Error> for super::Error {
 pub struct File {
     path: PathBuf,
     watch: PathWatch,
-    /// The last content, and what it came to: to parse it takes hundreds of times as long as to see that it is the same.
+    /// The digest of the last content, and its instances: to parse it takes hundreds of times as long as to compare it.
     last: Option<(Output<Sha256>, Vec<Instance>)>,
 }
 
 impl File {
-    /// A provider of what the file holds whenever it is asked.
+    /// A provider that reads the file at each poll.
     pub fn new(config: &Config) -> Self {
         Self { path: config.path.clone(), watch: PathWatch::new(&config.path), last: None }
     }

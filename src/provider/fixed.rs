@@ -7,7 +7,7 @@ use super::instance_spec::{self, InstanceSpec, Place};
 use super::{Configuration, Context, Error, Provider};
 use crate::model::{FieldFault, Instance, Selector};
 
-/// The instances, judged.
+/// The instances, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// As written, in that order; ids are unique.
@@ -23,7 +23,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Judges what is written.
+    /// The valid configuration.
     ///
     /// # Errors
     ///

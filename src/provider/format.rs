@@ -244,7 +244,7 @@ impl<'de, T: Deserialize<'de> + Into<String>> Visitor<'de> for EntryVisitor<T> {
         f.write_str("an instance, or `targets` with `labels`")
     }
 
-    /// The first key tells the forms apart. serde's own ways to do so would lose the line and column of errors.
+    /// The first key distinguishes the forms. serde's own ways to do so would lose the line and column of errors.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry<T>, A::Error> {
         let first: Option<String> = map.next_key()?;
         let group = matches!(first.as_deref(), Some("targets" | "labels"));

@@ -44,48 +44,48 @@ pub enum Error {
         /// Why. Nothing of its content.
         reason: String,
     },
-    /// There is nobody to trust.
+    /// There are no certificates of authorities to trust.
     #[error("this system has no certificates of authorities: install `ca-certificates`, or set `ca_file` ({reason})")]
     NoRoots {
         /// Why, if the system says.
         reason: String,
     },
-    /// Nobody could be asked.
+    /// There is no connection.
     #[error(
         "cannot connect to {url}: {source}; see whether the server runs there and can be reached from here, or correct the provider's `url`"
     )]
     Connect {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// Why.
         source: io::Error,
     },
-    /// The server could not prove who it is, or would not talk to us.
+    /// The TLS handshake failed.
     #[error("no TLS with {url}: {source}; {}", remedy(source, host))]
     Tls {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// The name its certificate has to be for.
         host: String,
         /// Why.
         source: io::Error,
     },
-    /// No whole answer came.
-    #[error("no whole answer from {url}: {reason}; {got}; see the server's log, and that of any proxy between")]
+    /// The answer was incomplete.
+    #[error("incomplete response from {url}: {reason}; {got}; see the server's log, and that of any proxy between")]
     Broken {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// What happened.
         reason: String,
         /// What had come by then.
         got: Progress,
     },
-    /// No whole answer came in time.
+    /// The answer was not complete in time.
     #[error(
-        "no whole answer from {url} in time; {got}; see why the server is slow, or raise the provider's `timeout` ({timeout:?})"
+        "incomplete response from {url} in time; {got}; see why the server is slow, or raise the provider's `timeout` ({timeout:?})"
     )]
     Late {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// What had come by then.
         got: Progress,
@@ -95,11 +95,11 @@ pub enum Error {
     /// It answered with something else than a set.
     #[error("{url} answered {got}, which {}", refusal(*status, *retry_after, said))]
     Status {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// How it answered.
         status: StatusCode,
-        /// The seconds after which it wants to be asked again, if it says; none, if it says a date.
+        /// The seconds after which it may be asked again, if it says; 0 for a date.
         retry_after: Option<u32>,
         /// Where it redirects to, or the beginning of the answer.
         said: String,
@@ -109,7 +109,7 @@ pub enum Error {
     /// The answer is larger than it may be.
     #[error("{url} answers with more than {max} bytes: make the answer smaller, or raise the provider's `max_bytes`")]
     TooLarge {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// How large it may be, in bytes.
         max: usize,
@@ -117,7 +117,7 @@ pub enum Error {
     /// The answer is encoded, which was not asked for.
     #[error("{url} answers with the encoding {encoding:?}, which was not asked for: have the server send it plainly")]
     Encoded {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// As the server calls it.
         encoding: String,
@@ -198,7 +198,7 @@ pub struct Http {
     last: Option<Last>,
 }
 
-/// The last whole set of a server that can tell whether it has changed.
+/// The last complete set of a server that sends validators with it.
 #[derive(Debug)]
 struct Last {
     etag: Option<HeaderValue>,
@@ -207,7 +207,7 @@ struct Last {
 }
 
 impl Http {
-    /// A provider of what the server answers whenever it is asked.
+    /// A provider that requests the URL at each poll.
     pub fn new(config: &Config) -> Self {
         let files = TlsFiles { ca_file: config.ca_file.clone(), identity: config.identity.clone() };
         let client = Client::new(config.url.clone(), files, config.max_bytes);
@@ -270,8 +270,8 @@ impl Http {
                         return Err(Error::Broken { url: self.url(), reason: error.to_string(), got: got.clone() });
                     }
                 };
-                let tells = etag.is_some() || modified.is_some();
-                self.last = tells.then(|| Last { etag, modified, instances: instances.clone() });
+                let has_validator = etag.is_some() || modified.is_some();
+                self.last = has_validator.then(|| Last { etag, modified, instances: instances.clone() });
                 Ok(instances)
             }
         }

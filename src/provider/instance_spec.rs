@@ -224,7 +224,7 @@ pub enum Reason {
     /// More than some frontend takes.
     #[error("the weight {0} is too large: use 0 to {MAX_WEIGHT}")]
     Weight(u16),
-    /// Nothing to tell it by.
+    /// Neither an id nor an address.
     #[error("it has neither an `id` nor an `address`: give it one of them")]
     NoId,
     /// An id that another entry has.
@@ -237,7 +237,7 @@ pub enum Reason {
     },
 }
 
-/// Judges every entry, each with the place it was written at.
+/// The instances of all entries, each with the place it was written at.
 ///
 /// # Errors
 ///

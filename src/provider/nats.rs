@@ -1,7 +1,8 @@
-//! `nats`: what publishers put into a NATS JetStream bucket, as one more complete observation.
+//! `nats`: the sets that publishers put into a NATS JetStream bucket.
 //!
-//! A task watches the bucket; what it assembled last, whole, is what a poll answers with, at the time at which the
-//! publisher observed it. While the fleet is silent for long, another provider may be polled instead, slowly.
+//! A task watches the bucket; a poll answers with the last complete set that it assembled, as of the time at which the
+//! publisher observed it. While the fleet is silent for long, another provider may be polled instead: see
+//! [`fallback`](super::fallback).
 
 pub mod connection;
 pub mod format;
@@ -133,14 +134,14 @@ impl Configuration for Config {
 /// Why there is nothing to answer with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// NATS, or what it holds, is of no use.
+    /// NATS cannot be used, or what is stored there.
     #[error("{0}")]
     Nats(Problem),
-    /// The publisher polls in vain.
+    /// The publisher's polls fail.
     #[error("{0}")]
     Publisher(String),
-    /// Nobody publishes.
-    #[error("no publisher was heard of in NATS' bucket {bucket} for {} s: see `elasticd fleet` on the publishers, or start one", silent.as_secs())]
+    /// No publisher is heard.
+    #[error("no publisher has written to NATS' bucket {bucket} for {} s: run `elasticd fleet` on the publishers, or start one", silent.as_secs())]
     Silent {
         /// The bucket.
         bucket: String,
@@ -205,7 +206,7 @@ impl Nats {
                 connection: config.connection.clone(),
                 provider: config.provider.clone(),
                 state: config.state.clone(),
-                keeps: true,
+                stores_position: true,
                 assembler: SetAssembler::default(),
                 view,
             }),
@@ -278,7 +279,7 @@ impl Provider for Nats {
 
     fn set_read_only(&mut self) {
         if let Some(reader) = &mut self.idle {
-            reader.keeps = false;
+            reader.stores_position = false;
         }
     }
 

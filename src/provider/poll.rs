@@ -26,19 +26,19 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The shortest pause after a failed poll, unless the interval is shorter: chance must not make a hot loop.
 const LEAST_RETRY: Duration = Duration::from_millis(200);
 
-/// How long a burst of changes is let pass before it is read.
+/// How long a burst of changes may last before the poll that reads it.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// How often a provider is asked.
+/// How often a provider is polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PollSchedule {
     /// Between the end of one poll and the start of the next.
     pub interval: Duration,
-    /// How long one poll may take, not counting what it waits for its budget.
+    /// How long one poll may take, not counting how long it waits for its rate limiter.
     pub timeout: Duration,
 }
 
-/// How much of its `timeout` a provider takes that can say more of what it waited for than that it was too long.
+/// How long a provider may take that reports a timeout itself, and so can say what it was waiting for.
 pub(super) fn inner_timeout(timeout: Duration) -> Duration {
     timeout - timeout / 20
 }
@@ -104,15 +104,15 @@ impl Pause {
     }
 }
 
-/// The poll's result, unless it takes longer than the limit, not counting what it waits for its budget.
+/// The poll's result, unless it takes longer than the limit, not counting how long it waits for its rate limiter.
 async fn within<T>(
     limit: Duration,
-    budget: &RateLimiter,
+    limiter: &RateLimiter,
     poll: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let mut poll = pin!(poll);
-    let (started, before) = (tokio::time::Instant::now(), budget.waited());
-    let deadline = || started + limit + budget.waited().saturating_sub(before);
+    let (started, before) = (tokio::time::Instant::now(), limiter.waited());
+    let deadline = || started + limit + limiter.waited().saturating_sub(before);
     loop {
         let at = deadline();
         match tokio::time::timeout_at(at, &mut poll).await {
@@ -123,9 +123,9 @@ async fn within<T>(
     }
 }
 
-/// Polls `provider` until cancelled, and sends what each poll brought. `refresh` changing asks for a poll at once.
+/// Polls `provider` until cancelled, and sends the result of each poll. A change of `refresh` causes a poll at once.
 ///
-/// A poll under way is dropped when cancelled. Returns when cancelled, or when nobody listens any more.
+/// A poll under way is dropped when cancelled. Returns when cancelled, or when the receiver is gone.
 pub async fn run(
     name: Name,
     mut provider: Box<dyn Provider>,
@@ -218,7 +218,7 @@ mod tests {
         let repeated = ApiUsage { throttles: 1, ..ApiUsage::default() };
         assert_eq!(intervals(backoff.after(&Ok(()), repeated)), 4, "it went well in the end, and yet");
 
-        // Widened it stays below a quarter of an hour; what is configured longer stays as it is.
+        // Widened it stays below a quarter of an hour; a longer interval is not widened.
         for (minutes, widened) in [(5, 10), (10, 15), (20, 20)] {
             let interval = Duration::from_secs(60 * minutes);
             let pause = Backoff::new(PollSchedule { interval, ..PACE }).after(&throttled(), ApiUsage::default());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_stray_by_a_tenth_and_retries_over_all_their_length() {
+    fn intervals_are_jittered_by_a_tenth_and_retries_over_all_their_length() {
         let all = |pause: Pause| (0..1000).map(|_| pause.jittered().as_secs_f64()).collect::<Vec<_>>();
         let intervals = all(Pause::Interval(Duration::from_secs(10)));
         assert!(intervals.iter().all(|pause| (9.0..=11.0).contains(pause)), "{intervals:?}");
@@ -239,19 +239,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiting_for_the_budget_is_not_counted() {
-        let budget = RateLimiter::new("2/min".parse().ok());
+    async fn waiting_for_the_rate_limiter_is_not_counted() {
+        let limiter = RateLimiter::new("2/min".parse().ok());
         let calls = async |pause: u64| {
             for _ in 0..5 {
-                let _spent = budget.spend().await;
+                let _permit = limiter.acquire().await;
                 tokio::time::sleep(Duration::from_secs(pause)).await;
             }
             Ok(())
         };
         let started = tokio::time::Instant::now();
-        within(Duration::from_secs(8), &budget, calls(1)).await.expect("five seconds of work");
+        within(Duration::from_secs(8), &limiter, calls(1)).await.expect("five seconds of work");
         assert!(started.elapsed() > Duration::from_secs(120), "and minutes of waiting");
-        let result = within(Duration::from_secs(8), &budget, calls(3)).await;
+        let result = within(Duration::from_secs(8), &limiter, calls(3)).await;
         let error = result.expect_err("too long");
         assert!(error.kind() == ErrorKind::Timeout && error.to_string().contains("8s"), "{error}");
     }

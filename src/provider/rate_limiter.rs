@@ -1,4 +1,4 @@
-//! How many calls a provider may make in a while, which is never exceeded.
+//! A rate limit for the calls of a provider that is never exceeded, wherever in its time they arrive.
 
 use std::collections::VecDeque;
 use std::str::FromStr;
@@ -38,15 +38,15 @@ impl FromStr for Rate {
     }
 }
 
-/// What may be spent. Clones share it.
+/// Lets so many calls pass in any span of its rate's time. Clones share the limit.
 #[derive(Debug, Clone, Default)]
 pub struct RateLimiter(Option<Arc<Limited>>);
 
 #[derive(Debug)]
 struct Limited {
     rate: Rate,
-    spent: Mutex<Account>,
-    /// Whoever waits does so one after the other.
+    account: Mutex<Account>,
+    /// Calls wait one after the other.
     queue: tokio::sync::Mutex<()>,
     ended: Notify,
 }
@@ -62,18 +62,19 @@ struct Account {
 /// A call under way. It counts until the rate's time has passed after it was dropped, whatever became of the call.
 #[derive(Debug)]
 #[must_use = "the call counts as ended when this is dropped"]
-pub struct Spent(Option<Arc<Limited>>);
+pub struct Permit(Option<Arc<Limited>>);
 
 impl RateLimiter {
-    /// A budget of this rate; `None`: without a bound.
+    /// A limiter of this rate; `None`: without a limit.
     pub fn new(rate: Option<Rate>) -> Self {
-        let limited = |rate| Limited { rate, spent: Mutex::default(), queue: Default::default(), ended: Notify::new() };
+        let limited =
+            |rate| Limited { rate, account: Mutex::default(), queue: Default::default(), ended: Notify::new() };
         Self(rate.map(|rate| Arc::new(limited(rate))))
     }
 
     /// Waits until one more call is within the rate, whenever within its time it arrives where it is going.
-    pub async fn spend(&self) -> Spent {
-        let Some(limited) = &self.0 else { return Spent(None) };
+    pub async fn acquire(&self) -> Permit {
+        let Some(limited) = &self.0 else { return Permit(None) };
         let _turn = limited.queue.lock().await;
         while let Some(wait) = limited.take() {
             match wait {
@@ -81,7 +82,7 @@ impl RateLimiter {
                 Wait::ForAnEnd => limited.ended.notified().await,
             }
         }
-        Spent(Some(Arc::clone(limited)))
+        Permit(Some(Arc::clone(limited)))
     }
 
     /// How long calls have waited in all, the wait under way included to its end.
@@ -96,7 +97,7 @@ enum Wait {
 }
 
 impl Limited {
-    /// Takes one call out of the budget, or says what to wait for.
+    /// Admits one call, or returns what to wait for.
     fn take(&self) -> Option<Wait> {
         let now = Instant::now();
         let mut account = self.account();
@@ -114,11 +115,11 @@ impl Limited {
 
     fn account(&self) -> MutexGuard<'_, Account> {
         // Every change is complete before anything could panic.
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Spent {
+impl Drop for Permit {
     fn drop(&mut self) {
         let Some(limited) = &self.0 else { return };
         let mut account = limited.account();
@@ -149,25 +150,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_rate_nothing_waits() {
-        let budget = RateLimiter::default();
-        let spent = join_all((0..1000).map(|_| budget.spend())).await;
-        assert_eq!((spent.len(), budget.waited()), (1000, Duration::ZERO));
+        let limiter = RateLimiter::default();
+        let permits = join_all((0..1000).map(|_| limiter.acquire())).await;
+        assert_eq!((permits.len(), limiter.waited()), (1000, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_given_up_counts_all_the_same() {
-        let budget = RateLimiter::new("2/min".parse().ok());
+        let limiter = RateLimiter::new("2/min".parse().ok());
         let started = Instant::now();
         for _ in 0..2 {
             let call = async {
-                let _spent = budget.spend().await;
+                let _permit = limiter.acquire().await;
                 sleep(Duration::from_secs(100)).await;
             };
             assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
         }
-        // And so does giving up to wait take nothing out.
-        assert!(tokio::time::timeout(Duration::from_secs(1), budget.spend()).await.is_err());
-        let _third = budget.spend().await;
+        // A wait that is given up admits nothing.
+        assert!(tokio::time::timeout(Duration::from_secs(1), limiter.acquire()).await.is_err());
+        let _third = limiter.acquire().await;
         assert_eq!(started.elapsed().as_secs(), 61, "a minute after the first one's end");
     }
 
@@ -179,12 +180,12 @@ mod tests {
             workers in proptest::collection::vec(proptest::collection::vec((0_u64..40_000, 0_u64..20_000), 1..12), 1..5),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-            let budget = RateLimiter::new(Some(Rate { calls, per: Duration::from_secs(60) }));
+            let limiter = RateLimiter::new(Some(Rate { calls, per: Duration::from_secs(60) }));
             let arrivals = Mutex::new(Vec::new());
             runtime.expect("a runtime").block_on(join_all(workers.into_iter().map(async |steps| {
                 for (pause, length) in steps {
                     sleep(Duration::from_millis(pause)).await;
-                    let _spent = budget.spend().await;
+                    let _permit = limiter.acquire().await;
                     // It arrives at some time before it ends.
                     sleep(Duration::from_millis(length / 2)).await;
                     arrivals.lock().expect("no panic").push(Instant::now());

@@ -131,7 +131,7 @@ async fn a_queue_that_is_missing_or_deleted_costs_latency_and_comes_back() {
     moto.launch(&[("Role", "web")], "10.0.0.9", None).await;
     let elasticd = elasticd(&moto.url(), &moto.url()).ready();
     elasticd.await_log(&format!("there is no queue {}", Queue::url()));
-    let recovered = "the queue of events answers again";
+    let recovered = "queue of events reachable again";
     let tell = async |ip: &str| {
         let id = moto.launch(&[("Role", "web")], ip, None).await;
         queue.send(&state_change(&id, "running")).await;
@@ -143,10 +143,10 @@ async fn a_queue_that_is_missing_or_deleted_costs_latency_and_comes_back() {
     assert_eq!(elasticd.logged(recovered), 1, "{}", elasticd.log());
 
     queue.delete().await;
-    until_or(|| elasticd.log(), || (elasticd.logged("no events: changes are noticed") == 2).then_some(()));
+    until_or(|| elasticd.log(), || (elasticd.logged("queue of events failed") == 2).then_some(()));
     queue.create().await;
     tell("10.0.0.2").await;
-    let counts = [recovered, "no events: changes are noticed", "WARN"].map(|text| elasticd.logged(text));
+    let counts = [recovered, "queue of events failed", "WARN"].map(|text| elasticd.logged(text));
     assert_eq!(counts, [2, 2, 2], "each said once: {}", elasticd.log());
 }
 
@@ -181,11 +181,11 @@ fn a_refusal_of_sqs_is_reported_once_with_the_actions_to_allow() {
             || elasticd.log(),
             || (sqs.calls(operation) >= before + 2 || operation != "ReceiveMessage").then_some(()),
         );
-        assert_eq!(elasticd.logged("no events: changes are noticed"), 1, "{}", elasticd.log());
+        assert_eq!(elasticd.logged("queue of events failed"), 1, "{}", elasticd.log());
         assert_eq!(elasticd.status()["providers"]["cloud"]["failures"], 0);
         sqs.heal();
         sqs.send(&state_change("i-1", "running"));
-        elasticd.await_log("the queue of events answers again");
+        elasticd.await_log("queue of events reachable again");
     }
 }
 

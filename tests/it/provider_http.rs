@@ -129,13 +129,16 @@ async fn each_failure_names_the_url_the_answer_and_the_remedy() {
             &["invalid JSON", "200 OK, text/html, 23 bytes", "beginning with \"<html> <h1>Sign in</h1>\""][..],
         ),
         (Reply::json(" \n"), &["is empty, which is not the same as an empty set"]),
-        (json(100, "[]"), &["no whole answer", "200 OK, application/json, 2 of 100 bytes", "any proxy between"]),
+        (json(100, "[]"), &["incomplete response", "200 OK, application/json, 2 of 100 bytes", "any proxy between"]),
         (json(40, SET), &["invalid JSON: EOF", "40 bytes"]),
-        (bytes("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n"), &["no whole answer", "2 bytes"]),
+        (
+            bytes("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n"),
+            &["incomplete response", "2 bytes"],
+        ),
         (bytes("HTTP/1.1 200 OK\r\n\r\n[{\"id\": \"a\"}"), &["invalid JSON: EOF", "12 bytes"]),
-        (bytes("SSH-2.0-OpenSSH_9.2p1\r\n"), &["no whole answer", "nothing came"]),
-        (bytes(""), &["no whole answer", "nothing came"]),
-        (bytes("HTTP/1.1 200 OK\r\nContent-Le"), &["no whole answer", "nothing came"]),
+        (bytes("SSH-2.0-OpenSSH_9.2p1\r\n"), &["incomplete response", "nothing came"]),
+        (bytes(""), &["incomplete response", "nothing came"]),
+        (bytes("HTTP/1.1 200 OK\r\nContent-Le"), &["incomplete response", "nothing came"]),
         (Reply::new("204 No Content", "", ""), &["204 No Content", "correct the server"]),
         (Reply::new("206 Partial Content", "", "[]"), &["206 Partial Content", "correct the server"]),
         (
@@ -154,7 +157,10 @@ async fn each_failure_names_the_url_the_answer_and_the_remedy() {
             Reply::Endless(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b' '; 10_000]),
             &["more than 100000 bytes", "raise the provider's `max_bytes`"],
         ),
-        (Reply::Endless(b"HTTP/1.1 200 OK\r\n".to_vec(), b"X: y\r\n".to_vec()), &["no whole answer", "nothing came"]),
+        (
+            Reply::Endless(b"HTTP/1.1 200 OK\r\n".to_vec(), b"X: y\r\n".to_vec()),
+            &["incomplete response", "nothing came"],
+        ),
         (Reply::Endless(b"HTTP/1.1 500 Oops\r\n\r\n".to_vec(), vec![b'x'; 10_000]), &["500", "it said \"xxx", "x…\""]),
         (Reply::json(r#"[{"targets": ["web-1:80"]}]"#), &["entry 0, target 0: the address \"web-1:80\"", "no DNS"]),
         (Reply::json(r#"[{"id": "a"}, {"id": "a"}]"#), &["entry 1: the id \"a\" is that of entry 0 too"]),
@@ -410,8 +416,8 @@ async fn server_certificates_are_verified() {
     assert_eq!(provider.discover().await.expect("a set").len(), 2);
     // An answer that is cut off, and a server whose port is asked plainly.
     good.answer(Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[]".to_vec()));
-    assert_says(&failure(&mut provider).await, &["no whole answer", "2 of 99 bytes"]);
-    assert_says(&failure(&mut of(&good)).await, &["no whole answer", "nothing came"]);
+    assert_says(&failure(&mut provider).await, &["incomplete response", "2 of 99 bytes"]);
+    assert_says(&failure(&mut of(&good)).await, &["incomplete response", "nothing came"]);
 }
 
 #[tokio::test]

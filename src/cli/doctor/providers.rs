@@ -18,7 +18,7 @@ pub async fn look(config: &Config, findings: &mut Findings) {
     let each = config.providers.iter().map(|(name, provider)| look_at(config, name, provider));
     findings.0.extend(join_all(each).await.into_iter().flat_map(|found| found.0));
     if let Some(publish) = &config.publish {
-        findings.judge("publish", crate::fleet::examine(publish).await);
+        findings.judge("publish", crate::fleet::check(publish).await);
         for name in config.polled_twice() {
             let reader = crate::fleet::TYPE.unwrap_or_default();
             let message =

@@ -3,7 +3,7 @@
 //! `DescribeAutoScalingGroups` answers with up to 100 groups a page and all instances of each;
 //! `DescribeAutoScalingInstances` with up to 50 instances (Auto Scaling API reference, `MaxRecords` of both). So the
 //! former it is, of the groups to which the instances found say they belong: 5,000 instances in 20 groups are one page
-//! rather than a hundred, and where there is no group, nothing is asked.
+//! rather than a hundred, and where there is no group, no call is made.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ use super::clients::Regional;
 use super::pages::follow;
 use crate::model::{Availability, Instance};
 
-/// How many groups are asked for in a call, and come back in a page: the most there may be.
+/// How many groups are named in a call, and come back in a page: the API's limit.
 const GROUPS: u8 = 100;
 
-/// Judges the instances that belong to a group. The others are none of its business.
-pub(super) async fn judge(
+/// Takes out of traffic what the groups do, of the instances that belong to one.
+pub(super) async fn lifecycles(
     at: &Regional,
     instances: &[Instance],
-    verdicts: &mut AvailabilityOverrides,
+    overrides: &mut AvailabilityOverrides,
 ) -> Result<(), Error> {
     let grouped = || instances.iter().filter_map(|instance| Some((&*instance.id, instance.group.as_deref()?)));
     let groups: Vec<&str> = grouped().map(|(_, group)| group).collect::<BTreeSet<_>>().into_iter().collect();
@@ -39,8 +39,8 @@ pub(super) async fn judge(
             let groups = page.auto_scaling_groups.unwrap_or_default().into_iter();
             let listed = groups.flat_map(|group| group.instances.unwrap_or_default());
             members.extend(listed.filter_map(|member| {
-                let verdict = verdict(&member);
-                Some((member.instance_id?, verdict))
+                let availability = availability(&member);
+                Some((member.instance_id?, availability))
             }));
             page.next_token
         };
@@ -49,7 +49,7 @@ pub(super) async fn judge(
     for (id, group) in grouped() {
         // Its group has not taken it in yet, or has let go of it.
         let unlisted = || out(format!("is not among the instances of its Auto Scaling group {group:?}"));
-        verdicts.add(id, members.remove(id).unwrap_or_else(unlisted));
+        overrides.add(id, members.remove(id).unwrap_or_else(unlisted));
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ pub(super) async fn judge(
 /// Only `InService` takes traffic. What terminates may finish what it has begun; all other states, those included that
 /// this version does not know, are on the way in, aside, or gone (EC2 Auto Scaling user guide, "Amazon EC2 Auto Scaling
 /// instance lifecycle").
-fn verdict(member: &Member) -> Availability {
+fn availability(member: &Member) -> Availability {
     use LifecycleState as State;
     // The API's own words are `Healthy` and `Unhealthy`.
     if member.health_status().is_some_and(|health| health.eq_ignore_ascii_case("unhealthy")) {
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn only_in_service_takes_traffic() {
-        assert_eq!(verdict(&member("InService", "Healthy")), Availability::Ready);
+        assert_eq!(availability(&member("InService", "Healthy")), Availability::Ready);
         for state in ["Terminating", "Terminating:Wait", "Terminating:Proceed"] {
-            assert_eq!(verdict(&member(state, "Healthy")), leaving(format!("is in the lifecycle state {state}")));
+            assert_eq!(availability(&member(state, "Healthy")), leaving(format!("is in the lifecycle state {state}")));
         }
         for state in [
             "Pending",
@@ -107,11 +107,11 @@ mod tests {
             "ReplacingRootVolume",
             "Meditating",
         ] {
-            assert_eq!(verdict(&member(state, "Healthy")), out(format!("is in the lifecycle state {state}")));
+            assert_eq!(availability(&member(state, "Healthy")), out(format!("is in the lifecycle state {state}")));
         }
         for state in ["InService", "Terminating:Wait"] {
-            assert_eq!(verdict(&member(state, "Unhealthy")), out("is Unhealthy to its Auto Scaling group"));
+            assert_eq!(availability(&member(state, "Unhealthy")), out("is Unhealthy to its Auto Scaling group"));
         }
-        assert!(matches!(verdict(&Member::builder().build()), Availability::Out { .. }));
+        assert!(matches!(availability(&Member::builder().build()), Availability::Out { .. }));
     }
 }

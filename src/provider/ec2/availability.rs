@@ -1,4 +1,4 @@
-//! What AWS says of instances beyond their being started, from wherever it says it.
+//! What AWS knows of instances beyond their lifecycle state, from several of its APIs.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::model::{Availability, Instance};
 pub(super) struct AvailabilityOverrides(BTreeMap<String, Availability>);
 
 impl AvailabilityOverrides {
-    pub fn add(&mut self, id: impl Into<String>, verdict: Availability) {
+    pub fn add(&mut self, id: impl Into<String>, availability: Availability) {
         let known = self.0.entry(id.into()).or_default();
-        if strictness(&verdict) > strictness(known) {
-            *known = verdict;
+        if strictness(&availability) > strictness(known) {
+            *known = availability;
         }
     }
 
-    /// Says it of the instances.
-    pub fn tell(mut self, instances: &mut [Instance]) {
+    /// Sets the instances' availability.
+    pub fn apply(mut self, instances: &mut [Instance]) {
         for instance in instances {
-            if let Some(verdict) = self.0.remove(&instance.id) {
-                instance.availability = verdict;
+            if let Some(availability) = self.0.remove(&instance.id) {
+                instance.availability = availability;
             }
         }
     }
@@ -48,8 +48,8 @@ mod tests {
 
     #[test]
     fn the_strictest_holds_and_of_equals_the_first() {
-        let mut verdicts = AvailabilityOverrides::default();
-        for (id, verdict) in [
+        let mut overrides = AvailabilityOverrides::default();
+        for (id, availability) in [
             ("a", leaving("1")),
             ("a", out("2")),
             ("a", out("3")),
@@ -59,11 +59,11 @@ mod tests {
             ("c", Availability::Ready),
             ("unknown", out("6")),
         ] {
-            verdicts.add(id, verdict);
+            overrides.add(id, availability);
         }
         let mut instances = ["a", "b", "c", "d"].map(Instance::new);
-        verdicts.tell(&mut instances);
-        let told = instances.map(|instance| instance.availability);
-        assert_eq!(told, [out("2"), Availability::Ready, leaving("5"), Availability::Ready]);
+        overrides.apply(&mut instances);
+        let applied = instances.map(|instance| instance.availability);
+        assert_eq!(applied, [out("2"), Availability::Ready, leaving("5"), Availability::Ready]);
     }
 }

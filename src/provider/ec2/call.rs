@@ -14,7 +14,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Who answers it.
+    /// The AWS service that answers it.
     pub const fn api(self) -> &'static str {
         match self {
             Self::DescribeAutoScalingGroups => "Auto Scaling",
@@ -34,7 +34,7 @@ impl Call {
         }
     }
 
-    /// The key by which the provider is told where the API is.
+    /// The key of the configuration that holds the API's URL.
     pub(super) const fn endpoint_key(self) -> &'static str {
         match self {
             Self::DescribeAutoScalingGroups => "auto_scaling_endpoint_url",

@@ -12,7 +12,7 @@ use aws_sdk_ec2::error::BoxError;
 use super::error::is_throttle;
 use crate::provider::ApiUsage;
 
-/// Counts what is asked. It outlives the clients, and a poll that is dropped.
+/// Counts calls, pages and throttled calls. It outlives the clients, and a poll that is dropped.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ApiCallCounter(Arc<Counts>);
 
@@ -29,7 +29,7 @@ impl ApiCallCounter {
         self.0.pages.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was counted since this was last asked.
+    /// The counts since this was last called.
     pub fn take(&self) -> ApiUsage {
         let [calls, pages, throttles] =
             [&self.0.calls, &self.0.pages, &self.0.throttles].map(|count| count.swap(0, Ordering::Relaxed));

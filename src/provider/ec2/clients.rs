@@ -18,7 +18,7 @@ use super::xml::Whole;
 use super::{Config, Error, credentials};
 use crate::provider::rate_limiter::RateLimiter;
 
-/// How long a connection may take to come about: the SDK's own default, written here so that it stays.
+/// How long a connection may take to come about: the SDK's own default, written here so that it does not change with the SDK.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
 /// How often a call is tried in all. More is up to the next poll; and with a budget, all of it is, since what the SDK
@@ -36,7 +36,7 @@ pub(super) struct Regional {
     pub context: Context,
 }
 
-/// Asks AWS's own chain for what is not configured, and builds the clients.
+/// Finds what is not configured by AWS's own chain, and builds the clients.
 pub(super) async fn build(
     config: &Config,
     given: Option<&SharedCredentialsProvider>,

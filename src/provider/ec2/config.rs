@@ -35,7 +35,7 @@ pub struct Config {
     pub page_size: i32,
     /// How long one call, which is one page, may take in all its attempts.
     pub call_timeout: Duration,
-    /// Where changes are told, so that they are polled for at once.
+    /// The queue of change events, so that a change is polled for at once.
     pub events: Option<events::Config>,
     /// Instances of Auto Scaling groups take traffic only where their lifecycle says so. Takes the IAM action
     /// `autoscaling:DescribeAutoScalingGroups`.

@@ -1,4 +1,4 @@
-//! With which credentials AWS is asked.
+//! The credentials of calls to AWS.
 
 use aws_config::SdkConfig;
 use aws_config::profile::ProfileFileCredentialsProvider;

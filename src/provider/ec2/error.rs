@@ -1,4 +1,4 @@
-//! Why AWS could not be asked, in operators' words.
+//! Why AWS gave no complete answer, and what to do.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub enum Error {
     Throttled {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
         /// AWS's word for it.
         code: String,
@@ -42,7 +42,7 @@ pub enum Error {
     AccessDenied {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
         /// AWS's own words.
         detail: String,
@@ -88,7 +88,7 @@ pub enum Error {
          clock"
     )]
     Expired {
-        /// The region asked.
+        /// The region.
         region: String,
         /// AWS's own words.
         detail: String,
@@ -99,7 +99,7 @@ pub enum Error {
          enabled for the account, and that this machine's clock is right ({detail})"
     )]
     BadCredentials {
-        /// The region asked.
+        /// The region.
         region: String,
         /// AWS's own words.
         detail: String,
@@ -120,9 +120,9 @@ pub enum Error {
     Unreachable {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
-        /// The URL asked.
+        /// The API's URL.
         endpoint: String,
         /// What the connection said.
         detail: String,
@@ -138,9 +138,9 @@ pub enum Error {
     Tls {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
-        /// The URL asked.
+        /// The API's URL.
         endpoint: String,
         /// What TLS said.
         detail: String,
@@ -154,9 +154,9 @@ pub enum Error {
     Timeout {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
-        /// The URL asked.
+        /// The API's URL.
         endpoint: String,
         /// The provider's `call_timeout`.
         limit: Duration,
@@ -171,9 +171,9 @@ pub enum Error {
     Unreadable {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
-        /// The URL asked.
+        /// The API's URL.
         endpoint: String,
         /// The HTTP status.
         status: u16,
@@ -186,7 +186,7 @@ pub enum Error {
          systemd-timesyncd) ({detail})"
     )]
     ClockSkew {
-        /// The region asked.
+        /// The region.
         region: String,
         /// AWS's own words.
         detail: String,
@@ -201,7 +201,7 @@ pub enum Error {
     RepeatedToken {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
         /// The page that repeated it, counted from 1.
         page: usize,
@@ -211,7 +211,7 @@ pub enum Error {
     Other {
         /// The call.
         call: Call,
-        /// The region asked.
+        /// The region.
         region: String,
         /// AWS's own words.
         detail: String,
@@ -254,7 +254,7 @@ impl From<Error> for provider::Error {
     }
 }
 
-/// What a call was about, for its errors.
+/// Where a call goes, for its errors.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub region: String,
@@ -267,7 +267,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The error in operators' words.
+    /// The error with what to do about it.
     pub fn explain<E>(&self, call: Call, error: &SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + 'static,
@@ -307,7 +307,7 @@ impl Context {
     /// AWS answered with an error of its own.
     pub fn refused(&self, call: Call, code: &str, message: &str) -> Error {
         let region = self.region.clone();
-        // On one line, whoever it was that answered.
+        // On one line, whatever answered.
         let detail = text::one_line(&format!("{code}: {message}"), MAX_DETAIL);
         match code {
             code if is_throttle(code) => Error::Throttled { call, region, code: code.to_owned() },

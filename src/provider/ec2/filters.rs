@@ -28,8 +28,8 @@ pub struct Filter {
 /// What one selector, or several, ask for: EC2's patterns by the filter's name, or any value at all.
 type Wanted = BTreeMap<String, Option<BTreeSet<String>>>;
 
-/// The filters of each call, of which there is one or a few. What all calls bring together lacks no running instance
-/// that one of the selectors admits, and may well hold others: each service selects again.
+/// The filters of each call, of which there is one or a few. The answers together hold every running instance that one
+/// of the selectors admits, and possibly others: each service selects again.
 ///
 /// One call asks for what the selectors have in common, by value, or at least for the tags by which they go. Where it
 /// takes more values than EC2 does, it is split in up to [`MAX_CALLS`]; and so it is where the selectors have so little
@@ -44,7 +44,7 @@ fn running() -> Filter {
     Filter { name: "instance-state-name".to_owned(), values: vec!["running".to_owned()] }
 }
 
-/// What EC2 can tell of a selector. Of a tag or an attribute that must not be there, it cannot.
+/// What EC2 can filter of a selector. It cannot filter by the absence of a tag or an attribute.
 fn wanted(selector: &Selector) -> Wanted {
     let mut wanted = Wanted::new();
     for (key, condition) in &selector.tags {
@@ -59,7 +59,7 @@ fn wanted(selector: &Selector) -> Wanted {
             Attribute::Group => format!("tag:{GROUP_TAG}"),
         };
         let Some(patterns) = patterns(condition) else { continue };
-        // Only a tag can be asked for whatever its value.
+        // Only a tag can be filtered by its presence alone.
         if patterns.is_some() || name.starts_with("tag:") {
             wanted.entry(name).or_insert(patterns);
         }
@@ -118,40 +118,40 @@ fn common(all: &[&Wanted]) -> Wanted {
 fn together(all: &[&Wanted]) -> Option<Vec<Vec<Filter>>> {
     let common = common(all);
     let mut filters = vec![running()];
-    let mut room = MAX_VALUES - 1;
+    let mut free = MAX_VALUES - 1;
     let any_value = common.iter().find(|(_, values)| values.is_none());
     if let Some(key) = any_value.and_then(|(name, _)| name.strip_prefix("tag:")) {
         filters.push(Filter { name: "tag-key".to_owned(), values: vec![literal(key)] });
-        room -= 1;
+        free -= 1;
     }
     let mut by_value: Vec<_> = common.into_iter().filter_map(|(name, values)| Some((name, values?))).collect();
     by_value.sort_by_key(|(_, values)| values.len());
     for (name, values) in by_value {
         let values: Vec<_> = values.into_iter().collect();
-        if filters.len() < MAX_FILTERS && values.len() <= room {
-            room -= values.len();
+        if filters.len() < MAX_FILTERS && values.len() <= free {
+            free -= values.len();
             filters.push(Filter { name, values });
-        } else if filters.len() < MAX_FILTERS && values.len() <= room * MAX_CALLS {
-            return Some(split(&filters, &name, &values, room));
+        } else if filters.len() < MAX_FILTERS && values.len() <= free * MAX_CALLS {
+            return Some(split(&filters, &name, &values, free));
         }
     }
     if filters.len() == 1 {
-        filters.push(by_key(all, room)?);
+        filters.push(by_key(all, free)?);
     }
     Some(vec![filters])
 }
 
 /// A call for every so many of the values.
-fn split(filters: &[Filter], name: &str, values: &[String], room: usize) -> Vec<Vec<Filter>> {
+fn split(filters: &[Filter], name: &str, values: &[String], free: usize) -> Vec<Vec<Filter>> {
     let with = |values: &[String]| {
         let filter = Filter { name: name.to_owned(), values: values.to_vec() };
         filters.iter().cloned().chain([filter]).collect()
     };
-    values.chunks(room).map(with).collect()
+    values.chunks(free).map(with).collect()
 }
 
 /// A filter that asks for one tag of each selector, whatever its value: the one that most of them have.
-fn by_key(all: &[&Wanted], room: usize) -> Option<Filter> {
+fn by_key(all: &[&Wanted], free: usize) -> Option<Filter> {
     let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
     for key in all.iter().copied().flat_map(keys) {
         *uses.entry(key).or_default() += 1;
@@ -159,7 +159,7 @@ fn by_key(all: &[&Wanted], room: usize) -> Option<Filter> {
     let most_used = all.iter().copied().map(|wanted| keys(wanted).max_by_key(|key| uses[key]));
     let keys = most_used.collect::<Option<BTreeSet<_>>>()?;
     let filter = Filter { name: "tag-key".to_owned(), values: keys.iter().map(|key| literal(key)).collect() };
-    (1..=room).contains(&filter.values.len()).then_some(filter)
+    (1..=free).contains(&filter.values.len()).then_some(filter)
 }
 
 fn keys(wanted: &Wanted) -> impl Iterator<Item = &str> {

@@ -11,8 +11,8 @@ use super::pages::follow;
 use crate::model::{Instance, InstanceState, Tags};
 use crate::provider::machine_size;
 
-/// One region's instances, ordered by id. Each of `calls` is followed to its end, and what several bring counts once,
-/// as it came last.
+/// One region's instances, ordered by id. Each of `calls` is followed to its end; an instance in several answers
+/// counts once, as it was listed last.
 pub(super) async fn list(at: &Regional, calls: &[Vec<Filter>]) -> Result<Vec<Instance>, Error> {
     let mut instances = Vec::new();
     for filters in calls {
@@ -48,7 +48,7 @@ fn each_once(mut instances: Vec<Instance>) -> Vec<Instance> {
     instances
 }
 
-/// In elasticd's words. An instance without an id, which EC2 never lists, could not be told from another.
+/// In elasticd's words. An instance without an id, which EC2 never lists, could not be distinguished from another.
 fn instance(listed: types::Instance) -> Option<Instance> {
     let mut instance = Instance::new(listed.instance_id.as_deref()?);
     instance.private_ipv4 = parsed(listed.private_ip_address());

@@ -11,12 +11,12 @@ use super::Error;
 use super::call::Call;
 use super::clients::Regional;
 
-/// Asks for one page after the other. `ask` asks for the one that a token names, `take` takes it and says which is the
-/// next. Each is taken as it comes, so that only one of them is held at a time.
+/// Requests one page after the other. `request` requests the one that a token names; `take` consumes it and returns the
+/// token of the next one. Each is consumed as it comes, so that only one of them is held at a time.
 pub(super) async fn follow<P, E, F>(
     at: &Regional,
     call: Call,
-    ask: impl Fn(Option<String>) -> F,
+    request: impl Fn(Option<String>) -> F,
     mut take: impl FnMut(P) -> Option<String>,
 ) -> Result<(), Error>
 where
@@ -26,9 +26,9 @@ where
     let mut seen = HashSet::new();
     let mut token = None;
     loop {
-        let spent = at.rate_limiter.spend().await;
-        let page = ask(token).await.map_err(|error| at.context.explain(call, &error))?;
-        drop(spent);
+        let permit = at.rate_limiter.acquire().await;
+        let page = request(token).await.map_err(|error| at.context.explain(call, &error))?;
+        drop(permit);
         at.counter.count_page();
         let Some(next) = take(page).filter(|token| !token.is_empty()) else { return Ok(()) };
         if !seen.insert(next.clone()) {

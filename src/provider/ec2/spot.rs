@@ -1,4 +1,4 @@
-//! `spot`: which spot instances EC2 is about to take back.
+//! `spot`: the spot instances that EC2 is about to interrupt.
 //!
 //! It gives two minutes' notice, in the request's status: `marked-for-termination`, `marked-for-stop` and so on (EC2 user
 //! guide, "Spot request status"). Only such requests are asked for, so that the cost does not grow with the fleet.
@@ -18,7 +18,7 @@ use super::pages::follow;
 const MARKED: &str = "marked-for-";
 
 /// An instance that is about to be taken back leaves.
-pub(super) async fn judge(at: &Regional, verdicts: &mut AvailabilityOverrides) -> Result<(), Error> {
+pub(super) async fn interruptions(at: &Regional, overrides: &mut AvailabilityOverrides) -> Result<(), Error> {
     let filter = filter(&Filter { name: "status-code".to_owned(), values: vec![format!("{MARKED}*")] });
     let page = |token| {
         let call = at.ec2.describe_spot_instance_requests().max_results(at.page_size);
@@ -27,7 +27,7 @@ pub(super) async fn judge(at: &Regional, verdicts: &mut AvailabilityOverrides) -
     let take = |page: DescribeSpotInstanceRequestsOutput| {
         for request in page.spot_instance_requests.unwrap_or_default() {
             if let Some((id, code)) = marked(&request) {
-                verdicts.add(id, leaving(format!("is a spot instance {code}")));
+                overrides.add(id, leaving(format!("is a spot instance {code}")));
             }
         }
         page.next_token

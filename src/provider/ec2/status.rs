@@ -35,14 +35,14 @@ const EVENTS: [EventCode; 5] = [
 const IMPAIRED: &str = "impaired";
 
 /// An instance that fails a check is out.
-pub(super) async fn checks(at: &Regional, verdicts: &mut AvailabilityOverrides) -> Result<(), Error> {
+pub(super) async fn checks(at: &Regional, overrides: &mut AvailabilityOverrides) -> Result<(), Error> {
     for (name, check) in [("system-status.status", "system"), ("instance-status.status", "instance")] {
         let each = |listed: InstanceStatus| {
             let Some(id) = listed.instance_id() else { return };
             let status = if check == "system" { listed.system_status() } else { listed.instance_status() };
             // Whatever the filter let through.
             if status.and_then(|status| status.status()).is_some_and(|status| status.as_str() == IMPAIRED) {
-                verdicts.add(id, out(format!("fails EC2's {check} status check")));
+                overrides.add(id, out(format!("fails EC2's {check} status check")));
             }
         };
         affected(at, name, vec![IMPAIRED.to_owned()], each).await?;
@@ -51,12 +51,12 @@ pub(super) async fn checks(at: &Regional, verdicts: &mut AvailabilityOverrides) 
 }
 
 /// An instance that EC2 is going to interrupt leaves some time before.
-pub(super) async fn events(at: &Regional, now: Timestamp, verdicts: &mut AvailabilityOverrides) -> Result<(), Error> {
+pub(super) async fn events(at: &Regional, now: Timestamp, overrides: &mut AvailabilityOverrides) -> Result<(), Error> {
     let codes = EVENTS.iter().map(|code| code.as_str().to_owned()).collect();
     let each = |listed: InstanceStatus| {
         let Some(id) = listed.instance_id() else { return };
-        for verdict in listed.events().iter().filter_map(|event| of_event(event, now)) {
-            verdicts.add(id, verdict);
+        for availability in listed.events().iter().filter_map(|event| of_event(event, now)) {
+            overrides.add(id, availability);
         }
     };
     affected(at, "event.code", codes, each).await

@@ -18,13 +18,13 @@ const PATH: &str = "/latest/meta-data/placement/availability-zone";
 /// How long the metadata service has in all; it is on this very host and takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a connection to it may take, and then an answer. Where it is not there, nobody says so.
+/// How long a connection to it may take, and then an answer. Where there is none, packets are dropped without an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why the metadata service told no zone.
+/// Why the zone could not be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum ZoneError {
-    /// Nobody answered.
+    /// There was no answer.
     #[error(
         "the metadata service (IMDS) did not say in which availability zone this machine is: {detail}. In a container, let \
          IMDS answer across one more hop: `aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2 \
@@ -62,12 +62,12 @@ impl From<ZoneError> for provider::Error {
     }
 }
 
-/// This machine's availability zone, such as `eu-west-1a`, as the instance metadata service (version 2) tells it. Takes
+/// This machine's availability zone, such as `eu-west-1a`, as the instance metadata service (version 2) says. Takes
 /// 5 s at most. The service is where `AWS_EC2_METADATA_SERVICE_ENDPOINT` says, or else at its usual address.
 ///
 /// # Errors
 ///
-/// The environment forbids to ask (`AWS_EC2_METADATA_DISABLED`), nobody answers, which is what happens in a container more than one hop away, or what answers names no zone.
+/// The environment forbids to ask (`AWS_EC2_METADATA_DISABLED`), there is no answer, as in a container more than one hop away, or what answers names no zone.
 pub async fn own_zone() -> Result<String, ZoneError> {
     // As the SDK does where it looks for a region or credentials.
     if std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|set| set.eq_ignore_ascii_case("true")) {
@@ -167,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_names_the_hop_limit() {
         let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address");
-        // Whoever drops the token's answer for want of a hop looks like this one.
+        // An answer that is dropped for want of a hop looks like this one.
         let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         for url in [format!("http://{closed}"), format!("http://{}", silent.local_addr().expect("an address"))] {
             let error = of(Some(&url)).await.expect_err("nobody there");

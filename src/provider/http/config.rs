@@ -1,4 +1,4 @@
-//! What the `http` provider asks, and as whom.
+//! The configuration of an `http` provider.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,10 @@ const OWN: &[HeaderName] = &[
     header::IF_MODIFIED_SINCE,
 ];
 
-/// What is asked, and how.
+/// The URL, what is sent with the request, and its bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// What is asked for.
+    /// The URL.
     pub url: Url,
     /// What is sent with it.
     pub headers: HeaderMap,
@@ -41,7 +41,7 @@ pub struct Config {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// How large an answer may be, in bytes.
     pub max_bytes: usize,
-    /// The provider's `timeout`, which it uses up to a twentieth.
+    /// The provider's `timeout`, of which it uses all but a twentieth.
     pub timeout: Duration,
 }
 
@@ -88,7 +88,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Judges what is written. The files may appear later.
+    /// The valid configuration. The files may appear later.
     ///
     /// # Errors
     ///

@@ -28,14 +28,14 @@ pub const REQUEST: Duration = Duration::from_secs(2);
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How often the server is asked whether it is still there; it is given up on after the second silence.
+/// How often the server is pinged; the connection is given up after the second ping without an answer.
 const PING: Duration = Duration::from_secs(5);
 
 /// The first pause after a failed session and the longest one; each is drawn at random from 0 to what it doubled to, so
 /// that sidecars which lost the same server do not come back as one herd.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
-/// What the server says beside answers.
+/// What the server reports of the connection.
 #[derive(Debug, Clone, Default)]
 struct Link {
     lost: Option<String>,
@@ -58,7 +58,7 @@ impl Session {
     ///
     /// No connection.
     pub async fn open(config: &Config, name: &str) -> Result<Self, Error> {
-        let (link, told) = watch::channel(Link::default());
+        let (link, link_changes) = watch::channel(Link::default());
         let link = Arc::new(link);
         let connected = Arc::new(AtomicBool::new(false));
         let options = options(config).await?.name(name).event_callback({
@@ -86,7 +86,7 @@ impl Session {
         };
         connected.store(true, Ordering::Relaxed);
         let jetstream = jetstream::ContextBuilder::new().timeout(REQUEST).build(client.clone());
-        Ok(Self { config: config.clone(), client, jetstream, link: told })
+        Ok(Self { config: config.clone(), client, jetstream, link: link_changes })
     }
 
     /// Returns when the connection is lost.
@@ -149,11 +149,11 @@ impl Session {
         self.bucket().await
     }
 
-    /// Waits for an answer, or for the server to say that we may not ask.
+    /// Waits for an answer, or for the server to deny the request.
     ///
     /// # Errors
     ///
-    /// What was asked was not done, as far as is known.
+    /// The request failed; whether it was done may be unknown.
     pub async fn ask<T, E: std::error::Error + 'static>(
         &self,
         what: &'static str,
@@ -162,8 +162,8 @@ impl Session {
         let mut link = self.link.clone();
         let before = link.borrow_and_update().denied.clone();
         let denied = async {
-            let told = link.wait_for(|link| link.denied.is_some() && link.denied != before).await;
-            match told.ok().and_then(|link| link.denied.clone()) {
+            let denial = link.wait_for(|link| link.denied.is_some() && link.denied != before).await;
+            match denial.ok().and_then(|link| link.denied.clone()) {
                 Some(denied) => denied,
                 None => std::future::pending().await,
             }
@@ -195,9 +195,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The server does not tell.
+    /// The server does not say.
     pub async fn readers(&self, store: &kv::Store) -> Result<usize, Error> {
-        Ok(self.ask("tell its consumers", store.stream.get_info()).await?.state.consumer_count)
+        Ok(self.ask("count the consumers", store.stream.get_info()).await?.state.consumer_count)
     }
 
     /// Each matching key's last value, and then what follows, in the order in which it was written.
@@ -207,7 +207,7 @@ impl Session {
     /// It cannot be watched.
     pub async fn watch(&self, store: &kv::Store, keys: &str) -> Result<Watch, Error> {
         let config = push::OrderedConfig {
-            // With a name, what is watched is part of the subject asked on, so that it can be permitted by itself.
+            // With a name, what is watched is part of the request's subject, so that it can be permitted by itself.
             name: Some(format!("elasticd-{:016x}", fastrand::u64(..))),
             deliver_subject: self.client.new_inbox(),
             filter_subject: format!("{}{keys}", store.prefix),
@@ -232,7 +232,7 @@ impl Session {
     }
 }
 
-/// What is written to some keys.
+/// Watches the writes to some keys.
 #[expect(missing_debug_implementations, reason = "the stream of messages has none")]
 pub struct Watch {
     /// Whether there was no value when it began.

@@ -1,10 +1,10 @@
-//! What lies in a fleet's bucket: pure.
+//! The keys and values of a fleet's bucket: pure.
 //!
 //! | key | value |
 //! | --- | --- |
 //! | `leader` | [`Leader`]: who publishes, renewed while it does |
-//! | `p.PROVIDER.set` | [`Manifest`]: the chunks that make up the provider's whole set, and where it stands |
-//! | `p.PROVIDER.heartbeat` | [`Heartbeat`]: that the set was observed anew, unchanged, and who says so |
+//! | `p.PROVIDER.set` | [`Manifest`]: the chunks that make up the provider's whole set, and its position |
+//! | `p.PROVIDER.heartbeat` | [`Heartbeat`]: that the set was observed again, unchanged, and by which publisher |
 //! | `p.PROVIDER.d.SHA256` | a chunk: a JSON list of instances, under the hash of its bytes |
 //!
 //! A chunk ends where the hash of an instance's id says so, so that an instance that changes alters its own chunk and
@@ -38,7 +38,7 @@ pub const MAX_CHUNK: usize = 256 * 1024;
 /// Chunks in one manifest at most: with 67 bytes each it stays below the megabyte that a server takes by default.
 pub const MAX_CHUNKS: usize = 12_000;
 
-/// Where a set stands among all that a fleet ever published. It only grows.
+/// The place of a set in the order of all that a fleet ever published. It only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The leader's term: each leader's is higher than all before it.
@@ -62,7 +62,7 @@ pub struct Stamp {
     pub fleet: String,
 }
 
-/// Who publishes.
+/// The publisher that leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// The format and the fleet.
@@ -78,7 +78,7 @@ pub struct Leader {
     pub since: Timestamp,
     /// Grows with each renewal, so that each is a new value.
     pub renewals: u64,
-    /// It left of its own will: nobody need wait.
+    /// It gave the lead away: others need not wait.
     #[serde(default)]
     pub released: bool,
 }
@@ -89,10 +89,10 @@ pub struct Manifest {
     /// The format and the fleet.
     #[serde(flatten)]
     pub stamp: Stamp,
-    /// The term of whoever wrote this last. A new leader writes it before it polls, and changes nothing else: the
+    /// The term of the leader that wrote this last. A new leader writes it before it polls, and changes nothing else: the
     /// revision that its predecessor expects to replace is then gone for good.
     pub fence: u64,
-    /// Where the set stands.
+    /// The set's position.
     pub position: Position,
     /// When it was first observed, by the publisher's clock. None: nothing was published yet.
     pub observed: Option<Timestamp>,
@@ -102,13 +102,13 @@ pub struct Manifest {
     pub chunks: Vec<String>,
 }
 
-/// A sign of life.
+/// Says that a publisher polls, and with which result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// The format and the fleet.
     #[serde(flatten)]
     pub stamp: Stamp,
-    /// The term of whoever wrote this.
+    /// The term of the leader that wrote this.
     pub fence: u64,
     /// The set that was observed.
     pub position: Position,
@@ -118,7 +118,7 @@ pub struct Heartbeat {
     pub host: String,
     /// Since when it leads.
     pub since: Timestamp,
-    /// How many sidecars watch the bucket. None: the server did not tell.
+    /// How many sidecars watch the bucket. None: the server did not say.
     pub readers: Option<usize>,
     /// Milliseconds until the next heartbeat is due.
     pub every_ms: u64,
@@ -132,7 +132,7 @@ pub struct Heartbeat {
 /// Why what was found is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is no value of ours.
+    /// It was not written by elasticd.
     #[error(
         "the key {key} holds something that no elasticd wrote ({why}): is the bucket used for something else? Name one of the fleet's own"
     )]
@@ -205,7 +205,7 @@ pub struct Chunk {
     pub bytes: Vec<u8>,
 }
 
-/// A provider's key. A dot in a name would be another level: `=`, which names cannot have, stands for it.
+/// A provider's key. A dot in a name would be another level: `=`, which names cannot have, replaces it.
 fn prefix(provider: &Name) -> String {
     format!("p.{}", provider.as_str().replace('.', "="))
 }
@@ -216,7 +216,7 @@ pub fn set_key(provider: &Name) -> String {
 }
 
 /// The heartbeat's key.
-pub fn beat_key(provider: &Name) -> String {
+pub fn heartbeat_key(provider: &Name) -> String {
     prefix(provider) + ".heartbeat"
 }
 

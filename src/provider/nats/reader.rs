@@ -1,4 +1,4 @@
-//! The task that watches a fleet's bucket, for as long as the provider lives.
+//! The task that watches a fleet's bucket, for as long as the provider exists.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use crate::provider::ErrorKind;
 use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::regular_file;
 
-/// Chunks asked for at once.
+/// Chunks requested at once.
 const AT_ONCE: usize = 16;
 
-/// Before a set that was not whole is asked for again: a replica may be behind.
+/// The pause before an incomplete set is requested again: a replica may be behind.
 const AGAIN: Duration = Duration::from_millis(300);
 
 /// So many heartbeats may be missing, and this much more, before the fleet counts as silent.
-const BEATS: u32 = 3;
+const HEARTBEATS: u32 = 3;
 
 /// The least time after which the fleet counts as silent: a new leader's takeover takes up to ten seconds.
 const LEAST_SILENCE: Duration = Duration::from_secs(20);
@@ -44,7 +44,7 @@ pub struct View {
     pub problem: Option<Problem>,
     /// Why there is nothing newer, as far as the publisher says.
     pub failing: Option<String>,
-    /// The account of it.
+    /// What the status shows of it.
     pub reading: Arc<Reading>,
 }
 
@@ -87,8 +87,8 @@ pub(super) struct Reader {
     pub provider: Name,
     /// Where the highest position seen is kept.
     pub state: Option<PathBuf>,
-    /// Whether it is kept there, or only looked up.
-    pub keeps: bool,
+    /// Whether it is stored there, or only read.
+    pub stores_position: bool,
     pub assembler: SetAssembler,
     pub view: watch::Sender<View>,
 }
@@ -97,15 +97,15 @@ impl Reader {
     /// Never returns.
     pub async fn run(mut self) {
         if let Some(path) = &self.state {
-            self.assembler = SetAssembler::new(kept(path).await);
+            self.assembler = SetAssembler::new(stored(path).await);
         }
         let mut failures = 0;
         loop {
             let Err(error) = self.session(&mut failures).await;
             let was_lost = matches!(error, Error::Lost { .. });
-            self.tell(|view| {
+            self.update(|view| {
                 Arc::make_mut(&mut view.reading).connected = false;
-                // A connection that comes back at once is not worth a word.
+                // A connection that comes back at once is not reported.
                 if !was_lost || failures > 0 {
                     view.problem = Some(Problem::from(&error));
                 }
@@ -116,7 +116,7 @@ impl Reader {
         }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut View)) {
+    fn update(&self, change: impl FnOnce(&mut View)) {
         self.view.send_modify(|view| {
             change(view);
             let problem = view.problem.as_ref().map(|problem| problem.message.clone());
@@ -125,16 +125,16 @@ impl Reader {
         });
     }
 
-    /// Watches until the connection, or what it brings, is of no more use.
+    /// Watches until the connection or the watch fails.
     async fn session(&mut self, failures: &mut u32) -> Result<std::convert::Infallible, Error> {
         let session = Session::open(&self.connection, "elasticd sidecar").await?;
         let store = session.bucket().await?;
         let keys = format::watch_key(&self.provider);
         let mut watch = session.watch(&store, &keys).await?;
         *failures = 0;
-        self.tell(|view| {
+        self.update(|view| {
             Arc::make_mut(&mut view.reading).connected = true;
-            // What is there arrives in a moment; until then there is nothing to complain of.
+            // What is stored arrives in a moment; until then there is no problem to report.
             view.problem = (view.set.is_none() && watch.is_empty).then(|| self.nothing_published());
         });
         // A manifest whose chunks were not all to be had.
@@ -146,13 +146,13 @@ impl Reader {
                 view.heard.max(opened) + view.patience
             };
             tokio::select! {
-                written = watch.next() => self.enter(&session, &store, written?, &mut pending).await,
+                written = watch.next() => self.take_update(&session, &store, written?, &mut pending).await,
                 () = tokio::time::sleep(AGAIN), if pending.is_some() => {
                     if let Some(manifest) = pending.take() {
                         self.fetch(&session, &store, manifest, &mut pending).await;
                     }
                 }
-                // The watch may have lost its stream without a word: it is begun anew, from what is there.
+                // The watch may have lost its stream without an error: it is begun again, from what is stored.
                 () = tokio::time::sleep_until(silent) => {
                     opened = Instant::now();
                     session.bucket().await?;
@@ -171,10 +171,17 @@ impl Reader {
         Problem { kind: ErrorKind::Failed, message }
     }
 
-    async fn enter(&mut self, session: &Session, store: &Store, written: KeyUpdate, pending: &mut Option<Manifest>) {
+    async fn take_update(
+        &mut self,
+        session: &Session,
+        store: &Store,
+        written: KeyUpdate,
+        pending: &mut Option<Manifest>,
+    ) {
         let (fleet, key) = (&self.connection.fleet, &written.key);
         let Some(value) = written.value else {
-            let why = format!("somebody deleted the key {key} in NATS: what is known stands until a leader writes it");
+            let why =
+                format!("the key {key} was deleted in NATS; keeping the last known set until a leader writes it again");
             return self.refuse(Problem::invalid(why));
         };
         if *key == format::set_key(&self.provider) {
@@ -182,27 +189,27 @@ impl Reader {
                 Ok(manifest) => self.fetch(session, store, manifest, pending).await,
                 Err(error) => self.refuse(Problem::invalid(session.content(error))),
             }
-        } else if *key == format::beat_key(&self.provider) {
+        } else if *key == format::heartbeat_key(&self.provider) {
             match format::decode::<Heartbeat>(key, &value, fleet) {
-                Ok(heartbeat) => self.hear(heartbeat),
+                Ok(heartbeat) => self.take_heartbeat(heartbeat),
                 Err(error) => self.refuse(Problem::invalid(session.content(error))),
             }
         }
     }
 
     fn refuse(&self, problem: Problem) {
-        self.tell(|view| view.problem = Some(problem));
+        self.update(|view| view.problem = Some(problem));
     }
 
-    fn hear(&mut self, heartbeat: Heartbeat) {
+    fn take_heartbeat(&mut self, heartbeat: Heartbeat) {
         if !self.assembler.hear(heartbeat) {
             return;
         }
         let Some(heartbeat) = self.assembler.heartbeat().cloned() else { return };
         let is_complete = heartbeat.position == self.assembler.floor();
-        self.tell(|view| {
+        self.update(|view| {
             view.heard = Instant::now();
-            view.patience = (Duration::from_millis(heartbeat.every_ms) * BEATS).max(LEAST_SILENCE);
+            view.patience = (Duration::from_millis(heartbeat.every_ms) * HEARTBEATS).max(LEAST_SILENCE);
             view.failing =
                 heartbeat.error.map(|error| format!("the publisher on {} fails to poll: {error}", heartbeat.host));
             if is_complete {
@@ -213,7 +220,7 @@ impl Reader {
             reading.since = Some(format::system_time(heartbeat.since));
             reading.readers = heartbeat.readers.or(reading.readers);
         });
-        self.show();
+        self.update_reading();
     }
 
     async fn fetch(&mut self, session: &Session, store: &Store, manifest: Manifest, pending: &mut Option<Manifest>) {
@@ -224,8 +231,8 @@ impl Reader {
             Offer::Older => {
                 return self.refuse(Problem::invalid(format!(
                     "NATS' bucket {} holds the set {}, which is older than the set {} that was seen here: it is not \
-                     applied; was the store restored? A new leader mends it; to take the older one, stop this elasticd \
-                     and remove {} in its state_dir",
+                     applied; was the store restored? The next leader publishes a newer one; to take the older one, stop this \
+                     elasticd and remove {} in its state_dir",
                     self.connection.bucket,
                     manifest.position,
                     self.assembler.floor(),
@@ -253,13 +260,13 @@ impl Reader {
         };
         match taken {
             Ok(()) => {
-                self.keep().await;
-                self.tell(|view| {
+                self.store_position().await;
+                self.update(|view| {
                     view.set = self.assembler.set().cloned();
                     view.heard = Instant::now();
                     view.problem = None;
                 });
-                self.show();
+                self.update_reading();
             }
             // A chunk that is gone belonged to a set that has been replaced: its successor is on the way.
             Err(error) => {
@@ -275,9 +282,9 @@ impl Reader {
         }
     }
 
-    fn show(&self) {
+    fn update_reading(&self) {
         let Position { term, number } = self.assembler.floor();
-        self.tell(|view| {
+        self.update(|view| {
             let reading = Arc::make_mut(&mut view.reading);
             reading.instances = self.assembler.set().map_or(0, |set| set.len());
             reading.position = self.assembler.set().is_some().then_some((term, number));
@@ -285,21 +292,21 @@ impl Reader {
         });
     }
 
-    /// Remembers the position beyond this life.
-    async fn keep(&self) {
-        let Some(path) = self.state.clone().filter(|_| self.keeps) else { return };
+    /// Stores the position for the next start.
+    async fn store_position(&self) {
+        let Some(path) = self.state.clone().filter(|_| self.stores_position) else { return };
         let bytes = format::encode(&self.assembler.floor());
         let write = move || atomic_file::write(&path, &bytes, Ownership { mode: 0o600, uid: None, gid: None });
         match tokio::task::spawn_blocking(write).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the position in the fleet's sets is not kept"),
-            Err(_) => tracing::warn!("the position in the fleet's sets is not kept"),
+            Ok(Err(error)) => tracing::warn!(%error, "position in the fleet's sets not stored"),
+            Err(_) => tracing::warn!("position in the fleet's sets not stored"),
         }
     }
 }
 
-/// What was remembered. Nothing, if it cannot be read: a set that is newer than none is then taken.
-async fn kept(path: &std::path::Path) -> Position {
+/// The stored position. The lowest one if it cannot be read: any set is then taken.
+async fn stored(path: &std::path::Path) -> Position {
     let path = path.to_owned();
     let read = tokio::task::spawn_blocking(move || regular_file::read_own(&path)).await;
     let bytes = read.ok().and_then(Result::ok).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a sidecar has of a published set: pure. Whole or not at all, and never older than what it had.
+//! Assembles published sets from their chunks: pure. A set is complete or not used, and never older than the one before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub enum Offer {
 /// The set, and the chunks it was made of.
 #[derive(Debug, Default)]
 pub struct SetAssembler {
-    /// The highest position seen, in this life or an earlier one.
+    /// The highest position seen, by this process or an earlier one.
     floor: Position,
     set: Option<Arc<Vec<Instance>>>,
     observed: Option<Timestamp>,
@@ -33,7 +33,7 @@ pub struct SetAssembler {
 }
 
 impl SetAssembler {
-    /// An empty one of somebody who saw this position before.
+    /// Without a set. `floor` is the highest position that was seen before.
     pub fn new(floor: Position) -> Self {
         Self { floor, ..Self::default() }
     }
@@ -53,7 +53,7 @@ impl SetAssembler {
         self.observed
     }
 
-    /// Judges a manifest.
+    /// What to do about a manifest.
     pub fn offer(&self, manifest: &Manifest) -> Offer {
         if manifest.observed.is_none() {
             return Offer::Nothing;
@@ -72,7 +72,7 @@ impl SetAssembler {
     ///
     /// # Errors
     ///
-    /// It is not whole, and what we had stays.
+    /// It is not complete. The previous set is kept.
     pub fn take(&mut self, manifest: &Manifest, fetched: &[(String, Vec<u8>)]) -> Result<(), Error> {
         let mut chunks = HashMap::with_capacity(manifest.chunks.len());
         for (hash, bytes) in fetched {
@@ -96,7 +96,7 @@ impl SetAssembler {
         Ok(())
     }
 
-    /// Takes note of a sign of life. Whether it is a new one.
+    /// Takes note of a heartbeat. Returns whether it is a new one.
     pub fn hear(&mut self, heartbeat: Heartbeat) -> bool {
         let is_new = heartbeat.position >= self.floor && self.heartbeat.as_ref() != Some(&heartbeat);
         if is_new {
@@ -106,7 +106,7 @@ impl SetAssembler {
         is_new
     }
 
-    /// The last sign of life.
+    /// The last heartbeat.
     pub const fn heartbeat(&self) -> Option<&Heartbeat> {
         self.heartbeat.as_ref()
     }
@@ -172,16 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn an_older_set_is_not_taken_in_this_life_or_the_next() {
+    fn an_older_set_is_not_taken_by_this_process_or_the_next() {
         let mut assembler = SetAssembler::default();
         let [old, new] = [published(5, 9, 3), published(6, 1, 4)];
         taken(&mut assembler, &new);
         assert_eq!(assembler.offer(&old.0), Offer::Older);
         assert_eq!(assembler.offer(&new.0), Offer::Same);
-        let mut reborn = SetAssembler::new(assembler.floor());
-        assert_eq!(reborn.offer(&old.0), Offer::Older);
-        assert!(matches!(taken(&mut reborn, &new), Offer::Missing(_)));
-        assert_eq!(reborn.set().unwrap().len(), 4);
+        let mut restarted = SetAssembler::new(assembler.floor());
+        assert_eq!(restarted.offer(&old.0), Offer::Older);
+        assert!(matches!(taken(&mut restarted, &new), Offer::Missing(_)));
+        assert_eq!(restarted.set().unwrap().len(), 4);
     }
 
     #[test]
@@ -206,11 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn a_beat_renews_the_set_it_names_and_no_other() {
+    fn a_heartbeat_renews_the_set_it_names_and_no_other() {
         let mut assembler = SetAssembler::default();
         taken(&mut assembler, &published(2, 1, 1));
         assert!(assembler.hear(heartbeat(2, 1, 5000)));
-        assert!(!assembler.hear(heartbeat(2, 1, 5000)), "the same again is no sign of life");
+        assert!(!assembler.hear(heartbeat(2, 1, 5000)), "the same again is not a new one");
         assert_eq!(assembler.observed().unwrap().as_second(), 5000);
         assert!(!assembler.hear(heartbeat(1, 7, 6000)), "an older leader's");
         // The heartbeat may be known before the set that it names has been fetched.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::model::FieldFault;
 
-/// Where events are told, valid.
+/// The queue of events, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The queue, as SQS names it. It must be this sidecar's own: SQS gives each message to one reader.
@@ -16,7 +16,7 @@ pub struct Config {
     pub endpoint_url: Option<String>,
 }
 
-/// Where events are told, as written.
+/// The queue of events, as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
@@ -28,7 +28,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// The valid configuration. `region` is the provider's own: that of a queue whose URL does not tell.
+    /// The valid configuration. `region` is the provider's own: that of a queue whose URL does not say it.
     ///
     /// # Errors
     ///
@@ -53,8 +53,8 @@ impl Raw {
             ));
         }
         let host = queue.as_ref().and_then(Uri::host).unwrap_or_default();
-        let told = region_of(host);
-        if queue.is_some() && told.is_none() && region.is_none() {
+        let named = region_of(host);
+        if queue.is_some() && named.is_none() && region.is_none() {
             faults.push(FieldFault::new(
                 "events.queue_url",
                 format!("{host} names no region: set the provider's `region`"),
@@ -63,7 +63,7 @@ impl Raw {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let region = told.map(str::to_owned).or_else(|| region.cloned()).unwrap_or_default();
+        let region = named.map(str::to_owned).or_else(|| region.cloned()).unwrap_or_default();
         // A queue with another host than its region's is asked at that host: the SDK would go by the region alone.
         let is_usual = host.strip_suffix(".cn").unwrap_or(host) == format!("sqs.{region}.amazonaws.com");
         let own = queue.filter(|_| !is_usual).and_then(|uri| {

@@ -39,7 +39,7 @@ pub enum Error {
         detail: String,
     },
     /// SQS asks for fewer calls.
-    #[error("SQS throttled {operation} on the queue {queue} ({code}): it is asked less often by itself")]
+    #[error("SQS throttled {operation} on the queue {queue} ({code}): elasticd slows down by itself")]
     Throttled {
         /// The queue's URL.
         queue: String,
@@ -69,11 +69,11 @@ pub enum Error {
         /// How long was waited.
         limit: Duration,
     },
-    /// Who elasticd is to AWS is in doubt.
+    /// The credentials are not accepted.
     #[error("the queue of events: {0}")]
     Identity(Box<Ec2Error>),
     /// Anything else.
-    #[error("SQS failed {operation} on the queue {queue}: {detail}; it is asked again, look the code up if it lasts")]
+    #[error("SQS failed {operation} on the queue {queue}: {detail}; it is tried again; look the code up if it lasts")]
     Other {
         /// The queue's URL.
         queue: String,
@@ -98,7 +98,7 @@ impl From<Error> for provider::Error {
     }
 }
 
-/// What a call was about, for its errors.
+/// Which call an error is of.
 #[derive(Debug, Clone)]
 pub struct About<'a> {
     /// The queue's URL.
@@ -107,7 +107,7 @@ pub struct About<'a> {
     pub operation: &'static str,
     /// The URL asked.
     pub endpoint: String,
-    /// Whom and where.
+    /// The region, role and profile.
     pub context: Context,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// Who tells of instances that come and go (EventBridge reference): EC2 (state changes, spot interruption warnings,
+/// The sources of events that concern instances (EventBridge reference): EC2 (state changes, spot interruption warnings,
 /// rebalance recommendations), Auto Scaling (launches, terminations, lifecycle actions), and tags that change.
 const SOURCES: &[&str] = &["aws.ec2", "aws.autoscaling", "aws.tag"];
 

@@ -1,4 +1,4 @@
-//! The queue: read for as long as it takes, emptied, and waited for when it is lost.
+//! The queue: long-polled, emptied, and tried again with back-off when it fails.
 
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
@@ -31,7 +31,7 @@ const RETRY: Backoff = Backoff::constant(Duration::from_secs(1), Duration::from_
 /// What SQS never gave as a receipt.
 const NO_RECEIPT: &str = "none";
 
-/// A queue that events are told in.
+/// A queue of events.
 #[derive(Debug)]
 pub struct Queue {
     config: Config,
@@ -41,14 +41,14 @@ pub struct Queue {
     client: Option<Client>,
     /// Of messages that are read, and not yet deleted.
     receipts: Vec<String>,
-    /// Failures in a row, and what the last one was.
-    trouble: Option<(u32, Discriminant<Error>)>,
-    /// How many messages were no events.
+    /// Failures in a row, and of which kind the last one was.
+    failing: Option<(u32, Discriminant<Error>)>,
+    /// How many messages were not events.
     foreign: u64,
 }
 
 impl Queue {
-    /// The queue of `config`, asked as whom `provider` says.
+    /// The queue of `config`, read with the credentials that `provider` is configured with.
     pub fn new(config: &Config, provider: &Ec2Config, credentials: Option<&SharedCredentialsProvider>) -> Self {
         Self {
             config: config.clone(),
@@ -56,7 +56,7 @@ impl Queue {
             credentials: credentials.cloned(),
             client: None,
             receipts: Vec::new(),
-            trouble: None,
+            failing: None,
             foreign: 0,
         }
     }
@@ -66,7 +66,7 @@ impl Queue {
     pub async fn step(mut self) -> (Self, bool) {
         let result = self.delete_and_receive().await;
         match &result {
-            Ok(_) => self.well(),
+            Ok(_) => self.succeeded(),
             Err(error) => {
                 let pause = self.failed(error);
                 tokio::time::sleep(pause).await;
@@ -84,10 +84,10 @@ impl Queue {
     pub async fn check(mut self) -> Result<(), Error> {
         let client = self.client().await;
         let call = client.receive_message().queue_url(&self.config.queue_url);
-        // A message that is read stays there for others at once.
+        // A message that is read remains visible to others.
         let call = call.visibility_timeout(0).wait_time_seconds(0).max_number_of_messages(1);
         call.send().await.map_err(|error| self.about("ReceiveMessage").explain(&error))?;
-        // That it is nobody's receipt is only noticed once deleting is allowed.
+        // That there is no such receipt is only noticed once deleting is allowed.
         match self.delete(&client, vec![NO_RECEIPT.to_owned()]).await {
             Err(Error::Other { detail, .. }) if detail.starts_with("ReceiptHandleIsInvalid") => Ok(()),
             other => other,
@@ -168,34 +168,34 @@ impl Queue {
 
     fn count_foreign(&mut self) {
         self.foreign += 1;
-        // Said again when they have doubled: a rule that is too wide tells thousands an hour.
+        // Logged again when they have doubled: a rule that is too wide causes thousands an hour.
         if self.foreign.is_power_of_two() {
             tracing::warn!(
                 queue = self.config.queue_url,
                 count = self.foreign,
-                "messages that are no events of EC2, Auto Scaling or tags are deleted: does the queue serve this sidecar \
-                 alone, and is its rule's pattern right?"
+                "unknown messages in the queue of events deleted; check that the queue serves this sidecar alone and that \
+                 its rule's pattern matches events of EC2, Auto Scaling and tags"
             );
         }
     }
 
-    fn well(&mut self) {
-        if self.trouble.take().is_some() {
-            tracing::info!(queue = self.config.queue_url, "the queue of events answers again");
+    fn succeeded(&mut self) {
+        if self.failing.take().is_some() {
+            tracing::info!(queue = self.config.queue_url, "queue of events reachable again");
         }
     }
 
-    /// Says so, once, and how long to wait.
+    /// Logs the error, unless the last one was of the same kind, and returns how long to wait.
     fn failed(&mut self, error: &Error) -> Duration {
         let kind = discriminant(error);
-        let failures = match self.trouble {
+        let failures = match self.failing {
             Some((failures, same)) if same == kind => failures,
             earlier => {
-                tracing::warn!(%error, "no events: changes are noticed at the provider's interval until this is mended");
+                tracing::warn!(%error, "queue of events failed; changes are noticed at the provider's interval until it works again");
                 earlier.map_or(0, |(failures, _)| failures)
             }
         };
-        self.trouble = Some((failures.saturating_add(1), kind));
+        self.failing = Some((failures.saturating_add(1), kind));
         RETRY.delay_after(failures)
     }
 }

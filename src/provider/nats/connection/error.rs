@@ -1,4 +1,4 @@
-//! What goes wrong between us and the bucket, each with what to do about it.
+//! Errors of the connection and of the bucket, each with what to do about it.
 
 use async_nats::{ConnectError, ConnectErrorKind};
 
@@ -18,7 +18,7 @@ pub enum Error {
         /// Why not.
         why: String,
     },
-    /// The server does not know us.
+    /// The server refuses our credentials.
     #[error(
         "NATS at {urls} refuses our credentials ({why}); check credentials_file or nkey_file and the server's users"
     )]
@@ -66,14 +66,14 @@ pub enum Error {
         why: String,
     },
     /// A request failed.
-    #[error("NATS did not {what}: {why}; see the server's log, and whether JetStream is enabled and has a quorum")]
+    #[error("NATS could not {what}: {why}; see the server's log, and whether JetStream is enabled and has a quorum")]
     Request {
-        /// What was asked.
+        /// The request.
         what: &'static str,
         /// Why.
         why: String,
     },
-    /// What the bucket holds is not for us.
+    /// The bucket holds a value that cannot be used.
     #[error("in NATS' bucket {bucket}: {source}")]
     Content {
         /// The bucket.
