@@ -10,6 +10,7 @@ use crate::model::{FieldFault, Name, Selector};
 use crate::provider;
 use crate::provider::nats::connection;
 use crate::provider::poll::PollSchedule;
+use crate::sys::human::HumanDuration;
 
 /// The shortest and the longest `leader_ttl`.
 const TTLS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_hours(1));
@@ -71,7 +72,7 @@ impl Raw {
         let providers = published(self.providers, all, &mut faults);
         let bound = self.leader_ttl.unwrap_or(Duration::from_secs(10));
         if !(TTLS.0..=TTLS.1).contains(&bound) {
-            faults.push(FieldFault::new("leader_ttl", format!("{bound:?} is not between 2s and 1h")));
+            faults.push(FieldFault::new("leader_ttl", format!("{} is not between 2s and 1h", HumanDuration(bound))));
         }
         let replicas = self.replicas.unwrap_or(1);
         // What JetStream takes (NATS documentation, "Streams", Replicas: at most 5).

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::sys::human::HumanDuration;
+
 /// Why a poll yielded no set: of which kind the failure is, and the provider's own error, whose message says what was
 /// tried and what to do.
 pub struct Error {
@@ -37,8 +39,9 @@ impl Error {
 
     /// A poll that took longer than `limit`, the provider's `timeout`.
     pub fn timed_out(limit: Duration) -> Self {
+        let limit = HumanDuration(limit);
         let message =
-            format!("no complete answer within {limit:?}; raise the provider's `timeout` if its source is merely slow");
+            format!("no complete answer within {limit}; raise the provider's `timeout` if its source is merely slow");
         Self::new(ErrorKind::Timeout, message)
     }
 

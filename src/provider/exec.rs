@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::instance_spec::Text;
 use super::{Configuration, Context, ErrorKind, Provider, format};
 use crate::model::{FieldFault, Instance, Selector};
+use crate::sys::human::HumanDuration;
 use crate::sys::program::{self, Program};
 
 /// How many lines of what a program said last an error repeats.
@@ -162,7 +163,8 @@ fn rest(error: &program::Error, timeout: Duration) -> String {
         Failed { .. } => write!(rest, "; run it by hand as elasticd's user, with the provider's `env` and no more"),
         TimedOut { .. } => write!(
             rest,
-            "; it was ended with all that it started: make it faster, or raise the provider's `timeout` ({timeout:?})"
+            "; it was ended with all that it started: make it faster, or raise the provider's `timeout` ({})",
+            HumanDuration(timeout)
         ),
         TooMuch { .. } => write!(rest, "; it was ended: make it print less, or raise the provider's `max_bytes`"),
         HeldOpen => write!(rest, "; let it wait for what it starts, or redirect the output of that"),

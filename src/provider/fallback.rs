@@ -14,6 +14,7 @@ use super::{ApiUsage, Error, Provider};
 use crate::model::fleet::Reading;
 use crate::model::{Instance, Name, Selector};
 use crate::sys::backoff::Jitter;
+use crate::sys::human::HumanDuration;
 
 /// The size assumed of a fleet before it is known: rather too slow than too fast.
 const UNKNOWN_SIZE: usize = 1000;
@@ -126,7 +127,7 @@ impl WithFallback {
             self.due = Some(now + gap);
             self.polls += 1;
             let name = &self.fallback.name;
-            tracing::info!(fallback = %name, every = ?gap, "fleet silent; polling the fallback");
+            tracing::info!(fallback = %name, every = %HumanDuration(gap), "fleet silent; polling the fallback");
             match self.provider.discover().await {
                 Ok(instances) => self.last = Some((instances, SystemTime::now())),
                 Err(source) => {

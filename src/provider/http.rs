@@ -16,6 +16,7 @@ use super::poll::inner_timeout;
 use super::{Configuration, Context, ErrorKind, Provider, format};
 use crate::model::{FieldFault, Instance, Selector};
 use crate::sys::https::{self, Answer, Client, FileError, Progress, TlsFiles, beginning, remedy};
+use crate::sys::human::HumanDuration;
 
 impl Configuration for Config {
     const TYPE: &'static str = "http";
@@ -82,7 +83,8 @@ pub enum Error {
     },
     /// The answer was not complete in time.
     #[error(
-        "incomplete response from {url} in time; {got}; see why the server is slow, or raise the provider's `timeout` ({timeout:?})"
+        "incomplete response from {url} in time; {got}; see why the server is slow, or raise the provider's `timeout` ({})",
+        HumanDuration(*timeout)
     )]
     Late {
         /// The URL.

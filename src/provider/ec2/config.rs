@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::events;
 use crate::model::FieldFault;
 use crate::provider::rate_limiter::Rate;
+use crate::sys::human::HumanDuration;
 
 /// How many instances a page may hold (EC2 API reference, `DescribeInstances`, `MaxResults`).
 const PAGE_SIZES: std::ops::RangeInclusive<i64> = 5..=1000;
@@ -164,7 +165,10 @@ impl Raw {
     fn call_timeout(&self, faults: &mut Vec<FieldFault>) -> Duration {
         let timeout = self.call_timeout.unwrap_or(CALL_TIMEOUT);
         if !CALL_TIMEOUTS.contains(&timeout) {
-            faults.push(FieldFault::new("call_timeout", format!("{timeout:?} is not from \"100ms\" to \"10m\"")));
+            faults.push(FieldFault::new(
+                "call_timeout",
+                format!("{} is not from \"100ms\" to \"10m\"", HumanDuration(timeout)),
+            ));
         }
         timeout
     }

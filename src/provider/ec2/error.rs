@@ -9,6 +9,7 @@ use aws_sdk_ec2::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 
 use super::Call;
 use crate::provider::{self, ErrorKind};
+use crate::sys::human::HumanDuration;
 use crate::sys::text;
 use crate::sys::text::chain;
 
@@ -147,9 +148,10 @@ pub enum Error {
     },
     /// A call took longer than `call_timeout`.
     #[error(
-        "the {} endpoint {endpoint} ({region}) did not answer {call} within {limit:?}: raise the provider's \
+        "the {} endpoint {endpoint} ({region}) did not answer {call} within {}: raise the provider's \
          `call_timeout`, or lower its `page_size`",
-        call.api()
+        call.api(),
+        HumanDuration(*limit)
     )]
     Timeout {
         /// The call.

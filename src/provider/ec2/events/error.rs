@@ -8,6 +8,7 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use super::super::call::Call;
 use super::super::error::{Context, Error as Ec2Error, credentials_error};
 use crate::provider::{self, ErrorKind};
+use crate::sys::human::HumanDuration;
 use crate::sys::text::chain;
 
 /// Why no events come: what was tried, on which queue, and the remedy.
@@ -60,7 +61,7 @@ pub enum Error {
         detail: String,
     },
     /// No answer in time.
-    #[error("SQS ({endpoint}) did not answer {operation} within {limit:?}: look for a proxy that holds answers back")]
+    #[error("SQS ({endpoint}) did not answer {operation} within {}: look for a proxy that holds answers back", HumanDuration(*limit))]
     Late {
         /// The URL asked.
         endpoint: String,
