@@ -67,7 +67,7 @@ async fn the_output_follows_at_once_and_no_message_stays() {
         queue.send(garbage).await;
     }
     queue.await_empty().await;
-    elasticd.await_log("messages that are no events");
+    elasticd.await_log("unknown messages in the queue of events deleted");
     assert_eq!(polls(&elasticd), before, "{}", elasticd.log());
 
     // It waits for messages now, as almost always, which delays nothing else.
