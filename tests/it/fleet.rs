@@ -165,7 +165,7 @@ fn a_set_that_could_not_be_stored_is_tried_again_without_another_poll() {
     await_backends(&reader, &["a"]);
     line.cut(true);
     observe(&first, &["a", "bb"]);
-    await_error(&first, "published", &["NATS did not"]);
+    await_error(&first, "published", &["NATS could not"]);
     let polled = polls(&first);
     line.cut(false);
     await_backends(&reader, &["a", "bb"]);
