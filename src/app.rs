@@ -12,14 +12,13 @@ use std::time::SystemTime;
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_tokio::Signals;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::api::admin::Order;
 use crate::api::{self, Api};
 use crate::config::{Config, Faults};
 use crate::frontend::{self, Worker};
 use crate::model::Name;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::sys::lock::{self, DirectoryLock};
 use crate::sys::{confine, systemd};
 pub use bootstrap::Bootstrap;
@@ -83,6 +82,13 @@ impl From<&Error> for ExitCode {
     }
 }
 
+/// What is asked of the running parts, and where it arrives.
+struct Inputs {
+    controls: api::Controls,
+    registry_inbox: mpsc::Receiver<registry::Event>,
+    reloads: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
+}
+
 /// Everything elasticd consists of, built and not yet running.
 #[expect(missing_debug_implementations, reason = "the stream of signals has none")]
 pub struct App {
@@ -94,7 +100,7 @@ pub struct App {
     api: Api,
     shown: Shown,
     signals: Signals,
-    ordered: mpsc::Receiver<Order>,
+    inputs: Inputs,
     lock: DirectoryLock,
 }
 
@@ -114,7 +120,10 @@ impl App {
             .map(|f| build_worker(f, &config, &registry.snapshots()))
             .collect::<Result<_, _>>()?;
         let shown = Shown::default();
-        let (orders, ordered) = mpsc::channel(QUEUE);
+        let (registry_events, registry_inbox) = mpsc::channel(QUEUE);
+        let (reload, reloads) = mpsc::channel(QUEUE);
+        let controls = api::Controls { refresh: watch::Sender::new(0), reload, registry: registry_events };
+        let inputs = Inputs { controls: controls.clone(), registry_inbox, reloads };
         let sources = api::Sources {
             snapshot: registry.snapshots(),
             registry: registry.report(),
@@ -123,10 +132,10 @@ impl App {
             fleet: shown.fleet.subscribe(),
             started: SystemTime::now(),
             confinement: Arc::clone(&confinement),
-            orders,
+            controls,
         };
         let api = Api::bind(&config.api, sources)?;
-        Ok(Self { file, config, confinement, registry, workers, api, shown, signals, ordered, lock })
+        Ok(Self { file, config, confinement, registry, workers, api, shown, signals, inputs, lock })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -137,11 +146,11 @@ impl App {
     ///
     /// A part of elasticd ended by itself.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, confinement, registry, workers, api, shown, mut signals, mut ordered, lock } = self;
+        let Self { file, config, confinement, registry, workers, api, shown, mut signals, inputs, lock } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
-        let mut daemon = Daemon::start(file, config, shown, registry, workers, api);
-        let ended = daemon.supervise(&mut signals, &mut ordered).await;
+        let mut daemon = Daemon::start(file, config, shown, inputs, registry, workers, api);
+        let ended = daemon.supervise(&mut signals).await;
         systemd::stopping();
         tracing::info!("stopping");
         daemon.drain().await;

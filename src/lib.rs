@@ -21,6 +21,7 @@
 //! | [`health`] | the sidecar's own checks of backends |
 //! | [`frontend`] | the reconciling worker of each frontend, its templates and presets |
 //! | [`api`] | the query socket |
+//! | [`status`] | what elasticd reports of itself: one model for the API, the command line and the metrics |
 //! | [`sys`] | atomic files, processes, sockets: leaves that know nothing of the rest |
 //! | [`app`] | composition: builds all that can fail, then runs, reloads and drains |
 //! | [`cli`] | one file per subcommand |
@@ -35,10 +36,12 @@ pub mod frontend;
 pub mod health;
 pub mod model;
 #[cfg(not(feature = "nats"))]
-mod no_fleet;
+#[doc(hidden)]
+pub mod no_fleet;
 pub mod provider;
 mod readiness;
 pub mod registry;
+pub mod status;
 pub mod sys;
 
 #[cfg(not(feature = "nats"))]

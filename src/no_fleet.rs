@@ -9,10 +9,10 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::fleet::Publishing;
 use crate::model::{FieldFault, Name, Selector};
 use crate::provider;
 use crate::provider::poll::PollSchedule;
+use crate::status;
 
 /// The type that `[publish]` may be of: there is none.
 pub const TYPE: Option<&str> = None;
@@ -63,7 +63,7 @@ impl Publisher {
     }
 
     /// The state of publishing.
-    pub fn report(&self) -> watch::Receiver<Arc<Publishing>> {
+    pub fn report(&self) -> watch::Receiver<Arc<status::Publisher>> {
         match self.0 {}
     }
 

@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 use crate::model::Name;
 use crate::sys::systemd;
-use crate::{frontend, registry};
+use crate::{registry, status};
 
 /// Where each frontend's worker says how it stands.
-pub type Frontends = Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>;
+pub type Frontends = Arc<BTreeMap<Name, watch::Receiver<Arc<status::Frontend>>>>;
 
 /// Waits for the first complete pass and says so, once: every service has been discovered in full or restored, and
 /// every frontend that could be given its backends has been. `services` are those of each frontend.
@@ -31,7 +31,7 @@ pub async fn first_pass(
             let account = |service| report.services.get(service);
             services
                 .get(&name)
-                .is_some_and(|told| told.iter().filter_map(account).any(|account| account.backends.is_none()))
+                .is_some_and(|told| told.iter().filter_map(account).any(|account| account.status.backends.is_none()))
         };
         if held(&report.borrow()) {
             continue;
@@ -46,7 +46,7 @@ pub async fn first_pass(
 }
 
 fn is_discovered(account: &registry::ServiceReport) -> bool {
-    account.backends.is_some() || account.held().is_some()
+    account.status.backends.is_some() || account.status.held.is_some()
 }
 
 /// Keeps the line that `systemctl status` shows.
@@ -65,19 +65,21 @@ pub async fn status_line(mut report: watch::Receiver<Arc<registry::Report>>) {
 }
 
 fn line(report: &registry::Report) -> String {
-    let service = |(name, account): (&Name, &Arc<registry::ServiceReport>)| match (account.backends, account.held()) {
-        (None, None) => {
-            let awaited = account.sources.iter().filter(|source| source.observed.is_none());
-            let awaited: Vec<_> = awaited.map(|source| source.provider.as_str()).collect();
-            format!("{name}: waiting for {}", awaited.join(", "))
-        }
-        (None, Some(_)) => format!("{name}: held back"),
-        (Some(backends), held) => {
-            let held = if held.is_some() { " (a change is held back)" } else { "" };
-            format!("{name}: {backends} backends, revision {}{held}", account.revision)
-        }
-    };
-    let failing = report.providers.iter().filter(|(_, account)| account.error.is_some());
+    let service =
+        |(name, account): (&Name, &Arc<registry::ServiceReport>)| match (account.status.backends, &account.status.held)
+        {
+            (None, None) => {
+                let awaited = account.status.sources.iter().filter(|source| source.age_seconds.is_none());
+                let awaited: Vec<_> = awaited.map(|source| source.provider.as_str()).collect();
+                format!("{name}: waiting for {}", awaited.join(", "))
+            }
+            (None, Some(_)) => format!("{name}: held back"),
+            (Some(backends), held) => {
+                let held = if held.is_some() { " (a change is held back)" } else { "" };
+                format!("{name}: {backends} backends, revision {}{held}", account.status.revision)
+            }
+        };
+    let failing = report.providers.iter().filter(|(_, account)| account.status.error.is_some());
     let failing = failing.map(|(name, _)| format!("{name}: polls fail"));
     report.services.iter().map(service).chain(failing).collect::<Vec<_>>().join("; ")
 }
@@ -85,31 +87,23 @@ fn line(report: &registry::Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Percent, Service};
-    use crate::registry::guard::Hold;
+    use crate::model::Service;
+    use crate::status::Held;
 
     fn account(backends: Option<usize>, held: bool) -> registry::ServiceReport {
         registry::ServiceReport {
             service: Arc::new(Service::new("web".parse().expect("a name"), "prod".parse().expect("a name"))),
-            sources: vec![registry::SourceReport {
-                provider: "prod".parse().expect("a name"),
+            status: Arc::new(status::Service {
                 backends,
-                observed: None,
-                held: held.then(|| registry::HeldSet {
-                    service: "web".parse().expect("a name"),
+                revision: 7,
+                ..status::Service::of(vec![status::Source {
                     provider: "prod".parse().expect("a name"),
-                    hold: Hold::Empty { current: 0 },
-                    missing: Vec::new(),
-                    max_drop: Percent(50),
-                    interval: None,
-                }),
-            }],
-            backends,
-            revision: 7,
-            restored: false,
-            excluded: registry::ExclusionSummary::default(),
+                    backends,
+                    age_seconds: None,
+                    held: held.then(|| Held { reason: "empty".to_owned(), message: String::new() }),
+                }])
+            }),
             excluded_members: Arc::default(),
-            panicking: false,
         }
     }
 
@@ -137,7 +131,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn ready_only_after_every_service_and_every_frontend() {
         let registry = watch::Sender::new(Arc::new(report(vec![("web", account(None, false))])));
-        let frontend = watch::Sender::new(Arc::new(frontend::Report::default()));
+        let frontend = watch::Sender::new(Arc::new(status::Frontend::default()));
         let nginx: Name = "nginx".parse().expect("a name");
         let frontends = watch::Sender::new(Arc::new([(nginx.clone(), frontend.subscribe())].into()));
         let ready = watch::Sender::new(false);

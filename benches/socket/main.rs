@@ -23,7 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 use elasticd::api::{Api, Config, Sources};
 
 use elasticd::model::{Backend, BackendState, Name, Service, ServiceSet, Snapshot};
-use elasticd::registry::{ExclusionSummary, Report, ServiceReport, SourceReport};
+use elasticd::registry::{Report, ServiceReport};
+use elasticd::status;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::service::service_fn;
@@ -31,7 +32,7 @@ use hyper::{HeaderMap, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const BACKENDS: u8 = 100;
@@ -84,21 +85,18 @@ fn runtime() -> tokio::runtime::Runtime {
 async fn serve(socket: PathBuf, snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
     let web: Name = "web".parse().expect("a name");
     let provider: Name = "p".parse().expect("a name");
-    let source = SourceReport {
+    let source = status::Source {
         provider: provider.clone(),
         backends: Some(usize::from(BACKENDS)),
-        observed: Some(SystemTime::now()),
+        age_seconds: Some(SystemTime::now().into()),
         held: None,
     };
+    let status =
+        status::Service { backends: Some(usize::from(BACKENDS)), revision: 1, ..status::Service::of(vec![source]) };
     let service = ServiceReport {
+        status: Arc::new(status),
         service: Arc::new(Service::new(web.clone(), provider)),
-        sources: vec![source],
-        backends: Some(usize::from(BACKENDS)),
-        revision: 1,
-        restored: false,
-        excluded: ExclusionSummary::default(),
         excluded_members: Arc::default(),
-        panicking: false,
     };
     let report = Report { services: [(web, Arc::new(service))].into(), ..Report::default() };
     let sources = Sources {
@@ -109,7 +107,7 @@ async fn serve(socket: PathBuf, snapshots: watch::Receiver<Option<Arc<Snapshot>>
         ready: watch::channel(true).1,
         fleet: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
-        orders: mpsc::channel(1).0,
+        controls: elasticd::api::Controls::disconnected(),
     };
     let config = Config { socket, admin_socket: None, mode: 0o600, gid: None, max_connections: 2048, metrics: None };
     Api::bind(&config, sources).expect("an API").serve(CancellationToken::new()).await;

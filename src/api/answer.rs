@@ -1,4 +1,4 @@
-//! From a resource to its answer: at once, or when something happens.
+//! From a resource to its answer: at once, or after something happened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,47 +8,43 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::Action;
-use super::documents::Documents;
+use super::context::Context;
+use super::headers::JSON;
 use super::metrics::Metrics;
-use super::query::Wait;
-use super::respond::{Body, JSON, respond_as, whole};
-use super::route::{Format, ListenerKind, Resource, find};
-use super::{Sources, events, explain, health, pick, services, status};
+use super::query::{Format, Wait};
+use super::respond::{Body, complete, respond_as};
+use super::route::{ListenerKind, Resource, find};
+use super::sources::Sources;
+use super::{events, explain, health, openapi, pick, services, status};
 
-/// The description of the API in OpenAPI's terms.
-const DESCRIPTION: &str = include_str!("openapi.json");
-
-/// Everything answers are made from.
+/// Answers requests.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// What elasticd knows.
-    pub(super) sources: Sources,
-    /// What of it has been serialised.
-    pub(super) documents: Documents,
+    pub(super) context: Arc<Context>,
     metrics: Metrics,
 }
 
-/// How a request is answered: at once, or when something happens.
+/// The answer to a request.
 pub(super) enum Answer {
-    /// At once.
+    /// It is here.
     Now(Response<Body>),
-    /// For as long as the client listens.
+    /// It goes on for as long as the client listens.
     Events(Response<Body>),
-    /// Later.
+    /// It has to wait.
     Late(Late),
 }
 
-/// An answer that may wait.
+/// What an answer waits for.
 pub(super) enum Late {
-    /// Until a revision is another one, or a time is over.
+    /// Until the revision is another one, or a time is over.
     Change(Change),
-    /// Until something was done.
+    /// Until a change was made.
     Done(Action),
-    /// Until the body is read, and perhaps something happens.
+    /// Until the body is read, and there is a newer version or a time is over.
     Discovery,
 }
 
-/// An answer that waits for a change.
+/// An answer that waits for another revision.
 #[derive(Debug)]
 pub(super) struct Change {
     service: Option<String>,
@@ -64,18 +60,18 @@ impl Change {
         self.wait.bound
     }
 
-    /// Waits. Ends early at `shutdown`, so that the client can turn to whoever comes next.
-    pub(super) async fn answer(&self, answers: &Answers, shutdown: &CancellationToken) -> Response<Body> {
+    /// Waits. Ends early at `shutdown`, so that the client can turn to elasticd's successor.
+    pub(super) async fn answer(&self, context: &Context, shutdown: &CancellationToken) -> Response<Body> {
         let Self { service, format, wait, known } = self;
-        let mut snapshots = answers.sources.snapshot.clone();
-        // All that waits is held by each of many clients: nothing is that need not be.
+        let mut snapshots = context.sources.snapshot.clone();
+        // Many clients may wait, so nothing is kept meanwhile that can be had afterwards.
         let changed = tokio::select! {
             biased;
             changed = async {
                 loop {
                     snapshots.mark_unchanged();
-                    // One that went back, as after a loss of the state, is another one too.
-                    if services::revision(answers, service.as_deref())
+                    // A revision that went back, as after a loss of the state, is another one too.
+                    if services::revision(context, service.as_deref())
                         .is_some_and(|revision| Some(revision) != wait.revision)
                     {
                         return true;
@@ -89,8 +85,8 @@ impl Change {
             () = tokio::time::sleep(wait.bound) => false,
         };
         let answered = match service {
-            None => services::all(answers, *format, known),
-            Some(name) => services::one(answers, name, *format, known),
+            None => services::all(context, *format, known),
+            Some(name) => services::one(context, name, *format, known),
         };
         let answer = answered.unwrap_or_else(|problem| problem.response());
         if changed { answer } else { services::unchanged(answer) }
@@ -99,12 +95,12 @@ impl Change {
 
 impl Answers {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { metrics: Metrics::new(sources.clone()), documents: Documents::new(), sources }
+        Self { metrics: Metrics::new(sources.clone()), context: Arc::new(Context::new(sources)) }
     }
 
-    /// The answer to a request. Its body is never read: hyper closes the connection if it is long.
+    /// The answer to a request. Its body is never read here: hyper closes the connection if it is long.
     pub(super) fn answer<B>(
-        self: &Arc<Self>,
+        &self,
         kind: ListenerKind,
         request: &Request<B>,
         heartbeat: Duration,
@@ -114,39 +110,41 @@ impl Answers {
             Ok(resource) => resource,
             Err(problem) => return Answer::Now(problem.response()),
         };
-        let asked = request.headers();
+        let (context, headers) = (&self.context, request.headers());
         let answered = match resource {
-            Resource::Services { format, wait: None } => services::all(self, format, asked),
-            Resource::Service { name, format, wait: None } => services::one(self, &name, format, asked),
-            Resource::Services { format, wait: Some(wait) } => return self.later(None, format, wait, asked),
+            Resource::Services { format, wait: None } => services::all(context, format, headers),
+            Resource::Service { name, format, wait: None } => services::one(context, &name, format, headers),
+            Resource::Services { format, wait: Some(wait) } => return self.later(None, format, wait, headers),
             Resource::Service { name, format, wait: Some(wait) } => {
-                return self.later(Some(name.into_owned()), format, wait, asked);
+                return self.later(Some(name.into_owned()), format, wait, headers);
             }
-            Resource::Pick { service, by } => pick::one(self, &service, &by),
-            Resource::Watch => match events::answer(self, asked, heartbeat, shutdown) {
-                // The head alone has no end to wait for.
-                Ok(response) if request.method() == Method::HEAD => Ok(response.map(|_| whole(""))),
-                Ok(response) => return Answer::Events(response),
-                Err(problem) => Err(problem),
-            },
+            Resource::Pick { service, by } => pick::one(context, &service, &by),
+            Resource::Watch => {
+                let response = events::answer(context, headers, heartbeat, shutdown);
+                if request.method() != Method::HEAD {
+                    return Answer::Events(response);
+                }
+                // The headers alone have no end to wait for.
+                Ok(response.map(|_| complete("")))
+            }
             Resource::Change(action) => return Answer::Late(Late::Done(action)),
             Resource::Discovery => return Answer::Late(Late::Discovery),
-            Resource::Explain { instance } => explain::answer(&self.sources, &instance),
-            Resource::Status => status::answer(&self.sources),
-            Resource::Description => Ok(respond_as(StatusCode::OK, JSON, DESCRIPTION)),
+            Resource::Explain { instance } => explain::answer(&context.sources, &instance),
+            Resource::Status => status::answer(&context.sources),
+            Resource::Description => openapi::document().map(|text| respond_as(StatusCode::OK, JSON, text)),
             Resource::Health => Ok(health::alive()),
-            Resource::Ready => Ok(health::ready(&self.sources)),
+            Resource::Ready => Ok(health::ready(&context.sources)),
             Resource::Metrics => self.metrics.answer(),
         };
         Answer::Now(answered.unwrap_or_else(|problem| problem.response()))
     }
 
-    /// What nobody will ever know is not waited for.
-    fn later(&self, service: Option<String>, format: Format, wait: Wait, asked: &HeaderMap) -> Answer {
-        let unknown = service.as_deref().and_then(|name| services::unknown(self, name));
+    /// Waits, unless there is no such service and is not going to be one.
+    fn later(&self, service: Option<String>, format: Format, wait: Wait, headers: &HeaderMap) -> Answer {
+        let unknown = service.as_deref().and_then(|name| services::unknown(&self.context, name));
         match unknown {
             Some(problem) => Answer::Now(problem.response()),
-            None => Answer::Late(Late::Change(Change { service, format, wait, known: services::known(asked) })),
+            None => Answer::Late(Late::Change(Change { service, format, wait, known: services::known(headers) })),
         }
     }
 }

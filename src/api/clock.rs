@@ -1,4 +1,4 @@
-//! What a connection is at, since when, and whether that takes too long.
+//! Which phase a connection is in, since when, and whether that takes too long.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
-use super::Limits;
+use super::limits::Limits;
 
-/// What a connection is at.
+/// The phase that a connection is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -34,10 +34,10 @@ impl Phase {
     const ALL: [Self; 6] = [Self::Idle, Self::Header, Self::Answering, Self::Waiting, Self::Sending, Self::Streaming];
 }
 
-/// Since when a connection is at what.
+/// Which phase a connection is in, and since when.
 ///
-/// One task has it to itself: its fields are atomic only so that the task can go from thread to thread. The time is
-/// looked at once each time the task is woken, and phases begin and end at that time: a request takes several, and
+/// One task has it to itself: its fields are atomic only so that the task can go from thread to thread. The clock is
+/// read once each time the task is woken, and phases begin and end at that time: a request takes several, and
 /// nothing that takes long happens without waiting.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -61,7 +61,7 @@ impl Clock {
         }
     }
 
-    /// Looks at the time whenever it is polled, and never ends.
+    /// Reads the clock whenever it is polled, and never ends.
     pub(super) async fn ticking(&self) -> Infallible {
         std::future::poll_fn(|_| {
             self.now.store(millis(self.start.elapsed()), Ordering::Relaxed);
@@ -140,7 +140,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A connection that tells its clock when a request begins and when an answer has been taken.
+/// A connection that notifies its clock when a request begins and when a response has been taken.
 #[derive(Debug)]
 pub(super) struct Timed<'a, I> {
     pub(super) io: I,

@@ -1,5 +1,6 @@
-//! Answers, serialised once per change and lazily, head and body: a request counts references only.
+//! Responses, serialised once per change and lazily, headers and body: a request counts references only.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hasher};
@@ -8,13 +9,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use hyper::body::Bytes;
 use hyper::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue};
-use serde::Serialize;
 
-use super::pick::Choice;
-use super::respond::{JSON, NO_CACHE, TEXT};
-use super::services::REVISION;
-use super::xds;
-use crate::model::{Backend, Name, ServiceSet, Snapshot};
+use super::choice::Choice;
+use super::endpoints;
+use super::headers::{JSON, NO_CACHE, REVISION, TEXT};
+use super::types::Service;
+use crate::model::{Name, ServiceSet, Snapshot};
 
 /// One representation of a resource.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Document {
     /// A strong entity tag: the revision and a hash of the content. A revision alone would name two contents once
     /// the state directory is lost and revisions start anew.
     pub(super) etag: HeaderValue,
-    /// The answer's head, and the age in seconds that was last told in it: most requests tell the same.
+    /// The response's headers, and the age in seconds that they last held: most requests are answered with the same.
     head: Mutex<(HeaderMap, Option<u64>)>,
 }
 
@@ -45,12 +45,12 @@ impl Document {
         Self { bytes: bytes.into(), etag, head: Mutex::new((headers, None)) }
     }
 
-    /// The answer's head, with the age in seconds, if it is known.
+    /// The response's headers, with the age in seconds, if it is known.
     pub(super) fn headers(&self, age: Option<u64>) -> HeaderMap {
         let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let (headers, told) = &mut *head;
-        if *told != age {
-            *told = age;
+        let (headers, written) = &mut *head;
+        if *written != age {
+            *written = age;
             match age {
                 Some(seconds) => drop(headers.insert(AGE, HeaderValue::from(seconds))),
                 None => drop(headers.remove(AGE)),
@@ -58,13 +58,6 @@ impl Document {
         }
         headers.clone()
     }
-}
-
-#[derive(Serialize)]
-struct Shape<'a> {
-    name: &'a Name,
-    revision: u64,
-    backends: &'a [Backend],
 }
 
 /// One service's representations.
@@ -89,10 +82,10 @@ impl ServiceDocuments {
         self.choice.get_or_init(|| Choice::new(&self.set))
     }
 
-    /// What Envoy knows it by: its `ClusterLoadAssignment` in JSON.
+    /// Its endpoints for Envoy: a `ClusterLoadAssignment` in JSON.
     pub(super) fn assignment(&self) -> &Document {
         self.assignment.get_or_init(|| {
-            let assignment = xds::assignment(self.name.as_str(), &self.set.backends);
+            let assignment = endpoints::assignment(self.name.as_str(), &self.set.backends);
             Document::new(self.set.revision, JSON, assignment.into_bytes())
         })
     }
@@ -105,8 +98,10 @@ impl ServiceDocuments {
     /// `{"name", "revision", "backends"}`.
     pub(super) fn json(&self) -> Result<&Document, serde_json::Error> {
         get_or_try_init(&self.json, || {
-            let shape = Shape { name: &self.name, revision: self.set.revision, backends: &self.set.backends };
-            Ok(Document::new(self.set.revision, JSON, serde_json::to_vec(&shape)?))
+            let Self { name, set, .. } = self;
+            let service =
+                Service { name: Cow::Borrowed(name), revision: set.revision, backends: (&set.backends[..]).into() };
+            Ok(Document::new(set.revision, JSON, serde_json::to_vec(&service)?))
         })
     }
 
@@ -247,7 +242,7 @@ impl Documents {
         }
         let mut current = self.newest.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&current.snapshot, snapshot) {
-            // One that nobody was answered with has no id, and nobody can come back to it.
+            // One that no client was sent has no id, and no client can come back to it.
             if current.json.get().is_some()
                 && let Ok(id) = current.id()
             {
@@ -262,30 +257,9 @@ impl Documents {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    pub(in crate::api) fn backend(id: &str, address: &str, port: u16) -> Backend {
-        Backend {
-            id: id.to_owned(),
-            address: address.parse().expect("an address"),
-            port,
-            zone: None,
-            weight: 1,
-            state: crate::model::BackendState::Up,
-            tags: crate::model::Tags::default(),
-        }
-    }
-
-    pub(in crate::api) fn set(revision: u64, backends: &[(&str, &str, u16)]) -> Arc<ServiceSet> {
-        let backends = backends.iter().map(|(id, address, port)| backend(id, address, *port)).collect();
-        Arc::new(ServiceSet { revision, backends })
-    }
-
-    pub(in crate::api) fn snapshot(revision: u64, services: &[(&str, &Arc<ServiceSet>)]) -> Arc<Snapshot> {
-        let services = services.iter().map(|(name, set)| (name.parse().expect("a name"), Arc::clone(set)));
-        Arc::new(Snapshot { revision, services: services.collect() })
-    }
+    use crate::api::testing::{set, snapshot};
 
     #[test]
     fn writes_json_and_text() {

@@ -1,18 +1,19 @@
-//! What is answered when a request cannot be: `application/problem+json` (RFC 9457).
+//! The answer to a request that cannot be answered otherwise: `application/problem+json` (RFC 9457).
 
 use std::fmt::Write;
 
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use serde::Serialize;
 
+use super::headers::PROBLEM_JSON;
 use super::respond::{Body, respond};
+use super::types;
 use crate::sys::text;
 
 /// Names of services listed in an answer about an unknown one.
 pub(super) const MAX_KNOWN: usize = 20;
 
-/// Characters of the client's own words that an answer repeats.
+/// Characters of the client's text that an answer repeats.
 const MAX_ECHO: usize = 100;
 
 /// Why a request is not answered with what it asked for.
@@ -25,29 +26,29 @@ pub(super) enum Problem {
         path: String,
     },
     /// The resource has no such method.
-    #[error("{path:?} cannot be asked with {method}: use {allowed}")]
+    #[error("method {method} is not allowed for {path:?}: use {allowed}")]
     Method {
         /// The path asked for, shortened.
         path: String,
         /// The method asked for, shortened.
         method: String,
         /// The methods it has.
-        allowed: &'static str,
+        allowed: String,
     },
-    /// The resource changes something, and this is not the admin listener.
-    #[error("{path:?} is for the admin listener alone: ask at api.admin_socket")]
+    /// The path is the admin listener's, and this is another one.
+    #[error("{path:?} is served by the admin listener only: use api.admin_socket")]
     AdminOnly {
         /// The path asked for, shortened.
         path: String,
     },
     /// The admin listener does not serve this user.
-    #[error("user {uid} may not use the admin listener: root may, and the user that elasticd runs as")]
+    #[error("user {uid} may not use the admin listener; only root and the user that elasticd runs as may")]
     Denied {
         /// The user's id.
         uid: u32,
     },
     /// The body does not hold what it should.
-    #[error("the body is refused: {why}")]
+    #[error("invalid body: {why}")]
     Body {
         /// What is wrong with it.
         why: String,
@@ -58,7 +59,7 @@ pub(super) enum Problem {
         /// Why not.
         why: String,
     },
-    /// It is too late for a change.
+    /// elasticd stops, and takes no changes.
     #[error("elasticd is stopping")]
     Stopping,
     /// The resource takes no such query key.
@@ -67,7 +68,7 @@ pub(super) enum Problem {
         /// The key, shortened.
         key: String,
         /// The keys it takes.
-        allowed: &'static [&'static str],
+        allowed: Vec<&'static str>,
     },
     /// A query key that is given twice.
     #[error("the query key {key:?} is given more than once")]
@@ -76,7 +77,7 @@ pub(super) enum Problem {
         key: &'static str,
     },
     /// A query key has a value it does not take.
-    #[error("the query key {key:?} does not take {value:?}: use {expected}")]
+    #[error("invalid value {value:?} of query key {key:?}: use {expected}")]
     BadValue {
         /// The key.
         key: &'static str,
@@ -86,7 +87,7 @@ pub(super) enum Problem {
         expected: &'static str,
     },
     /// No service has this name.
-    #[error("there is no service {name:?}{}", exist(known, *more))]
+    #[error("no service {name:?}; configured: {}", list(known, *more))]
     UnknownService {
         /// The name asked for, shortened.
         name: String,
@@ -95,28 +96,29 @@ pub(super) enum Problem {
         /// How many exist beside them.
         more: usize,
     },
-    /// No service has anything to say of the instance.
+    /// No provider knows the instance.
     #[error(
-        "no provider has reported an instance {id:?} that a selector looks for; a provider that filters at its source asks for no others"
+        "no instance {id:?} in the providers' last answers; a provider that filters at its source asks \
+         only for instances that a selector may match"
     )]
     UnknownInstance {
         /// The id asked for, shortened.
         id: String,
     },
     /// The service has no backend to pick.
-    #[error("service {name} has no backend that takes traffic")]
+    #[error("service {name} has no backend with a weight above 0")]
     NoBackend {
         /// The service.
         name: String,
     },
-    /// The answer is not known yet, and will be.
+    /// The answer is not known yet.
     #[error("{why}")]
     NotYet {
         /// What is waited for.
         why: String,
     },
-    /// A fault of ours.
-    #[error("the answer could not be written: {why}; this is a fault of elasticd")]
+    /// A defect of elasticd.
+    #[error("the answer could not be written: {why}; this is a defect of elasticd")]
     Internal {
         /// What went wrong.
         why: String,
@@ -124,17 +126,17 @@ pub(super) enum Problem {
 }
 
 /// The methods of every resource that is only read.
-pub(super) const READ: &str = "GET, HEAD";
+const READ: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
 fn takes(allowed: &[&str]) -> String {
-    if allowed.is_empty() { "there are none here".to_owned() } else { format!("use {}", allowed.join(" or ")) }
+    if allowed.is_empty() { "this path takes none".to_owned() } else { format!("use {}", allowed.join(" or ")) }
 }
 
-fn exist(known: &[String], more: usize) -> String {
+fn list(known: &[String], more: usize) -> String {
     if known.is_empty() {
-        return ": none is configured".to_owned();
+        return "none".to_owned();
     }
-    let mut text = format!(": there are {}", known.join(", "));
+    let mut text = known.join(", ");
     if more > 0 {
         // Writing to a String cannot fail.
         let _ = write!(text, " and {more} more");
@@ -142,18 +144,15 @@ fn exist(known: &[String], more: usize) -> String {
     text
 }
 
-/// The client's own words, cut to a length that is safe to repeat.
+/// The client's text, cut to a length that is safe to repeat.
 pub(super) fn echo(text: &str) -> String {
     text::shorten(text, MAX_ECHO)
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'static str,
-    status: u16,
-    detail: &'a str,
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Internal { why: error.to_string() }
+    }
 }
 
 impl Problem {
@@ -165,7 +164,7 @@ impl Problem {
             Self::UnknownKey { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:unknown-key", "Unknown query key"),
             Self::RepeatedKey { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:repeated-key", "Repeated query key"),
             Self::BadValue { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:bad-value", "Bad query value"),
-            Self::AdminOnly { .. } => (StatusCode::FORBIDDEN, "urn:elasticd:admin-only", "For the admin listener"),
+            Self::AdminOnly { .. } => (StatusCode::FORBIDDEN, "urn:elasticd:admin-only", "Admin listener only"),
             Self::Denied { .. } => (StatusCode::FORBIDDEN, "urn:elasticd:denied", "Not allowed"),
             Self::Body { .. } => (StatusCode::BAD_REQUEST, "urn:elasticd:bad-body", "Bad body"),
             Self::Refused { .. } => (StatusCode::CONFLICT, "urn:elasticd:refused", "Refused"),
@@ -184,14 +183,18 @@ impl Problem {
     pub(super) fn response(&self) -> Response<Body> {
         let (status, kind, title) = self.class();
         let detail = self.to_string();
-        let document = Document { kind, title, status: status.as_u16(), detail: &detail };
+        let (kind, title, detail) = (kind.into(), title.into(), detail.into());
+        let document = types::Problem { kind, title, status: status.as_u16(), detail };
         // Four plain fields always serialise; an empty body with the right status is the lesser evil anyway.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = respond(status, body);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match self {
-            Self::Method { allowed, .. } => drop(headers.insert(ALLOW, HeaderValue::from_static(allowed))),
+            Self::Method { allowed, .. } => {
+                // Names of methods and commas are always a header value.
+                drop(headers.insert(ALLOW, HeaderValue::try_from(allowed).unwrap_or(READ)));
+            }
             Self::NotYet { .. } | Self::NoBackend { .. } | Self::Stopping => {
                 drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1")))
             }
@@ -219,14 +222,14 @@ mod tests {
             "type": "urn:elasticd:unknown-service",
             "title": "Unknown service",
             "status": 404,
-            "detail": "there is no service \"wbe\": there are db, web and 3 more",
+            "detail": "no service \"wbe\"; configured: db, web and 3 more",
         });
         assert_eq!(document, expected);
     }
 
     #[test]
     fn names_the_remedy_in_headers() {
-        let method = Problem::Method { path: "/healthz".into(), method: "PUT".into(), allowed: READ };
+        let method = Problem::Method { path: "/healthz".into(), method: "PUT".into(), allowed: "GET, HEAD".into() };
         assert_eq!(method.response().headers()["allow"], "GET, HEAD");
         let not_yet = Problem::NotYet { why: "…".into() };
         assert_eq!(not_yet.response().headers()["retry-after"], "1");

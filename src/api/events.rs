@@ -1,60 +1,53 @@
 //! `GET /v1/watch`: server-sent events (WHATWG HTML, section 9.2): a snapshot, then one event a change.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use http_body_util::StreamBody;
-use hyper::body::{Bytes, Frame};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::body::Frame;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Answers;
+use super::context::Context;
 use super::documents::SnapshotDocuments;
-use super::error::Problem;
+use super::headers::{ACCEL_BUFFERING, EVENT_STREAM, LAST_EVENT_ID};
 use super::respond::Body;
 use crate::model::{Name, Snapshot};
 
-/// What a client that comes back says it has seen.
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
 /// The pause after which a client should come back, in milliseconds.
 const RETRY: u64 = 1_000;
-
-/// A stream of events as a body.
-pub(super) type Events = StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
 
 /// The revision of each service that a watcher knows.
 type Seen = BTreeMap<Name, u64>;
 
 struct Watcher {
-    answers: Arc<Answers>,
+    context: Arc<Context>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     shutdown: CancellationToken,
     heartbeat: Duration,
     /// `None`: it has seen nothing yet.
     seen: Option<Seen>,
-    /// What goes before the next event.
+    /// Sent before the next event.
     preamble: String,
 }
 
-/// The stream. A comment goes out each `heartbeat` in which nothing changes, so that either side notices the other's
-/// end.
+/// The stream. A comment is sent after each `heartbeat` without a change, so that either side notices when the other
+/// is gone.
 pub(super) fn answer(
-    answers: &Arc<Answers>,
-    asked: &HeaderMap,
+    context: &Arc<Context>,
+    request: &HeaderMap,
     heartbeat: Duration,
     shutdown: &CancellationToken,
-) -> Result<Response<Body>, Problem> {
-    let seen = asked.get(LAST_EVENT_ID).and_then(|id| answers.documents.known_as(id.to_str().ok()?));
+) -> Response<Body> {
+    let seen = request.get(LAST_EVENT_ID).and_then(|id| context.documents.known_as(id.to_str().ok()?));
     let watcher = Watcher {
-        answers: Arc::clone(answers),
-        snapshots: answers.sources.snapshot.clone(),
+        context: Arc::clone(context),
+        snapshots: context.sources.snapshot.clone(),
         shutdown: shutdown.clone(),
         heartbeat,
         seen,
@@ -67,11 +60,10 @@ pub(super) fn answer(
     let mut response = Response::new(Body::Right(StreamBody::new(events)));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Proxies such as nginx would otherwise gather what should arrive at once.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
 }
 
 impl Watcher {
@@ -81,7 +73,7 @@ impl Watcher {
         loop {
             let snapshot = self.snapshots.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
-                text += &self.event(&self.answers.documents.of(&snapshot));
+                text += &self.event(&self.context.documents.of(&snapshot));
             }
             if !text.is_empty() {
                 return Some(text);
@@ -95,7 +87,7 @@ impl Watcher {
         }
     }
 
-    /// What has changed since the last event; nothing, if nothing has.
+    /// The changes since the last event as an event; empty if there are none.
     fn event(&mut self, documents: &SnapshotDocuments) -> String {
         let now = documents.revisions();
         let before = self.seen.replace(now.clone());

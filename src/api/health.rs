@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 
-use super::Sources;
-use super::respond::{Body, TEXT, respond_as};
+use super::headers::TEXT;
+use super::respond::{Body, respond_as};
 use super::services::awaited;
+use super::sources::Sources;
 
-/// The process answers, so it lives.
+/// That elasticd answers is all there is to say.
 pub(super) fn alive() -> Response<Body> {
     respond_as(StatusCode::OK, TEXT, "ok\n")
 }
@@ -26,16 +27,16 @@ fn reasons(sources: &Sources) -> String {
     let mut text = "not ready\n".to_owned();
     let report = Arc::clone(&sources.registry.borrow());
     // Writing to a String cannot fail.
-    for (name, service) in report.services.iter().filter(|(_, service)| service.backends.is_none()) {
+    for (name, service) in report.services.iter().filter(|(_, service)| service.status.backends.is_none()) {
         let _ = writeln!(text, "service {name}: {}", awaited(service, &report));
     }
     let frontends = Arc::clone(&sources.frontends.borrow());
     for (name, frontend) in frontends.iter() {
         let frontend = Arc::clone(&frontend.borrow());
         if !frontend.attempted {
-            let _ = writeln!(text, "frontend {name}: waiting for its first attempt to end");
+            let _ = writeln!(text, "frontend {name}: its first update has not ended yet");
         } else if let Some(error) = &frontend.error {
-            let _ = writeln!(text, "frontend {name}: its last attempt failed: {error}");
+            let _ = writeln!(text, "frontend {name}: its last update failed: {error}");
         }
     }
     text
@@ -44,7 +45,7 @@ fn reasons(sources: &Sources) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::status::tests::{Feeds, feeds};
+    use crate::api::testing::{Feeds, feeds};
 
     #[test]
     fn lists_what_is_waited_for() {
@@ -52,19 +53,19 @@ mod tests {
         assert_eq!(ready(&sources).status(), 503);
         assert_eq!(
             reasons(&sources),
-            "not ready\nservice db: waiting for provider prod, whose last poll failed: AccessDenied: allow \
-             ec2:DescribeInstances\nfrontend nginx: waiting for its first attempt to end\n"
+            "not ready\nservice db: waiting for provider prod; its last poll failed: AccessDenied: allow \
+             ec2:DescribeInstances\nfrontend nginx: its first update has not ended yet\n"
         );
         registry.send_modify(|report| {
             let report = Arc::make_mut(report);
             let prod = report.providers.get_mut("prod").expect("prod");
-            prod.error = None;
+            prod.status.error = None;
         });
         assert!(reasons(&sources).contains("service db: waiting for the first complete answer of provider prod\n"));
     }
 
     #[test]
-    fn ready_is_what_the_latch_says() {
+    fn is_ready_once_the_first_pass_is_over() {
         let (Feeds { ready: latch, .. }, sources) = feeds();
         latch.send_replace(true);
         assert_eq!(ready(&sources).status(), 200);

@@ -2,24 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use hyper::{Response, StatusCode};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
-use super::Sources;
 use super::error::Problem;
+use super::headers::OPEN_METRICS;
 use super::respond::{Body, respond_as};
-use crate::model::Name;
-use crate::model::fleet::{Publishing, Reading};
-use crate::{frontend, registry};
-
-/// The media type of OpenMetrics text (OpenMetrics 1.0, "Protocol Negotiation").
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::sources::Sources;
+use crate::status::{Kind, Measured, Metric, Number, Phase};
 
 /// The encoder.
 #[derive(Debug)]
@@ -47,198 +43,179 @@ impl Collector for Reports {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let report = Arc::clone(&self.0.registry.borrow());
         let frontends = Arc::clone(&self.0.frontends.borrow());
-        let frontends: Vec<_> = frontends.iter().map(|(name, report)| (name, Arc::clone(&report.borrow()))).collect();
-        let mut families = Families(encoder);
-        self.elasticd(&mut families)?;
-        providers(&mut families, &report)?;
-        services(&mut families, &report)?;
-        of_frontends(&mut families, &frontends)?;
         let fleet = Arc::clone(&self.0.fleet.borrow());
+        let mut encoder = Encoder(encoder);
+        self.elasticd(&mut encoder)?;
+        let mut families = Families::new("elasticd_provider", "provider");
+        for (name, provider) in &report.providers {
+            families.add(name, &provider.status);
+            let at = provider.status.age_seconds.map_or(Number::Fraction(0.0), |age| age.time().into());
+            families.add_one(name, LAST_SUCCESS, Some(at));
+        }
+        encoder.families(families)?;
+        let mut families = Families::new("elasticd_service", "service");
+        for (name, service) in &report.services {
+            families.add(name, &*service.status);
+            let at = service.status.age_seconds.map_or(Number::Fraction(0.0), |age| age.time().into());
+            families.add_one(name, OBSERVED, Some(at));
+        }
+        encoder.families(families)?;
+        let mut families = Families::new("elasticd_frontend", "frontend");
+        for (name, frontend) in &*frontends {
+            let frontend = Arc::clone(&frontend.borrow());
+            families.add(name, &*frontend);
+            families.add_one(name, IN_SYNC, Some(Number::Whole((frontend.phase == Phase::Proven).into())));
+        }
+        encoder.families(families)?;
         if let Some(publisher) = &fleet.publisher {
-            publishing(&mut families, &publisher.borrow().clone())?;
+            let publisher = Arc::clone(&publisher.borrow());
+            let mut families = Families::unlabelled("elasticd_fleet");
+            families.add("", &*publisher);
+            encoder.families(families)?;
+            let mut families = Families::new("elasticd_publish", "provider");
+            for (name, published) in &publisher.providers {
+                families.add(name, published);
+            }
+            encoder.families(families)?;
         }
-        if !fleet.readers.is_empty() {
-            let readers: Vec<_> = fleet.readers.iter().map(|(name, report)| (name, report.borrow().clone())).collect();
-            reading(&mut families, &readers)?;
+        // How old the sets are that are read from a fleet is said as of any other provider.
+        let mut families = Families::new("elasticd_fleet", "provider");
+        for (name, reader) in &fleet.readers {
+            let reader = Arc::clone(&reader.borrow());
+            families.add(name, &*reader);
+            families.add_one(name, FALLBACK_ACTIVE, Some(Number::Whole(reader.fallback.is_some().into())));
         }
-        process(&mut families, self.0.started)
+        encoder.families(families)?;
+        process(&mut encoder, self.0.started)
     }
 }
 
 impl Reports {
-    fn elasticd(&self, families: &mut Families<'_>) -> fmt::Result {
-        let mut build = families.0.encode_descriptor(
-            "elasticd_build",
-            "The version of elasticd that runs.",
-            None,
-            MetricType::Info,
-        )?;
-        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+    fn elasticd(&self, encoder: &mut Encoder<'_>) -> fmt::Result {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let help = "The version of elasticd that runs.";
+        encoder.0.encode_descriptor("elasticd_build", help, None, MetricType::Info)?.encode_info(&version)?;
         let ready = u64::from(*self.0.ready.borrow());
-        families.gauge("elasticd_ready", "Whether elasticd is ready: 0 or 1.", ready)?;
+        encoder.gauge("elasticd_ready", "Whether elasticd is ready: 0 or 1.", Number::Whole(ready))?;
         let revision = self.0.snapshot.borrow().as_ref().map_or(0, |snapshot| snapshot.revision);
-        families.gauge("elasticd_snapshot_revision", "The snapshot's revision; 0 before there is one.", revision)
+        let help = "The snapshot's revision; 0 before there is one.";
+        encoder.gauge("elasticd_snapshot_revision", help, Number::Whole(revision))
     }
 }
 
-fn providers(families: &mut Families<'_>, report: &registry::Report) -> fmt::Result {
-    let mut all = families.labelled("provider", || report.providers.iter());
-    all.counters("elasticd_provider_polls", "Polls, failed ones included.", |p| p.polls)?;
-    all.counters("elasticd_provider_failures", "Failed polls.", |p| p.failures)?;
-    all.counters("elasticd_provider_throttles", "Calls refused because there were too many.", |p| p.throttles)?;
-    all.counters("elasticd_provider_calls", "Calls to the source, repeated ones included.", |p| p.calls)?;
-    all.counters("elasticd_provider_pages", "Pages the source answered with.", |p| p.pages)?;
-    all.gauges("elasticd_provider_instances", "Instances in the last complete answer.", |p| Some(p.instances.len()))?;
-    all.gauges(
-        "elasticd_provider_last_success_timestamp_seconds",
-        "When the provider last answered in full; 0 if it has not since elasticd started.",
-        |p| Some(p.last_success.map_or(0.0, unix_seconds)),
-    )?;
-    all.gauges(
-        "elasticd_provider_age_seconds",
-        "How old the last complete answer is; absent before the first.",
-        |p| p.last_success.map(|at| at.elapsed().unwrap_or_default().as_secs_f64()),
-    )?;
-    all.gauges("elasticd_provider_poll_duration_seconds", "How long the last poll took.", |p| Some(p.last_duration))
-}
+// What follows from a report, and is no field of it.
 
-fn services(families: &mut Families<'_>, report: &registry::Report) -> fmt::Result {
-    let mut all = families.labelled("service", || report.services.iter().map(|(name, report)| (name, &**report)));
-    all.gauges("elasticd_service_backends", "Backends in the snapshot; absent while nothing is known.", |s| {
-        s.backends
-    })?;
-    all.gauges("elasticd_service_excluded", "Instances that did not become backends.", |s| Some(s.excluded.count))?;
-    all.gauges("elasticd_service_held", "Whether a newly observed set is held back: 0 or 1.", |s| {
-        Some(u64::from(s.held().is_some()))
-    })?;
-    all.gauges(
-        "elasticd_service_observed_timestamp_seconds",
-        "When the provider heard of longest ago last answered for the service in full; 0 if none has.",
-        |s| Some(s.observed().map_or(0.0, unix_seconds)),
-    )
-}
+const LAST_SUCCESS: Metric = Metric {
+    name: "last_success_timestamp_seconds",
+    help: "When the provider last answered in full; 0 if it has not since elasticd started.",
+    kind: Kind::Gauge,
+};
 
-fn of_frontends(families: &mut Families<'_>, frontends: &[(&Name, Arc<frontend::Report>)]) -> fmt::Result {
-    let mut all = families.labelled("frontend", || frontends.iter().map(|(name, report)| (*name, &**report)));
-    all.counters("elasticd_frontend_applies", "Attempts that changed a file or asked for a reload.", |f| f.applies)?;
-    all.counters("elasticd_frontend_failures", "Attempts that failed.", |f| f.failures)?;
-    all.counters("elasticd_frontend_reloads", "Reloads asked for.", |f| f.reloads)?;
-    all.counters("elasticd_frontend_told", "Changes told over a runtime API, without a reload.", |f| f.told)?;
-    all.gauges(
-        "elasticd_frontend_proven_revision",
-        "The revision last proven to run; absent before the first.",
-        |f| f.proven_revision,
-    )?;
-    all.gauges("elasticd_frontend_in_sync", "Whether the newest snapshot is proven to run: 0 or 1.", |f| {
-        Some(u64::from(f.phase == frontend::Phase::Proven))
-    })
-}
+const OBSERVED: Metric = Metric {
+    name: "observed_timestamp_seconds",
+    help: "When the provider silent for longest last answered for the service in full; 0 if none has.",
+    kind: Kind::Gauge,
+};
 
-/// What only publishers have.
-fn publishing(families: &mut Families<'_>, report: &Publishing) -> fmt::Result {
-    families.gauge("elasticd_fleet_leads", "Whether this publisher leads: 0 or 1.", u64::from(report.leads))?;
-    families.counter("elasticd_fleet_takeovers", "How often this publisher took the lead.", report.takeovers)?;
-    if let Some(readers) = report.readers {
-        families.gauge("elasticd_fleet_readers", "Sidecars that watch the bucket.", readers)?;
-    }
-    let mut all = families.labelled("provider", || report.providers.iter());
-    all.counters("elasticd_publish_polls", "Polls as the leader, failed ones included.", |p| p.polls)?;
-    all.counters("elasticd_publish_failures", "Failed polls.", |p| p.failures)?;
-    all.counters("elasticd_publish_calls", "Calls to the source, repeated ones included.", |p| p.calls)?;
-    all.counters("elasticd_publish_pages", "Pages the source answered with.", |p| p.pages)?;
-    all.counters("elasticd_publish_throttles", "Calls refused because there were too many.", |p| p.throttles)?;
-    all.counters("elasticd_publish_sets", "Different sets published.", |p| p.sets)?;
-    all.counters("elasticd_publish_bytes", "Bytes of sets published.", |p| p.bytes)?;
-    all.gauges("elasticd_publish_instances", "Instances in the last complete answer.", |p| Some(p.instances))?;
-    all.gauges("elasticd_publish_age_seconds", "How old it is; absent before the first.", |p| {
-        p.observed.map(|at| at.elapsed().unwrap_or_default().as_secs_f64())
-    })
-}
+const IN_SYNC: Metric =
+    Metric { name: "in_sync", help: "Whether the newest snapshot is proven to run: 0 or 1.", kind: Kind::Gauge };
 
-/// What only readers have. How old their sets are is told as of any other provider.
-fn reading(families: &mut Families<'_>, readers: &[(&Name, Arc<Reading>)]) -> fmt::Result {
-    let mut all = families.labelled("provider", || readers.iter().map(|(name, report)| (*name, &**report)));
-    all.gauges("elasticd_fleet_connected", "Whether the bucket is watched: 0 or 1.", |r| Some(u64::from(r.connected)))?;
-    all.gauges(
-        "elasticd_fleet_term",
-        "The term of the leader that published the set; absent before the first.",
-        |r| r.position.map(|(term, _)| term),
-    )?;
-    all.gauges("elasticd_fleet_falls_back", "Whether the fallback is polled, as the fleet is silent: 0 or 1.", |r| {
-        Some(u64::from(r.fallback.is_some()))
-    })?;
-    all.counters("elasticd_fleet_fallback_polls", "Polls of the fallback.", |r| r.fallback_polls)
-}
+const FALLBACK_ACTIVE: Metric = Metric {
+    name: "fallback_active",
+    help: "Whether the fallback is polled because the fleet is silent: 0 or 1.",
+    kind: Kind::Gauge,
+};
 
-/// What `/proc/self` tells, under the names Prometheus's own clients use.
-fn process(families: &mut Families<'_>, started: SystemTime) -> fmt::Result {
-    families.gauge("process_start_time_seconds", "When elasticd started.", unix_seconds(started))?;
-    // Where /proc is not to be had, these are left out.
+/// What `/proc/self` tells, under the names that Prometheus's own clients use.
+fn process(encoder: &mut Encoder<'_>, started: SystemTime) -> fmt::Result {
+    encoder.gauge("process_start_time_seconds", "When elasticd started.", started.into())?;
+    // Without /proc these are left out.
     let Ok(myself) = procfs::process::Process::myself() else { return Ok(()) };
     if let Ok(stat) = myself.stat() {
-        families.gauge("process_resident_memory_bytes", "Memory in use.", stat.rss * procfs::page_size())?;
+        let bytes = stat.rss * procfs::page_size();
+        encoder.gauge("process_resident_memory_bytes", "Memory in use.", Number::Whole(bytes))?;
         // Ticks of a hundredth of a second: exact as a float for a million years.
         let seconds = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
-        families.counter("process_cpu_seconds", "Processor time used.", seconds)?;
+        encoder.sample("process_cpu_seconds", "Processor time used.", Kind::Counter, Number::Fraction(seconds))?;
     }
     match myself.fd_count() {
-        Ok(open) => families.gauge("process_open_fds", "Open file descriptors.", open),
+        Ok(open) => encoder.gauge("process_open_fds", "Open file descriptors.", Number::Whole(open as u64)),
         Err(_) => Ok(()),
     }
 }
 
-fn unix_seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+/// Metric families with one sample for each of some reports of a kind, in the order of the reports' fields.
+struct Families {
+    prefix: &'static str,
+    label: Option<&'static str>,
+    families: Vec<(Metric, Vec<(String, Number)>)>,
+}
+
+impl Families {
+    fn new(prefix: &'static str, label: &'static str) -> Self {
+        Self { prefix, label: Some(label), families: Vec::new() }
+    }
+
+    fn unlabelled(prefix: &'static str) -> Self {
+        Self { prefix, label: None, families: Vec::new() }
+    }
+
+    fn add(&mut self, name: impl ToString, report: &impl Measured) {
+        let name = name.to_string();
+        report.measure(&mut |metric, value| self.add_one(&name, metric, value));
+    }
+
+    fn add_one(&mut self, name: impl ToString, metric: Metric, value: Option<Number>) {
+        let index = self.families.iter().position(|(known, _)| *known == metric).unwrap_or_else(|| {
+            self.families.push((metric, Vec::new()));
+            self.families.len() - 1
+        });
+        self.families[index].1.extend(value.map(|value| (name.to_string(), value)));
+    }
 }
 
 /// Writes metric families.
-struct Families<'a>(DescriptorEncoder<'a>);
+struct Encoder<'a>(DescriptorEncoder<'a>);
 
-impl<'a> Families<'a> {
-    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+impl Encoder<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: Number) -> fmt::Result {
+        self.sample(name, help, Kind::Gauge, value)
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter(&value, None::<&Exemplar<[(&str, &str); 0], f64>>)
+    fn sample(&mut self, name: &str, help: &str, kind: Kind, value: Number) -> fmt::Result {
+        encode(&mut self.0.encode_descriptor(name, help, None, metric_type(kind))?, kind, value)
     }
 
-    fn labelled<'r, R: 'r, I: Iterator<Item = (&'r Name, &'r R)>, F: Fn() -> I>(
-        &mut self,
-        label: &'static str,
-        all: F,
-    ) -> Labelled<'_, 'a, F> {
-        Labelled { families: self, label, all }
-    }
-}
-
-/// Writes families with one sample for each of `all`.
-struct Labelled<'f, 'a, F> {
-    families: &'f mut Families<'a>,
-    label: &'static str,
-    all: F,
-}
-
-impl<'r, R: 'r, I: Iterator<Item = (&'r Name, &'r R)>, F: Fn() -> I> Labelled<'_, '_, F> {
-    fn gauges<V: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: impl Fn(&R) -> Option<V>) -> fmt::Result {
-        let mut metric = self.families.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (of, report) in (self.all)() {
-            if let Some(value) = value(report) {
-                metric.encode_family(&[(self.label, of.as_str())])?.encode_gauge(&value)?;
+    fn families(&mut self, families: Families) -> fmt::Result {
+        let Families { prefix, label, families } = families;
+        for (Metric { name, help, kind }, samples) in families {
+            let name = format!("{prefix}_{name}");
+            let mut family = self.0.encode_descriptor(&name, help, None, metric_type(kind))?;
+            for (of, value) in samples {
+                match label {
+                    Some(label) => encode(&mut family.encode_family(&[(label, of.as_str())])?, kind, value)?,
+                    None => encode(&mut family, kind, value)?,
+                }
             }
         }
         Ok(())
     }
+}
 
-    fn counters(&mut self, name: &str, help: &str, value: impl Fn(&R) -> u64) -> fmt::Result {
-        let mut metric = self.families.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (of, report) in (self.all)() {
-            metric
-                .encode_family(&[(self.label, of.as_str())])?
-                .encode_counter(&value(report), None::<&Exemplar<[(&str, &str); 0], f64>>)?;
-        }
-        Ok(())
+const fn metric_type(kind: Kind) -> MetricType {
+    match kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+    }
+}
+
+fn encode(metric: &mut MetricEncoder<'_>, kind: Kind, value: Number) -> fmt::Result {
+    type NoLabels = Exemplar<[(&'static str, &'static str); 0], f64>;
+    match (kind, value) {
+        (Kind::Gauge, Number::Whole(value)) => metric.encode_gauge(&value),
+        (Kind::Gauge, Number::Fraction(value)) => metric.encode_gauge(&value),
+        (Kind::Counter, Number::Whole(value)) => metric.encode_counter(&value, None::<&NoLabels>),
+        (Kind::Counter, Number::Fraction(value)) => metric.encode_counter(&value, None::<&NoLabels>),
     }
 }
 
@@ -247,16 +224,17 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::sync::watch;
 
+    use super::super::sources::Fleet;
     use super::*;
-    use crate::api::status::tests::feeds;
-    use crate::model::fleet::Published;
+    use crate::api::testing::feeds;
+    use crate::status::{Published, Publisher, Reader};
 
     #[tokio::test]
     async fn encodes_the_reports() {
         let (feeds, sources) = feeds();
         feeds.nginx.send_modify(|report| {
             let report = Arc::make_mut(report);
-            (report.phase, report.proven_revision, report.reloads) = (frontend::Phase::Proven, Some(8), 3);
+            (report.phase, report.proven_revision, report.reloads) = (Phase::Proven, Some(8), 3);
         });
         let response = Metrics::new(sources).answer().expect("an answer");
         assert_eq!(response.headers()["content-type"], OPEN_METRICS);
@@ -276,7 +254,7 @@ mod tests {
             "elasticd_provider_instances{provider=\"prod\"} 12",
             "elasticd_provider_poll_duration_seconds{provider=\"prod\"} 0.25",
             "elasticd_service_backends{service=\"web\"} 1",
-            "elasticd_service_excluded{service=\"web\"} 2",
+            "elasticd_service_exclusions{service=\"web\"} 2",
             "elasticd_service_held{service=\"web\"} 1",
             "elasticd_service_held{service=\"db\"} 0",
             "elasticd_service_observed_timestamp_seconds{service=\"db\"} 0.0",
@@ -289,41 +267,41 @@ mod tests {
         assert!(!text.contains("elasticd_service_backends{service=\"db\"}"), "nothing is known of it");
         assert!(text.contains("\nprocess_start_time_seconds 1"), "{text}");
         assert!(text.ends_with("# EOF\n"));
-        assert!(!text.contains("elasticd_fleet_"), "it has no part in a fleet");
+        assert!(!text.contains("elasticd_fleet_"), "no fleet is configured");
     }
 
     #[tokio::test]
-    async fn no_family_is_told_twice_and_fleets_have_theirs() {
+    async fn no_family_is_listed_twice_and_fleets_have_theirs() {
         let (_feeds, mut sources) = feeds();
-        let publishing = Publishing {
-            leads: true,
+        let publisher = Publisher {
+            is_leader: true,
             takeovers: 2,
             readers: Some(300),
             providers: [("prod".parse().expect("a name"), Published { sets: 4, ..Published::default() })].into(),
-            ..Publishing::default()
+            ..Publisher::default()
         };
-        let reading = Reading { connected: true, position: Some((7, 1)), fallback_polls: 3, ..Reading::default() };
-        let fleet = super::super::Fleet {
-            publisher: Some(watch::channel(Arc::new(publishing)).1),
-            readers: [("prod".parse().expect("a name"), watch::channel(Arc::new(reading)).1)].into(),
+        let reader = Reader { connected: true, term: Some(7), fallback_polls: 3, ..Reader::default() };
+        let fleet = Fleet {
+            publisher: Some(watch::channel(Arc::new(publisher)).1),
+            readers: [("prod".parse().expect("a name"), watch::channel(Arc::new(reader)).1)].into(),
         };
         sources.fleet = watch::channel(Arc::new(fleet)).1;
         let response = Metrics::new(sources).answer().expect("an answer");
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         let text = String::from_utf8(body.to_vec()).expect("UTF-8");
         let mut families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
-        let told = families.len();
+        let listed = families.len();
         families.sort_unstable();
         families.dedup();
-        assert_eq!(families.len(), told, "{text}");
+        assert_eq!(families.len(), listed, "{text}");
         for line in [
-            "elasticd_fleet_leads 1",
+            "elasticd_fleet_is_leader 1",
             "elasticd_fleet_takeovers_total 2",
             "elasticd_fleet_readers 300",
             "elasticd_publish_sets_total{provider=\"prod\"} 4",
             "elasticd_fleet_connected{provider=\"prod\"} 1",
             "elasticd_fleet_term{provider=\"prod\"} 7",
-            "elasticd_fleet_falls_back{provider=\"prod\"} 0",
+            "elasticd_fleet_fallback_active{provider=\"prod\"} 0",
             "elasticd_fleet_fallback_polls_total{provider=\"prod\"} 3",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");

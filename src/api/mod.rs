@@ -2,42 +2,49 @@
 //!
 //! [`Api::bind`] does all that can fail; [`Api::serve`] cannot fail. Everything answered is read from [`Sources`].
 
-pub mod admin;
+mod admin;
 mod answer;
+mod choice;
 mod clock;
+mod context;
 mod documents;
+mod endpoints;
 mod error;
 mod events;
 mod explain;
-pub mod fleet;
+mod headers;
 mod health;
+mod limits;
 mod metrics;
+mod openapi;
 mod pick;
 mod query;
+mod resource;
 mod respond;
 mod route;
+mod routes;
 mod server;
 mod services;
-pub mod status;
+mod sources;
+mod status;
+#[cfg(test)]
+mod testing;
+pub mod types;
 mod xds;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::fleet::{Publishing, Reading};
-use crate::model::{Name, Snapshot};
-use crate::sys::{confine, unix_socket};
-use crate::{frontend, registry};
+use crate::sys::unix_socket;
 use answer::Answers;
+pub use limits::Limits;
 use route::ListenerKind;
+pub use sources::{Controls, Fleet, Sources};
 
 /// Connections the metrics listener serves at once. A scraper needs one or two; what is beyond waits.
 const METRICS_CONNECTIONS: usize = 32;
@@ -67,79 +74,6 @@ impl Config {
     /// The default of [`max_connections`](Self::max_connections): the file descriptors a service gets by default
     /// (systemd's soft `LimitNOFILE`) are as many.
     pub const MAX_CONNECTIONS: usize = 1024;
-}
-
-/// Where those who publish to a fleet, and those who read of one, say how they stand.
-#[derive(Debug, Clone, Default)]
-pub struct Fleet {
-    /// The publisher, if there is one.
-    pub publisher: Option<watch::Receiver<Arc<Publishing>>>,
-    /// By provider.
-    pub readers: BTreeMap<Name, watch::Receiver<Arc<Reading>>>,
-}
-
-/// What the API answers from.
-#[derive(Debug, Clone)]
-pub struct Sources {
-    /// The newest snapshot. `None`: nothing is known yet.
-    pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
-    /// What the registry says of itself.
-    pub registry: watch::Receiver<Arc<registry::Report>>,
-    /// What each frontend's worker says of itself, by frontend.
-    pub frontends: watch::Receiver<Arc<BTreeMap<Name, watch::Receiver<Arc<frontend::Report>>>>>,
-    /// Whether elasticd is ready.
-    pub ready: watch::Receiver<bool>,
-    /// What is published to a fleet, and read of one.
-    pub fleet: watch::Receiver<Arc<Fleet>>,
-    /// When elasticd started.
-    pub started: SystemTime,
-    /// What elasticd may no longer do.
-    pub confinement: Arc<confine::Report>,
-    /// Where orders from the admin listener go.
-    pub orders: admin::Orders,
-}
-
-/// What a client may take of time and memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// From the first byte of a request to the end of its headers.
-    pub header: Duration,
-    /// From the end of an answer, or the start of a connection, to the first byte of the next request.
-    pub idle: Duration,
-    /// The same while as many connections are open as may be, and others may be waiting.
-    pub crowded: Duration,
-    /// From the end of a request's headers until the client has taken the whole answer.
-    pub request: Duration,
-    /// How long connections without a request are kept after shutdown was asked for.
-    pub linger: Duration,
-    /// How long requests under way may take to end after that.
-    pub drain: Duration,
-    /// The longest request line and headers together, in bytes, at least 8192 (hyper's minimum); less counts as that.
-    pub header_bytes: usize,
-    /// The first pause after an accept that failed; it doubles with each failure in a row, up to [`Limits::MAX_PAUSE`].
-    pub accept_pause: Duration,
-}
-
-impl Limits {
-    /// The longest pause after an accept that failed.
-    pub const MAX_PAUSE: Duration = Duration::from_secs(1);
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            header: Duration::from_secs(10),
-            // Longer than the 60 s after which nginx (`keepalive_timeout` in an upstream, and lua's `setkeepalive`)
-            // closes its side, so that no request is sent into a connection that we are just closing.
-            idle: Duration::from_secs(75),
-            crowded: Duration::from_secs(1),
-            request: Duration::from_secs(30),
-            linger: Duration::from_millis(100),
-            drain: Duration::from_secs(5),
-            header_bytes: 16 * 1024,
-            accept_pause: Duration::from_millis(5),
-        }
-    }
 }
 
 /// Why the API cannot listen.
@@ -188,7 +122,7 @@ impl Api {
         let query = bind(&config.socket, config.mode, config.gid)?;
         let admin = config.admin_socket.as_deref().map(|path| bind(path, 0o600, None)).transpose()?;
         for listener in inherited {
-            tracing::warn!(path = %listener.path().display(), "this socket was handed to us, and is neither api.socket nor api.admin_socket");
+            tracing::warn!(path = %listener.path().display(), "inherited socket ignored: it is neither api.socket nor api.admin_socket");
         }
         Ok(Self {
             query,
@@ -247,9 +181,4 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Error> {
         TcpListener::from_std(listener)
     };
     bind().map_err(|cause| Error::Metrics { address, cause })
-}
-
-/// Whole seconds since `then`; 0 if the clock was set back meanwhile.
-fn age_seconds(then: SystemTime) -> u64 {
-    then.elapsed().map_or(0, |age| age.as_secs())
 }

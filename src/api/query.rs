@@ -1,10 +1,11 @@
-//! A request's query: what keys it may have, and what they hold.
+//! A request's query: which keys it may have, and their values.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use percent_encoding::percent_decode_str;
+use schemars::{Schema, json_schema};
 
 use super::error::{Problem, echo};
 
@@ -14,26 +15,83 @@ pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
 /// Keys that a resource takes at most.
 const MAX_KEYS: usize = 3;
 
-/// A query whose keys are known and stand once.
+/// A query key that a resource takes.
+#[derive(Debug)]
+pub(super) struct Parameter {
+    /// The key.
+    pub(super) name: &'static str,
+    /// What it does.
+    pub(super) description: &'static str,
+    /// Its JSON Schema.
+    pub(super) schema: fn() -> Schema,
+}
+
+/// The representation.
+pub(super) const FORMAT: Parameter = Parameter {
+    name: "format",
+    description: "The representation.",
+    schema: || json_schema!({ "type": "string", "enum": ["json", "text"] }),
+};
+
+/// How long to wait for a change.
+pub(super) const WAIT: Parameter = Parameter {
+    name: "wait",
+    description: "How long to wait for a revision other than `revision`, up to 5m. Without `revision`: for any.",
+    schema: || brief_wait("Up to 5m."),
+};
+
+/// The revision that the client has.
+pub(super) const REVISION: Parameter = Parameter {
+    name: "revision",
+    description: "The revision that the client has: if there is no other after `wait`, the answer is 304.",
+    schema: || json_schema!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
+};
+
+/// What a backend is picked by.
+pub(super) const KEY: Parameter = Parameter {
+    name: "key",
+    description: "The same key is given the same backend by every sidecar, as long as that backend exists.",
+    schema: || json_schema!({ "type": "string" }),
+};
+
+/// Which backends are preferred.
+pub(super) const ZONE: Parameter = Parameter {
+    name: "zone",
+    description: "Backends in this zone are preferred.",
+    schema: || json_schema!({ "type": "string" }),
+};
+
+/// The schema of a time to wait.
+pub(super) fn brief_wait(description: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "pattern": "^[0-9]{1,2}(ms|s)$",
+        "description": description,
+        "example": "55s",
+    })
+}
+
+/// A query whose keys are known and given once.
 #[derive(Debug)]
 pub(super) struct Query<'a> {
-    allowed: &'static [&'static str],
+    allowed: &'static [Parameter],
     /// The value of each key allowed, in their order.
     values: [Option<Cow<'a, str>>; MAX_KEYS],
 }
 
 impl<'a> Query<'a> {
     /// Takes the query apart. Keys without a value have the empty one. Up to [`MAX_KEYS`] keys can be `allowed`.
-    pub(super) fn new(query: &'a str, allowed: &'static [&'static str]) -> Result<Self, Problem> {
+    pub(super) fn new(query: &'a str, allowed: &'static [Parameter]) -> Result<Self, Problem> {
         let mut values = [const { None }; MAX_KEYS];
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = decoded(key);
-            let Some((key, found)) = allowed.iter().zip(&mut values).find(|(allowed, _)| **allowed == key) else {
+            let Some((known, found)) = allowed.iter().zip(&mut values).find(|(allowed, _)| allowed.name == key) else {
+                let allowed = allowed.iter().map(|allowed| allowed.name).collect();
                 return Err(Problem::UnknownKey { key: echo(&key), allowed });
             };
             if found.replace(decoded(value)).is_some() {
-                return Err(Problem::RepeatedKey { key });
+                return Err(Problem::RepeatedKey { key: known.name });
             }
         }
         Ok(Self { allowed, values })
@@ -41,7 +99,7 @@ impl<'a> Query<'a> {
 
     /// A key's value.
     pub(super) fn get(&self, key: &str) -> Option<&Cow<'a, str>> {
-        self.allowed.iter().zip(&self.values).find(|(allowed, _)| **allowed == key)?.1.as_ref()
+        self.allowed.iter().zip(&self.values).find(|(allowed, _)| allowed.name == key)?.1.as_ref()
     }
 
     /// A key's value, turned into what it means.
@@ -55,6 +113,16 @@ impl<'a> Query<'a> {
         parse(value).map(Some).ok_or_else(|| Problem::BadValue { key, value: echo(value), expected })
     }
 
+    /// `format`; JSON if it is not given.
+    pub(super) fn format(&self) -> Result<Format, Problem> {
+        let format = self.parsed("format", "json or text", |text| match text {
+            "json" => Some(Format::Json),
+            "text" => Some(Format::Text),
+            _ => None,
+        })?;
+        Ok(format.unwrap_or(Format::Json))
+    }
+
     /// `wait` and `revision`: how long to wait until the revision is another one. Without `wait`, no time; without
     /// `revision`, until there is any.
     pub(super) fn wait(&self) -> Result<Option<Wait>, Problem> {
@@ -63,6 +131,15 @@ impl<'a> Query<'a> {
         let is_given = bound.is_some() || revision.is_some();
         Ok(is_given.then(|| Wait { bound: bound.unwrap_or_default(), revision }))
     }
+}
+
+/// The representation asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// JSON.
+    Json,
+    /// One `ip:port` a line.
+    Text,
 }
 
 /// What a request waits for.
@@ -90,7 +167,7 @@ mod tests {
     use super::*;
 
     fn wait(query: &str) -> Result<Option<Wait>, String> {
-        Query::new(query, &["wait", "revision"]).and_then(|query| query.wait()).map_err(|problem| problem.to_string())
+        Query::new(query, &[WAIT, REVISION]).and_then(|query| query.wait()).map_err(|problem| problem.to_string())
     }
 
     #[test]
@@ -111,9 +188,9 @@ mod tests {
         assert_eq!(wait("wait=55s"), some(55, None));
         assert_eq!(wait("revision=7"), some(0, Some(7)));
         for (query, problem) in [
-            ("wait=6m", "the query key \"wait\" does not take \"6m\": use a time of up to 5m, such as 55s"),
-            ("wait=-1s", "the query key \"wait\" does not take \"-1s\": use a time of up to 5m, such as 55s"),
-            ("revision=-1", "the query key \"revision\" does not take \"-1\": use a revision, such as 7"),
+            ("wait=6m", "invalid value \"6m\" of query key \"wait\": use a time of up to 5m, such as 55s"),
+            ("wait=-1s", "invalid value \"-1s\" of query key \"wait\": use a time of up to 5m, such as 55s"),
+            ("revision=-1", "invalid value \"-1\" of query key \"revision\": use a revision, such as 7"),
         ] {
             assert_eq!(wait(query), Err(problem.to_owned()));
         }

@@ -1,164 +1,87 @@
-//! From a request's method, path and query to a resource.
-
-use std::borrow::Cow;
+//! From a request's method, path and query to a resource, by the table of routes.
 
 use hyper::{Method, Uri};
 
-use super::admin::Action;
-use super::error::{Problem, READ, echo};
-use super::pick::By;
-use super::query::{Query, Wait, decoded};
+use super::error::{Problem, echo};
+use super::query::Query;
+pub(super) use super::resource::Resource;
+use super::routes::{Access, ROUTES, Route};
 
-/// Which resources a listener serves.
+/// The kind of a listener, which says what it serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerKind {
-    /// All that read.
+    /// Everything that reads.
     Query,
-    /// All that read, and all that change.
+    /// Everything.
     Admin,
     /// Health and metrics only.
     Metrics,
 }
 
-/// The representation asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// JSON.
-    Json,
-    /// One `ip:port` a line.
-    Text,
-}
+/// More segments than any path of the table has.
+const MAX_SEGMENTS: usize = 6;
 
-/// What a request asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Resource<'a> {
-    Services { format: Format, wait: Option<Wait> },
-    Service { name: Cow<'a, str>, format: Format, wait: Option<Wait> },
-    Pick { service: Cow<'a, str>, by: By<'a> },
-    Watch,
-    Explain { instance: Cow<'a, str> },
-    Status,
-    Description,
-    Health,
-    Ready,
-    Metrics,
-    Change(Action),
-    Discovery,
-}
-
-/// More segments than any path has that something is at.
-const TOO_DEEP: usize = 5;
+/// The variable segments of a path, in their order.
+pub(super) type Captured<'a> = [&'a str; 2];
 
 /// The resource that a request asks a listener of `kind` for.
 ///
 /// # Errors
 ///
-/// There is none, or not by this method, or not with this query.
+/// There is no such path, or not with this method, or not with this query.
 pub(super) fn find<'a>(kind: ListenerKind, method: &Method, uri: &'a Uri) -> Result<Resource<'a>, Problem> {
     let path = uri.path();
-    let query = uri.query().unwrap_or_default();
-    let unknown = || Problem::UnknownPath { path: echo(path) };
-    let resource = match (path, kind) {
-        ("/healthz", _) => nothing(query, Resource::Health),
-        ("/readyz", _) => nothing(query, Resource::Ready),
-        ("/metrics", _) => nothing(query, Resource::Metrics),
-        (_, ListenerKind::Metrics) => return Err(unknown()),
-        ("/v3/discovery:endpoints", _) if method == Method::POST => return nothing(query, Resource::Discovery),
-        ("/v3/discovery:endpoints", _) => {
-            return Err(Problem::Method { path: echo(path), method: echo(method.as_str()), allowed: "POST" });
-        }
-        (_, ListenerKind::Query | ListenerKind::Admin) => {
-            let mut parts = [""; TOO_DEEP];
-            let mut count = 0;
-            for (part, found) in parts.iter_mut().zip(path.strip_prefix("/v1/").ok_or_else(unknown)?.split('/')) {
-                *part = found;
-                count += 1;
-            }
-            let parts = &parts[..count];
-            match parts {
-                ["services"] => services(query),
-                ["services", name] if !name.is_empty() => service(query, name),
-                ["services", name, "pick"] if !name.is_empty() => pick(query, name),
-                ["watch"] => nothing(query, Resource::Watch),
-                ["explain", instance] if !instance.is_empty() => {
-                    nothing(query, Resource::Explain { instance: decoded(instance) })
-                }
-                ["refresh" | "reload"] | ["services", _, "accept"] | ["services", _, "backends", _] => {
-                    let action = action(kind, method, path, parts)?;
-                    return nothing(query, Resource::Change(action));
-                }
-                ["status"] => nothing(query, Resource::Status),
-                ["openapi.json"] => nothing(query, Resource::Description),
-                _ => return Err(unknown()),
-            }
-        }
-    };
-    if method != Method::GET && method != Method::HEAD {
-        return Err(Problem::Method { path: echo(path), method: echo(method.as_str()), allowed: READ });
+    let mut segments = [""; MAX_SEGMENTS];
+    let mut count = 0;
+    for (segment, found) in segments.iter_mut().zip(path.split('/')) {
+        *segment = found;
+        count += 1;
     }
-    resource
-}
-
-/// What is to be changed.
-fn action(kind: ListenerKind, method: &Method, path: &str, parts: &[&str]) -> Result<Action, Problem> {
-    let (action, allowed) = match (parts, method) {
-        (["refresh"], &Method::POST) => (Some(Action::Refresh), "POST"),
-        (["reload"], &Method::POST) => (Some(Action::Reload), "POST"),
-        (["services", service, "accept"], &Method::POST) => {
-            (Some(Action::Accept { service: decoded(service).into_owned() }), "POST")
+    let segments = &segments[..count];
+    let is_served = |route: &&Route| kind != ListenerKind::Metrics || route.access == Access::Everywhere;
+    // Empty unless the method is wrong, and so without an allocation as a rule.
+    let mut allowed = Vec::new();
+    for route in ROUTES.iter().filter(is_served) {
+        let Some(captured) = captured(route.path, segments) else { continue };
+        let is_head = *method == Method::HEAD && route.method == Method::GET;
+        if *method == route.method || is_head {
+            if route.access == Access::Admin && kind != ListenerKind::Admin {
+                return Err(Problem::AdminOnly { path: echo(path) });
+            }
+            let query = Query::new(uri.query().unwrap_or_default(), route.query)?;
+            return (route.resource)(captured, &query);
         }
-        (["services", service, "backends", id], &Method::PUT) => {
-            (Some(Action::Register { service: decoded(service).into_owned(), id: decoded(id).into_owned() }), "")
-        }
-        (["services", service, "backends", id], &Method::DELETE) => {
-            (Some(Action::Deregister { service: decoded(service).into_owned(), id: decoded(id).into_owned() }), "")
-        }
-        (["services", _, "backends", _], _) => (None, "PUT, DELETE"),
-        _ => (None, "POST"),
-    };
-    let action = action.ok_or_else(|| Problem::Method { path: echo(path), method: echo(method.as_str()), allowed })?;
-    if kind == ListenerKind::Admin { Ok(action) } else { Err(Problem::AdminOnly { path: echo(path) }) }
-}
-
-fn nothing<'a>(query: &str, resource: Resource<'a>) -> Result<Resource<'a>, Problem> {
-    Query::new(query, &[]).map(|_| resource)
-}
-
-fn services(query: &str) -> Result<Resource<'static>, Problem> {
-    let (format, wait) = format_and_wait(query)?;
-    Ok(Resource::Services { format, wait })
-}
-
-fn service<'a>(query: &str, name: &'a str) -> Result<Resource<'a>, Problem> {
-    let (format, wait) = format_and_wait(query)?;
-    Ok(Resource::Service { name: decoded(name), format, wait })
-}
-
-fn format_and_wait(query: &str) -> Result<(Format, Option<Wait>), Problem> {
-    // As most ask.
-    if query.is_empty() {
-        return Ok((Format::Json, None));
+        allowed.push(if route.method == Method::GET { "GET, HEAD" } else { route.method.as_str() });
     }
-    let query = Query::new(query, &["format", "wait", "revision"])?;
-    let format = query.parsed("format", "json or text", |text| match text {
-        "json" => Some(Format::Json),
-        "text" => Some(Format::Text),
-        _ => None,
-    })?;
-    Ok((format.unwrap_or(Format::Json), query.wait()?))
+    if allowed.is_empty() {
+        return Err(Problem::UnknownPath { path: echo(path) });
+    }
+    Err(Problem::Method { path: echo(path), method: echo(method.as_str()), allowed: allowed.join(", ") })
 }
 
-fn pick<'a>(query: &'a str, service: &'a str) -> Result<Resource<'a>, Problem> {
-    let query = Query::new(query, &["key", "zone"])?;
-    // An empty one is what a frontend sends that has none to give.
-    let given = |key| query.get(key).filter(|value| !value.is_empty()).cloned();
-    Ok(Resource::Pick { service: decoded(service), by: By { key: given("key"), zone: given("zone") } })
+/// The variable segments of a path, if it is one that `pattern` describes. They are never empty.
+fn captured<'a>(pattern: &str, segments: &[&'a str]) -> Option<Captured<'a>> {
+    let mut captured = [""; 2];
+    let mut variable = captured.iter_mut();
+    let mut pattern = pattern.split('/');
+    for segment in segments {
+        let expected = pattern.next()?;
+        if expected.starts_with('{') {
+            *variable.next().filter(|_| !segment.is_empty())? = segment;
+        } else if expected != *segment {
+            return None;
+        }
+    }
+    pattern.next().is_none().then_some(captured)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::time::Duration;
 
+    use super::super::choice::By;
+    use super::super::query::{Format, Wait};
     use super::*;
 
     /// The URI is never freed, so that what borrows from it can be returned.
@@ -232,14 +155,14 @@ mod tests {
         let refusal = |path| get(path).expect_err("must be refused").to_string();
         assert_eq!(
             refusal("/v1/services/web?format=xml"),
-            "the query key \"format\" does not take \"xml\": use json or text"
+            "invalid value \"xml\" of query key \"format\": use json or text"
         );
         assert_eq!(refusal("/v1/services/web/pick?weight=1"), "unknown query key \"weight\": use key or zone");
         assert_eq!(
             refusal("/v1/services/web?format=json&format=json"),
             "the query key \"format\" is given more than once"
         );
-        assert_eq!(refusal("/v1/status?verbose"), "unknown query key \"verbose\": there are none here");
+        assert_eq!(refusal("/v1/status?verbose"), "unknown query key \"verbose\": this path takes none");
     }
 
     #[test]

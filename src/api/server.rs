@@ -22,10 +22,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Limits;
 use super::answer::{Answer, Answers, Late};
 use super::clock::{Clock, Phase, Timed};
 use super::error::Problem;
+use super::limits::Limits;
 use super::respond::Body;
 use super::route::ListenerKind;
 use super::xds::Discovery;
@@ -43,7 +43,7 @@ pub(super) trait Accept {
     /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 
-    /// Who is at the other end, where the kernel tells.
+    /// The process at the other end, if the kernel knows it.
     fn peer(_: &Self::Io) -> Option<UCred> {
         None
     }
@@ -109,11 +109,14 @@ impl Server {
         }
         // New clients should find no listener, rather than wait for one that no longer accepts.
         drop(listener);
-        // Who has just been let in has a request on the way; an answer now ends its connection.
+        // A client that was just accepted has a request on the way; its response ends the connection.
         sleep(server.limits.linger).await;
         limit.close();
         if timeout(server.limits.drain, drained(&mut tasks)).await.is_err() {
-            tracing::warn!(bound = ?server.limits.drain, "cutting off requests that did not end in time");
+            tracing::warn!(
+                bound_seconds = server.limits.drain.as_secs_f64(),
+                "requests that did not end in time are cut off"
+            );
         }
         tasks.abort_all();
         drained(&mut tasks).await;
@@ -146,17 +149,17 @@ impl Server {
                 Answer::Late(late) => Err(Box::pin(async move {
                     let response = match late {
                         // How long a body may take to come is bounded with the answer.
-                        Late::Done(action) => Box::pin(action.answer(answers, body)).await,
+                        Late::Done(action) => Box::pin(action.answer(&answers.context, body)).await,
                         Late::Discovery => match Box::pin(Discovery::read(body)).await {
                             Err(problem) => problem.response(),
-                            Ok(asked) => {
-                                clock.wait(asked.wait());
-                                Box::pin(asked.answer(answers, shutdown)).await
+                            Ok(request) => {
+                                clock.wait(request.wait());
+                                Box::pin(request.answer(&answers.context, shutdown)).await
                             }
                         },
                         Late::Change(ref change) => {
                             clock.wait(change.bound());
-                            change.answer(answers, shutdown).await
+                            change.answer(&answers.context, shutdown).await
                         }
                     };
                     clock.waited();
@@ -184,7 +187,7 @@ impl Server {
                     break;
                 }
                 phase = clock.overdue(limits) => {
-                    tracing::debug!(?phase, "connection cut off: it took too long");
+                    tracing::debug!(?phase, "connection closed: it took too long");
                     break;
                 }
                 close_reason = limit.close_reason(clock, limits.crowded, is_closing) => match close_reason {
@@ -193,7 +196,7 @@ impl Server {
                         connection.as_mut().graceful_shutdown();
                     }
                     CloseReason::Crowded => {
-                        tracing::debug!("idle connection ended: others wait");
+                        tracing::debug!("idle connection closed: others wait");
                         break;
                     }
                 },
@@ -222,20 +225,20 @@ impl Ending<'_> {
     }
 }
 
-/// What connections know of each other.
+/// What the connections of a listener share.
 #[derive(Debug)]
 struct ConnectionLimit {
     permits: Arc<Semaphore>,
     is_closing: AtomicBool,
-    /// Told when the last permit is taken and another connection is to be accepted, and at the end.
+    /// Notified when the last permit is taken and another connection is to be accepted, and at the end.
     changed: Notify,
 }
 
-/// What all close_reason of one connection.
+/// Why a connection is to end.
 enum CloseReason {
-    /// That it ends with the answer that is under way.
+    /// elasticd stops: it ends with the response under way.
     Shutdown,
-    /// That it ends.
+    /// It is idle, and others may be waiting: it ends at once.
     Crowded,
 }
 
@@ -278,14 +281,14 @@ impl ConnectionLimit {
 }
 
 /// Why a client may not use the admin listener. Its mode keeps others out already; root and our own user remain, and
-/// whoever was handed a connection of theirs.
+/// processes that they handed a connection to.
 fn denied(peer: Option<UCred>) -> Option<Problem> {
     let uid = peer.as_ref().map_or(u32::MAX, UCred::uid);
     if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
         return None;
     }
     let pid = peer.as_ref().and_then(UCred::pid);
-    tracing::warn!(uid, pid, "refused on the admin listener");
+    tracing::warn!(uid, pid, "admin request refused: only root and elasticd's own user may change anything");
     Some(Problem::Denied { uid })
 }
 
@@ -304,7 +307,7 @@ async fn drained(tasks: &mut JoinSet<()>) {
     }
 }
 
-/// A panic in a connection's task goes on here, so that whoever runs the server sees it.
+/// A panic in a connection's task goes on here, so that the caller sees it.
 fn surface_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -359,13 +362,11 @@ impl Accepting {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
-    use std::time::SystemTime;
 
-    use tokio::sync::{mpsc, watch};
     use tokio::time::Instant;
 
     use super::*;
-    use crate::api::Sources;
+    use crate::api::testing::feeds;
 
     /// Fails as often as changed, then accepts.
     struct Failing(AtomicUsize);
@@ -384,16 +385,7 @@ mod tests {
     /// A thousand clients that wait take so much each, and hyper's buffers.
     #[tokio::test]
     async fn an_idle_connection_is_small() {
-        let sources = Sources {
-            confinement: Arc::default(),
-            snapshot: watch::channel(None).1,
-            registry: watch::channel(Arc::default()).1,
-            frontends: watch::channel(Arc::default()).1,
-            ready: watch::channel(false).1,
-            fleet: watch::channel(Arc::default()).1,
-            started: SystemTime::now(),
-            orders: mpsc::channel(1).0,
-        };
+        let (_feeds, sources) = feeds();
         let server = Arc::new(Server {
             kind: ListenerKind::Query,
             connections: 1,

@@ -2,63 +2,70 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use hyper::{Response, StatusCode};
 
-use super::answer::Answers;
+use super::context::Context;
 use super::documents::{Document, ServiceDocuments, SnapshotDocuments};
 use super::error::{MAX_KNOWN, Problem, echo};
-use super::respond::{Body, whole, with_headers};
-use super::route::Format;
-use super::{Sources, age_seconds};
+use super::query::Format;
+use super::respond::{Body, complete, with_headers};
+use super::sources::Sources;
 use crate::model::Name;
 use crate::registry::{Report, ServiceReport};
-
-/// The revision at which what is answered last changed.
-pub(super) const REVISION: HeaderName = HeaderName::from_static("x-elasticd-revision");
+use crate::status::Age;
 
 /// All services. Its age is that of the service observed longest ago.
-pub(super) fn all(answers: &Answers, format: Format, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
-    let documents = newest(answers).ok_or_else(|| Problem::NotYet { why: "no snapshot exists yet".to_owned() })?;
+pub(super) fn all(context: &Context, format: Format, request: &HeaderMap) -> Result<Response<Body>, Problem> {
+    let documents = context.newest().ok_or_else(|| Problem::NotYet { why: "no snapshot exists yet".to_owned() })?;
     let document = match format {
-        Format::Json => documents.json().map_err(internal)?,
+        Format::Json => documents.json()?,
         Format::Text => documents.text(),
     };
     let observed = {
-        let report = answers.sources.registry.borrow();
+        let report = context.sources.registry.borrow();
         let served = |name: &Name| documents.service(name.as_str()).is_some();
-        report.services.iter().filter(|(name, _)| served(name)).filter_map(|(_, service)| service.observed()).min()
+        report
+            .services
+            .iter()
+            .filter(|(name, _)| served(name))
+            .filter_map(|(_, service)| service.status.age_seconds)
+            .min()
     };
-    Ok(represent(document, observed, asked))
+    Ok(represent(document, observed, request))
 }
 
 /// One service.
-pub(super) fn one(answers: &Answers, name: &str, format: Format, asked: &HeaderMap) -> Result<Response<Body>, Problem> {
-    let documents = newest(answers);
-    let service = found(documents.as_deref(), &answers.sources, name)?;
+pub(super) fn one(
+    context: &Context,
+    name: &str,
+    format: Format,
+    request: &HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let documents = context.newest();
+    let service = found(documents.as_deref(), &context.sources, name)?;
     let document = match format {
-        Format::Json => service.json().map_err(internal)?,
+        Format::Json => service.json()?,
         Format::Text => service.text(),
     };
-    let observed = answers.sources.registry.borrow().services.get(name).and_then(|report| report.observed());
-    Ok(represent(document, observed, asked))
+    let observed = context.sources.registry.borrow().services.get(name).and_then(|report| report.status.age_seconds);
+    Ok(represent(document, observed, request))
 }
 
-/// The same answer for one who has this revision already: 304.
+/// The same answer for a client that has this revision already: 304.
 pub(super) fn unchanged(mut answer: Response<Body>) -> Response<Body> {
     if answer.status() == StatusCode::OK {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
-        *answer.body_mut() = whole("");
+        *answer.body_mut() = complete("");
         answer.headers_mut().remove(CONTENT_TYPE);
     }
     answer
 }
 
 /// The revision of a service, or of all of them. `None`: there is none yet.
-pub(super) fn revision(answers: &Answers, name: Option<&str>) -> Option<u64> {
-    let documents = newest(answers)?;
+pub(super) fn revision(context: &Context, name: Option<&str>) -> Option<u64> {
+    let documents = context.newest()?;
     name.map_or_else(|| Some(documents.revision()), |name| documents.service(name).map(|service| service.revision()))
 }
 
@@ -72,40 +79,29 @@ pub(super) fn found<'a>(
     service.map(|service| &**service).ok_or_else(|| absent(sources, name))
 }
 
-/// What is wrong with the name of a service that nobody has, now or soon.
-pub(super) fn unknown(answers: &Answers, name: &str) -> Option<Problem> {
-    found(newest(answers).as_deref(), &answers.sources, name)
+/// The problem of a name that no service has or is going to have.
+pub(super) fn unknown(context: &Context, name: &str) -> Option<Problem> {
+    found(context.newest().as_deref(), &context.sources, name)
         .err()
         .filter(|problem| matches!(problem, Problem::UnknownService { .. }))
 }
 
-/// The documents of the newest snapshot. `None`: there is none yet.
-pub(super) fn newest(answers: &Answers) -> Option<Arc<SnapshotDocuments>> {
-    // Cloned first: a borrow would keep the registry from writing while documents are looked up.
-    let snapshot = answers.sources.snapshot.borrow().clone()?;
-    Some(answers.documents.of(&snapshot))
-}
-
-fn internal(error: serde_json::Error) -> Problem {
-    Problem::Internal { why: error.to_string() }
-}
-
-/// What is cloned is counted references: the body and the headers are those of the document.
-fn represent(document: &Document, observed: Option<SystemTime>, asked: &HeaderMap) -> Response<Body> {
-    let headers = document.headers(observed.map(age_seconds));
+/// The response with a document. Cloning is cheap: the body and the headers are those of the document.
+fn represent(document: &Document, observed: Option<Age>, request: &HeaderMap) -> Response<Body> {
+    let headers = document.headers(observed.map(Age::seconds));
     let answer = with_headers(StatusCode::OK, headers, document.bytes.clone());
-    if matches_any(asked, &document.etag) { unchanged(answer) } else { answer }
+    if matches_any(request, &document.etag) { unchanged(answer) } else { answer }
 }
 
-/// A copy of what a request says the client has.
-pub(super) fn known(asked: &HeaderMap) -> HeaderMap {
-    let copies = asked.get_all(IF_NONE_MATCH).iter().filter_map(|tag| HeaderValue::from_bytes(tag.as_bytes()).ok());
+/// A copy of the headers that say what the client has.
+pub(super) fn known(request: &HeaderMap) -> HeaderMap {
+    let copies = request.get_all(IF_NONE_MATCH).iter().filter_map(|tag| HeaderValue::from_bytes(tag.as_bytes()).ok());
     copies.map(|copy| (IF_NONE_MATCH, copy)).collect()
 }
 
 /// Weak comparison with a list of entity tags, or with `*` (RFC 9110, 13.1.2).
-fn matches_any(asked: &HeaderMap, etag: &HeaderValue) -> bool {
-    let lists = asked.get_all(IF_NONE_MATCH).iter().map(HeaderValue::as_bytes);
+fn matches_any(request: &HeaderMap, etag: &HeaderValue) -> bool {
+    let lists = request.get_all(IF_NONE_MATCH).iter().map(HeaderValue::as_bytes);
     lists
         .flat_map(|list| list.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
@@ -131,15 +127,15 @@ fn absent(sources: &Sources, name: &str) -> Problem {
     }
 }
 
-/// What a service without a set waits for.
+/// What a service without backends waits for.
 pub(super) fn awaited(service: &ServiceReport, report: &Report) -> String {
-    if let Some(hold) = service.held() {
-        return format!("held back: {hold}");
+    if let Some(held) = &service.status.held {
+        return format!("held: {}", held.message);
     }
-    let awaited = service.sources.iter().filter(|source| source.observed.is_none()).map(|source| {
+    let awaited = service.status.sources.iter().filter(|source| source.age_seconds.is_none()).map(|source| {
         let provider = &source.provider;
-        match report.providers.get(provider).and_then(|provider| provider.error.as_deref()) {
-            Some(error) => format!("waiting for provider {provider}, whose last poll failed: {error}"),
+        match report.providers.get(provider).and_then(|provider| provider.status.error.as_deref()) {
+            Some(error) => format!("waiting for provider {provider}; its last poll failed: {error}"),
             None => format!("waiting for the first complete answer of provider {provider}"),
         }
     });
@@ -152,7 +148,7 @@ mod tests {
 
     use super::*;
     use crate::api::documents::Documents;
-    use crate::api::documents::tests::{set, snapshot};
+    use crate::api::testing::{set, snapshot};
 
     #[tokio::test]
     async fn the_body_of_an_answer_is_the_document_not_a_copy() {

@@ -11,38 +11,55 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body as HttpBody;
 use hyper::{Response, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Answers;
+use super::context::Context;
 use super::documents::{ServiceDocuments, SnapshotDocuments};
+use super::endpoints::ENDPOINTS;
 use super::error::{Problem, echo};
-use super::query::duration;
-use super::respond::{Body, JSON, respond, respond_as};
-use super::services::newest;
-use crate::model::Backend;
+use super::headers::JSON;
+use super::query::{brief_wait, duration};
+use super::respond::{Body, respond, respond_as};
 
 /// The longest request taken, in bytes: Envoy names itself and everything it can do.
 const MAX_REQUEST: usize = 1024 * 1024;
 
-/// The only kind of resource there is here.
-const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
-
-/// What is taken of a `DiscoveryRequest`.
-#[derive(Debug, Default, Deserialize)]
+/// What is read of Envoy's request.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(rename = "DiscoveryRequest")]
 pub(super) struct Discovery {
+    /// The version that Envoy has.
     version_info: String,
     node: Node,
+    /// Names of services; all, if there is none.
     resource_names: Vec<String>,
+    #[schemars(extend("enum" = ["", ENDPOINTS]))]
     type_url: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Node {
+    #[schemars(schema_with = "metadata_schema")]
     metadata: BTreeMap<String, Value>,
+}
+
+fn metadata_schema(_: &mut SchemaGenerator) -> Schema {
+    let wait = brief_wait("How long to wait for a newer version, up to 5m.");
+    json_schema!({ "type": "object", "properties": { "elasticd_wait": wait } })
+}
+
+/// The answer to Envoy's request.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is written by hand, of documents that are serialised already")]
+pub(super) struct DiscoveryResponse {
+    version_info: String,
+    type_url: String,
+    resources: Vec<BTreeMap<String, Value>>,
 }
 
 impl Discovery {
@@ -76,13 +93,13 @@ impl Discovery {
         self.node.metadata.get("elasticd_wait").and_then(Value::as_str).and_then(duration).unwrap_or_default()
     }
 
-    /// The answer, once there is one. Ends early at `shutdown`.
-    pub(super) async fn answer(self, answers: &Answers, shutdown: &CancellationToken) -> Response<Body> {
-        let mut snapshots = answers.sources.snapshot.clone();
+    /// The answer, once there is a newer version. Ends early at `shutdown`.
+    pub(super) async fn answer(self, context: &Context, shutdown: &CancellationToken) -> Response<Body> {
+        let mut snapshots = context.sources.snapshot.clone();
         let deadline = tokio::time::Instant::now() + self.wait();
         loop {
             snapshots.mark_unchanged();
-            if let Some(documents) = newest(answers) {
+            if let Some(documents) = context.newest() {
                 let services = self.asked(&documents);
                 let version = version(&services);
                 if version != self.version_info {
@@ -92,14 +109,14 @@ impl Discovery {
             tokio::select! {
                 biased;
                 Ok(()) = snapshots.changed() => {}
-                () = shutdown.cancelled() => return self.nothing_new(answers),
-                () = tokio::time::sleep_until(deadline) => return self.nothing_new(answers),
+                () = shutdown.cancelled() => return self.nothing_new(context),
+                () = tokio::time::sleep_until(deadline) => return self.nothing_new(context),
             }
         }
     }
 
-    fn nothing_new(&self, answers: &Answers) -> Response<Body> {
-        if newest(answers).is_none() {
+    fn nothing_new(&self, context: &Context) -> Response<Body> {
+        if context.newest().is_none() {
             return Problem::NotYet { why: "no snapshot exists yet".to_owned() }.response();
         }
         respond(StatusCode::NOT_MODIFIED, "")
@@ -128,25 +145,4 @@ fn response(version: &str, services: &[&ServiceDocuments]) -> Vec<u8> {
     let resources: Vec<_> = services.iter().map(|service| &service.assignment().bytes[..]).collect();
     let rest = format!("],\"type_url\":\"{ENDPOINTS}\",\"version_info\":\"{version}\"}}");
     [&b"{\"resources\":["[..], &resources.join(&b","[..]), rest.as_bytes()].concat()
-}
-
-/// The `ClusterLoadAssignment` of a service, in JSON.
-pub(super) fn assignment(name: &str, backends: &[Backend]) -> String {
-    let mut zones = BTreeMap::<Option<&str>, Vec<Value>>::new();
-    for backend in backends.iter().filter(|backend| backend.weight > 0) {
-        zones.entry(backend.zone.as_deref()).or_default().push(endpoint(backend));
-    }
-    let locality = |(zone, endpoints): (Option<&str>, Vec<Value>)| {
-        let locality = zone.map_or_else(|| json!({}), |zone| json!({"zone": zone}));
-        json!({"locality": locality, "lb_endpoints": endpoints})
-    };
-    let endpoints: Vec<_> = zones.into_iter().map(locality).collect();
-    json!({"@type": ENDPOINTS, "cluster_name": name, "endpoints": endpoints}).to_string()
-}
-
-/// A weight is at least 1 for Envoy; those of 0 are left out, as Envoy sends traffic to draining endpoints where there are
-/// no others.
-fn endpoint(backend: &Backend) -> Value {
-    let address = json!({"socket_address": {"address": backend.address, "port_value": backend.port}});
-    json!({"endpoint": {"address": address}, "load_balancing_weight": backend.weight})
 }

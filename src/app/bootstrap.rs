@@ -48,7 +48,7 @@ impl Bootstrap {
         let confinement = Arc::new(match config.confine {
             Confine::Auto => confine(&config).map_err(Error::Thread)?,
             Confine::Off => {
-                confine::Report { gaps: vec!["confined: `confine` is off".to_owned()], ..Default::default() }
+                confine::Report { missing: vec!["confined: `confine` is off".to_owned()], ..Default::default() }
             }
         });
         Ok(Self { file, config, lock, confinement })

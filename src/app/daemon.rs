@@ -8,12 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_tokio::Signals;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::supervisor::Supervisor;
-use super::{Error, QUEUE};
-use crate::api::admin::Order;
+use super::{Error, Inputs, QUEUE};
 use crate::api::{self, Api};
 use crate::config::{self, Config, Fault, Faults};
 use crate::frontend::{self, Worker};
@@ -22,6 +21,7 @@ use crate::model::{Name, Selector};
 use crate::provider::{self, Observation, poll};
 use crate::readiness::{self, Frontends};
 use crate::registry::{self, Registry};
+use crate::status;
 use crate::sys::backoff::Jitter;
 use crate::sys::{reaper, systemd, unconfined};
 
@@ -40,6 +40,7 @@ pub(super) struct Daemon {
     snapshots: watch::Receiver<Option<Arc<crate::model::Snapshot>>>,
     report: watch::Receiver<Arc<registry::Report>>,
     refresh: watch::Sender<u64>,
+    reloads: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
     shown: Shown,
     supervisor: Supervisor,
     pollers: BTreeMap<Name, (Poller, CancellationToken)>,
@@ -74,7 +75,7 @@ struct RunningWorker {
     config: frontend::Config,
     stop: CancellationToken,
     ended: CancellationToken,
-    report: watch::Receiver<Arc<frontend::Report>>,
+    report: watch::Receiver<Arc<status::Frontend>>,
 }
 
 impl RunningWorker {
@@ -91,18 +92,20 @@ impl Daemon {
         file: PathBuf,
         config: Config,
         shown: Shown,
+        inputs: Inputs,
         registry: Registry,
         workers: Vec<Worker>,
         api: Api,
     ) -> Self {
-        let (events, inbox) = mpsc::channel(QUEUE);
+        let Inputs { controls, registry_inbox, reloads } = inputs;
         let mut daemon = Daemon {
             file,
             snapshots: registry.snapshots(),
             report: registry.report(),
             config,
-            events,
-            refresh: watch::Sender::new(0),
+            events: controls.registry,
+            refresh: controls.refresh,
+            reloads,
             shown,
             supervisor: Supervisor::default(),
             pollers: BTreeMap::new(),
@@ -112,7 +115,7 @@ impl Daemon {
         };
         daemon.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
         daemon.start_checks(registry.health_pools());
-        daemon.supervisor.spawn("the registry".to_owned(), |stop| registry.run(inbox, stop));
+        daemon.supervisor.spawn("the registry".to_owned(), |stop| registry.run(registry_inbox, stop));
         daemon.start_pollers();
         daemon.start_locating();
         daemon.start_publisher();
@@ -134,11 +137,7 @@ impl Daemon {
     /// # Errors
     ///
     /// A part of elasticd ended by itself.
-    pub(super) async fn supervise(
-        &mut self,
-        signals: &mut Signals,
-        ordered: &mut mpsc::Receiver<Order>,
-    ) -> Result<(), Error> {
+    pub(super) async fn supervise(&mut self, signals: &mut Signals) -> Result<(), Error> {
         let watchdog = systemd::watchdog_interval();
         let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_hours(1)));
         loop {
@@ -146,7 +145,10 @@ impl Daemon {
                 ended = self.supervisor.ended() => return Err(Error::Ended(ended)),
                 _ = alive.tick() => systemd::alive(),
                 // The API, which the supervisor watches, holds the other end.
-                Some(order) = ordered.recv() => self.obey(order).await,
+                Some(answer) = self.reloads.recv() => {
+                    // The client may have gone.
+                    let _ = answer.send(self.reload().await.map_err(|error| error.to_string()));
+                }
                 signal = signals.next() => match signal {
                     Some(SIGHUP) => drop(self.reload().await),
                     Some(SIGUSR1) => self.poll_now(),
@@ -158,18 +160,6 @@ impl Daemon {
                     Some(SIGTERM | SIGINT) | None => return Ok(()),
                     Some(_) => {}
                 },
-            }
-        }
-    }
-
-    async fn obey(&mut self, order: Order) {
-        match order {
-            Order::Refresh => self.poll_now(),
-            // Whoever asked may have gone.
-            Order::Reload(answer) => drop(answer.send(self.reload().await.map_err(|error| error.to_string()))),
-            // As in a reload: without a registry there is nobody left to tell.
-            Order::Change(request, answer) => {
-                let _ = self.events.send(registry::Event::Change(request, answer)).await;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What changes a running elasticd, over its admin socket.
+//! Changes to a running elasticd, over its admin socket.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,26 +6,27 @@ use std::path::Path;
 use hyper::Method;
 
 use super::client;
+use crate::api::types::Done;
 use crate::model::Name;
 use crate::sys::http;
 
-/// Serves what the guard holds back of a service.
+/// Accepts the newly observed set that the guard holds, so that it is served.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AcceptArgs {
     /// The service's name
     service: Name,
 }
 
-/// Registers a backend, or registers it anew, beside those that the service's provider reports.
+/// Registers a backend beside those that the service's provider reports, or renews its registration.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RegisterArgs {
     /// The service's name
     service: Name,
     /// The backend's id
     id: String,
-    /// Where it listens, as `ip:port`
+    /// Its address, as `ip:port`
     address: SocketAddr,
-    /// For how long, such as `30s`; up to `24h`
+    /// How long it is registered, such as `30s`; up to `24h`
     #[arg(long, default_value = "30s")]
     ttl: String,
     /// Its weight, 0 to 256
@@ -36,7 +37,7 @@ pub struct RegisterArgs {
     zone: Option<String>,
 }
 
-/// Takes a registered backend out.
+/// Removes a registered backend.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeregisterArgs {
     /// The service's name
@@ -50,7 +51,7 @@ pub struct DeregisterArgs {
 pub enum Change<'a> {
     /// Poll every provider now.
     Refresh,
-    /// Read the configuration anew.
+    /// Reload the configuration.
     Reload,
     /// See [`AcceptArgs`].
     Accept(&'a AcceptArgs),
@@ -61,7 +62,7 @@ pub enum Change<'a> {
 }
 
 impl Change<'_> {
-    /// Asks for it on the admin socket, and prints what came of it.
+    /// Asks for it on the admin socket, and prints the result.
     ///
     /// # Errors
     ///
@@ -82,11 +83,6 @@ impl Change<'_> {
                 (Method::DELETE, format!("/v1/services/{service}/backends/{}", http::encode(id)), String::new())
             }
         };
-        #[derive(serde::Deserialize)]
-        struct Done {
-            done: String,
-            revision: Option<u64>,
-        }
         let answer = client::send(socket, method, &path, &body).await?;
         let Done { done, revision } = client::parse(socket, &path, &answer)?;
         let revision = revision.map_or_else(String::new, |revision| format!(", revision {revision}"));

@@ -15,7 +15,7 @@ pub fn run(file: &Path) -> Exit {
                 (config.frontends.len(), "frontend"),
             ];
             let counts = counts.map(|(n, what)| format!("{n} {what}{}", if n == 1 { "" } else { "s" }));
-            println!("{}: good: {}", file.display(), counts.join(", "));
+            println!("{}: valid: {}", file.display(), counts.join(", "));
             Exit::SUCCESS
         }
         Err(faults) => {

@@ -1,4 +1,4 @@
-//! Asking a running elasticd over its query socket, and writing what it answers.
+//! Requests to a running elasticd over its sockets, and writing to the standard output.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,19 +22,19 @@ pub const ANSWER_BOUND: Duration = Duration::from_secs(10);
 /// The longest answer taken, in bytes: 200,000 backends at the 160 bytes each has without tags.
 pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
 
-/// Why elasticd was not asked, or gave no usable answer. Each message is complete: it holds its cause.
+/// Why elasticd could not be asked, or gave no usable answer. Each message is complete: it holds its cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no socket.
-    #[error("there is no socket {}: is elasticd running? If so, name the path of its api.socket", socket.display())]
+    #[error("no socket {}: is elasticd running? If so, give the path of its api.socket with --socket", socket.display())]
     Absent {
         /// The socket's path.
         socket: PathBuf,
     },
     /// The socket's mode does not admit us.
     #[error(
-        "not allowed to connect to {}: its api.mode and api.group admit its owner and that group; run this as a \
+        "permission denied for {}: only the socket's owner and group may connect (api.mode, api.group); run this as a \
          member of the group, or as root", socket.display()
     )]
     Denied {
@@ -42,7 +42,7 @@ pub enum Error {
         socket: PathBuf,
     },
     /// Nothing listens there any more.
-    #[error("nothing answers on {}: elasticd has ended without removing it; start elasticd", socket.display())]
+    #[error("nothing listens on {}: elasticd ended without removing it; start elasticd", socket.display())]
     Refused {
         /// The socket's path.
         socket: PathBuf,
@@ -55,16 +55,16 @@ pub enum Error {
         /// What the system said.
         cause: io::Error,
     },
-    /// No answer within the bound.
-    #[error("no answer from {} within {} s: elasticd is stopped or overloaded; see its log", socket.display(), bound.as_secs_f64())]
+    /// No answer within the time limit.
+    #[error("no answer from {} within {} s: elasticd is suspended or overloaded; see its log", socket.display(), bound.as_secs_f64())]
     Late {
         /// The socket's path.
         socket: PathBuf,
-        /// What was waited.
+        /// The time limit.
         bound: Duration,
     },
-    /// What came is no answer.
-    #[error("cannot read the answer to {path} from {}: {cause}; is that elasticd's socket?", socket.display())]
+    /// The answer is invalid.
+    #[error("invalid answer to {path} from {}: {cause}; is that elasticd's socket?", socket.display())]
     Garbled {
         /// The socket's path.
         socket: PathBuf,
@@ -73,12 +73,12 @@ pub enum Error {
         /// What is wrong with it.
         cause: String,
     },
-    /// elasticd answered that it cannot answer.
+    /// elasticd answered with a problem.
     #[error("{}", plain(detail))]
     Problem {
         /// The HTTP status.
         status: StatusCode,
-        /// elasticd's own words.
+        /// elasticd's description of it.
         detail: String,
     },
     /// Our own output.
@@ -87,7 +87,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether nobody answered at all.
+    /// Whether there was no answer at all.
     pub const fn is_unavailable(&self) -> bool {
         match self {
             Self::Absent { .. }
@@ -159,7 +159,7 @@ fn unconnected(socket: &Path, cause: io::Error) -> Error {
     }
 }
 
-/// The detail of a problem, or whatever was said instead.
+/// The detail of a problem, or the body if it is no problem.
 fn detail(status: StatusCode, body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Problem {
@@ -184,7 +184,7 @@ pub fn parse<T: serde::de::DeserializeOwned>(socket: &Path, path: &str, body: &[
     })
 }
 
-/// Writes to the standard output. A reader that has gone (`elasticd get web | head -1`) had what it wanted.
+/// Writes to the standard output. A reader that closes it early (`elasticd get web | head -1`) is no error.
 ///
 /// # Errors
 ///
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gives_the_body_or_elasticds_own_words() {
+    async fn gives_the_body_or_the_detail_of_a_problem() {
         let body = answered(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.expect("an answer");
         assert_eq!(body, "hi");
         let body = answered(b"HTTP/1.1 200 OK\r\n\r\nuntil the end").await.expect("an answer");
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn aligns_and_defuses() {
+    fn aligns_and_replaces_control_characters() {
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["lo\u{1b}g".to_owned(), String::new()]];
         assert_eq!(table(&rows), "a     b\nlo\u{fffd}g\n");
     }

@@ -1,4 +1,4 @@
-//! `elasticd demo`: the main job on a small configuration of its own.
+//! `elasticd demo`: elasticd on a small configuration of its own.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::{Exit, complain, log, run};
 
-/// Where the demo lives, below the present directory.
+/// The demo's directory, below the current one.
 const DIRECTORY: &str = "elasticd-demo";
 
 const BACKENDS: &str = "\
@@ -47,7 +47,7 @@ pub fn run(log: &log::Args) -> ExitCode {
     let directory = match std::env::current_dir().map(|here| here.join(DIRECTORY)) {
         Ok(directory) => directory,
         Err(error) => {
-            complain(&format!("cannot tell the present directory: {error}"));
+            complain(&format!("cannot find the current directory: {error}"));
             return Exit::FAILURE.into();
         }
     };
@@ -57,7 +57,10 @@ pub fn run(log: &log::Args) -> ExitCode {
         .and_then(|()| write_new(&config, &text))
         .and_then(|()| write_new(&directory.join("backends.yaml"), BACKENDS));
     if let Err(error) = written {
-        complain(&format!("cannot write {}: {error}; run the demo in a directory of yours", directory.display()));
+        complain(&format!(
+            "cannot write {}: {error}; run the demo in a directory that you may write to",
+            directory.display()
+        ));
         return Exit::FAILURE.into();
     }
     println!("look at  {DIRECTORY}/upstreams.conf");
@@ -66,7 +69,7 @@ pub fn run(log: &log::Args) -> ExitCode {
     run::run(config, log)
 }
 
-/// Leaves alone what somebody may have edited.
+/// Writes a file unless it exists: it may have been edited.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write;
     match std::fs::File::create_new(path) {

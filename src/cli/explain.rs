@@ -1,13 +1,12 @@
-//! `elasticd explain`: why an instance is in or out.
+//! `elasticd explain`: why an instance is a backend of a service, or why not.
 
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::client::{self, table};
+use crate::api::types::{Explanation, ServiceExplanation};
 use crate::sys::http;
 
-/// Says in which services an instance is a backend, and which rule keeps it out of the others.
+/// Says of which services an instance is a backend, and which rule excludes it from the others.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The instance's id
@@ -15,19 +14,6 @@ pub struct Args {
     /// Print what the socket answers, as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct Explanation {
-    services: Vec<Verdict>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Verdict {
-    service: String,
-    #[serde(rename = "in")]
-    is_in: bool,
-    message: String,
 }
 
 /// Asks the elasticd that listens on `socket`, and prints the answer.
@@ -45,11 +31,11 @@ pub async fn run(args: &Args, socket: &Path) -> Result<(), client::Error> {
 }
 
 fn human(explanation: &Explanation) -> String {
-    let row = |verdict: &Verdict| {
-        let is_in = if verdict.is_in { "in" } else { "out" };
-        vec![verdict.service.clone(), is_in.to_owned(), verdict.message.clone()]
+    let row = |explained: &ServiceExplanation| {
+        let backend = if explained.included { "yes" } else { "no" };
+        vec![explained.service.to_string(), backend.to_owned(), explained.message.clone()]
     };
-    let header = ["SERVICE", "", "WHY"].map(str::to_owned).to_vec();
+    let header = ["SERVICE", "BACKEND", "WHY"].map(str::to_owned).to_vec();
     table(&std::iter::once(header).chain(explanation.services.iter().map(row)).collect::<Vec<_>>())
 }
 
@@ -60,13 +46,14 @@ mod tests {
     #[test]
     fn shows_a_table() {
         let explanation = serde_json::from_str(
-            r#"{"instance":"i-1","services":[{"service":"api","in":false,"message":"it has no port","reason":"no_port"},
-                {"service":"web","in":true,"message":"it is a backend","backend":{}}]}"#,
+            r#"{"instance":"i-1","services":[{"service":"api","included":false,"message":"it has no port","reason":"no_port"},
+                {"service":"web","included":true,"message":"a backend","backend":{"id":"i-1","address":"10.0.0.1","port":80,
+                "zone":null,"weight":1,"state":"up","tags":{}}}]}"#,
         )
         .expect("an explanation");
         assert_eq!(
             human(&explanation),
-            "SERVICE       WHY\napi      out  it has no port\nweb      in   it is a backend\n"
+            "SERVICE  BACKEND  WHY\napi      no       it has no port\nweb      yes      a backend\n"
         );
     }
 }

@@ -1,13 +1,12 @@
-//! `elasticd fleet`: who publishes, and how old what is read has become.
+//! `elasticd fleet`: which publisher leads, and how old the sets are that are read.
 
 use std::path::Path;
 
 use super::client::{self, table};
-use super::status::{ago, span};
-use crate::api::fleet::{Fleet, Publisher, Reader};
-use crate::api::status::Status;
+use super::status::{ago, counter_cells, header_with_counters, span};
+use crate::status::{Fleet, Publisher, Reader, Status};
 
-/// Shows who leads the fleet, since when, and revision and age of each set as seen by this node.
+/// Shows which publisher leads the fleet and since when, and how old each set is as seen by this host.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print it as JSON
@@ -33,29 +32,27 @@ pub async fn run(args: &Args, socket: &Path) -> Result<(), client::Error> {
     client::write_out(text.as_bytes())
 }
 
-const NO_FLEET: &str = "this elasticd has no part in a fleet: it has neither [publish] nor a provider of type nats\n";
+const NO_FLEET: &str = "no fleet is configured: there is neither [publish] nor a provider of type nats\n";
 
 fn human(fleet: &Fleet) -> String {
-    let mut text = fleet.publisher.as_ref().map(publisher).unwrap_or_default();
+    let mut text = fleet.publisher.as_deref().map(publisher).unwrap_or_default();
     if fleet.readers.is_empty() {
         return text;
     }
     if !text.is_empty() {
         text.push('\n');
     }
-    let header = ["READS", "FLEET", "BUCKET", "LEADER", "LEADS", "TERM", "SET", "OBSERVED", "INSTANCES", "READERS"];
+    let header =
+        ["READ", "FLEET", "BUCKET", "LEADER", "LEADER SINCE", "TERM", "SEQUENCE", "OBSERVED", "INSTANCES", "READERS"];
+    let header = header_with_counters(&header, &fleet.readers);
     let rows = fleet.readers.iter().map(|(name, reader)| row(name.as_str(), reader));
-    text.push_str(&table(&std::iter::once(header.map(str::to_owned).to_vec()).chain(rows).collect::<Vec<_>>()));
+    text.push_str(&table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
     for (name, reader) in &fleet.readers {
         if !reader.connected {
             text.push_str(&format!("  {name}: not connected to NATS at this time\n"));
         }
         if let Some(fallback) = &reader.fallback {
-            let polls = &reader.fallback_polls;
-            text.push_str(&format!(
-                "  {name}: the fleet is silent: {fallback} is polled directly, {polls} time{} so far\n",
-                if *polls == 1 { "" } else { "s" }
-            ));
+            text.push_str(&format!("  {name}: the fleet is silent, so provider {fallback} is polled directly\n"));
         }
         if let Some(error) = &reader.error {
             text.push_str(&client::plain(&format!("  {name}: {error}\n")));
@@ -69,29 +66,31 @@ fn number<T: ToString>(number: Option<T>) -> String {
 }
 
 fn row(name: &str, reader: &Reader) -> Vec<String> {
-    vec![
+    let mut row = vec![
         name.to_owned(),
         reader.fleet.clone(),
         reader.bucket.clone(),
         number(reader.leader.as_ref()),
-        reader.leads_for_seconds.map_or_else(|| "?".to_owned(), |age| format!("for {}", span(age))),
+        reader.leader_age_seconds.map_or_else(|| "?".to_owned(), |age| ago(Some(age))),
         number(reader.term),
-        number(reader.number),
+        number(reader.sequence),
         ago(reader.age_seconds),
         reader.instances.to_string(),
         number(reader.readers),
-    ]
+    ];
+    row.extend(counter_cells(reader));
+    row
 }
 
 fn publisher(publisher: &Publisher) -> String {
-    let leads = publisher.leads_for_seconds.map(|age| format!(" for {}", span(age))).unwrap_or_default();
-    let who = match (&publisher.leader, publisher.leads) {
-        (_, true) => format!("this publisher leads{leads}"),
-        (Some(leader), false) => format!("{leader} leads{leads}, this publisher stands by"),
-        (None, false) => "nobody leads".to_owned(),
+    let since = publisher.leader_age_seconds.map(|age| format!(" for {}", span(age))).unwrap_or_default();
+    let leader = match (&publisher.leader, publisher.is_leader) {
+        (_, true) => format!("this publisher is the leader{since}"),
+        (Some(leader), false) => format!("{leader} is the leader{since}, this publisher stands by"),
+        (None, false) => "there is no leader".to_owned(),
     };
     let mut text = client::plain(&format!(
-        "fleet {}, bucket {}: {who}, term {}, {} readers\n",
+        "fleet {}, bucket {}: {leader}, term {}, {} readers\n",
         publisher.fleet,
         publisher.bucket,
         publisher.term,
@@ -100,12 +99,12 @@ fn publisher(publisher: &Publisher) -> String {
     if let Some(error) = &publisher.error {
         text.push_str(&client::plain(&format!("  {error}\n")));
     }
-    let header = ["PUBLISHES", "POLLS", "FAILED", "CALLS", "SETS", "BYTES", "INSTANCES", "OBSERVED"];
-    let rows = publisher.providers.iter().map(|(name, p)| {
-        let counts = [p.polls, p.failures, p.calls, p.sets, p.bytes, p.instances as u64].map(|n| n.to_string());
-        [name.to_string()].into_iter().chain(counts).chain([ago(p.age_seconds)]).collect()
+    let header = header_with_counters(&["PUBLISHED", "INSTANCES", "OBSERVED"], &publisher.providers);
+    let rows = publisher.providers.iter().map(|(name, published)| {
+        let row = [name.to_string(), published.instances.to_string(), ago(published.age_seconds)];
+        row.into_iter().chain(counter_cells(published)).collect()
     });
-    text.push_str(&table(&std::iter::once(header.map(str::to_owned).to_vec()).chain(rows).collect::<Vec<_>>()));
+    text.push_str(&table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
     for (name, error) in publisher.providers.iter().filter_map(|(name, p)| Some((name, p.error.as_ref()?))) {
         text.push_str(&client::plain(&format!("  {name}: {error}\n")));
     }
@@ -119,23 +118,23 @@ mod tests {
     #[test]
     fn both_parts_are_tables_with_remarks() {
         let json = r#"{
-            "publisher": {"fleet": "shop", "bucket": "elasticd", "leads": false, "leader": "p1", "leads_for_seconds": 61,
+            "publisher": {"fleet": "shop", "bucket": "elasticd", "is_leader": false, "leader": "p1", "leader_age_seconds": 61,
                 "term": 7, "takeovers": 0, "readers": 3, "error": null, "providers": {"prod": {"polls": 0, "failures": 0,
                 "calls": 0, "pages": 0, "throttles": 0, "sets": 0, "bytes": 0, "instances": 0, "age_seconds": null, "error": null}}},
             "readers": {"prod": {"fleet": "shop", "bucket": "elasticd", "provider": "prod", "connected": false,
-                "leader": "p1", "leads_for_seconds": 61, "term": 7, "number": 2, "age_seconds": 5, "instances": 4,
+                "leader": "p1", "leader_age_seconds": 61, "term": 7, "sequence": 2, "age_seconds": 5, "instances": 4,
                 "readers": 3, "fallback": "direct", "fallback_polls": 1, "error": "no NATS"}}}"#;
         let fleet: Fleet = serde_json::from_str(json).expect("readable");
         assert_eq!(
             human(&fleet),
-            "fleet shop, bucket elasticd: p1 leads for 1m1s, this publisher stands by, term 7, 3 readers
-PUBLISHES  POLLS  FAILED  CALLS  SETS  BYTES  INSTANCES  OBSERVED
-prod       0      0       0      0     0      0          never
+            "fleet shop, bucket elasticd: p1 is the leader for 1m 1s, this publisher stands by, term 7, 3 readers
+PUBLISHED  INSTANCES  OBSERVED  POLLS  FAILURES  CALLS  PAGES  THROTTLES  SETS  BYTES
+prod       0          never     0      0         0      0      0          0     0
 
-READS  FLEET  BUCKET    LEADER  LEADS     TERM  SET  OBSERVED  INSTANCES  READERS
-prod   shop   elasticd  p1      for 1m1s  7     2    5s ago    4          3
+READ  FLEET  BUCKET    LEADER  LEADER SINCE  TERM  SEQUENCE  OBSERVED  INSTANCES  READERS  FALLBACK POLLS
+prod  shop   elasticd  p1      1m 1s ago     7     2         5s ago    4          3        1
   prod: not connected to NATS at this time
-  prod: the fleet is silent: direct is polled directly, 1 time so far
+  prod: the fleet is silent, so provider direct is polled directly
   prod: no NATS
 "
         );

@@ -1,18 +1,18 @@
-//! `elasticd completions` and `elasticd man`: what is made from the command line's own description.
+//! `elasticd completions` and `elasticd man`, generated from the definition of the command line.
 
 use clap::Command;
 use clap_complete::Shell;
 
 use super::{Exit, complain};
 
-/// Which shell.
+/// Options of `completions`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
-/// Which page.
+/// Options of `man`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ManArgs {
     /// The subcommand; without it, elasticd's own page
@@ -34,7 +34,7 @@ pub fn man(args: &ManArgs, mut command: Command) -> Exit {
         Some(name) => match command.find_subcommand(name) {
             Some(subcommand) => (subcommand.clone(), format!("elasticd-{name}")),
             None => {
-                complain(&format!("there is no subcommand {name:?}"));
+                complain(&format!("no subcommand {name:?}; see elasticd --help"));
                 return Exit::FAILURE;
             }
         },

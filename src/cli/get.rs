@@ -4,9 +4,8 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::client::{self, table};
+use crate::api::types::Service;
 use crate::model::{Backend, Name};
 
 /// Shows a service's backends: a table on a terminal, otherwise one `ip:port` a line.
@@ -20,13 +19,6 @@ pub struct Args {
     /// Print one `ip:port` a line, on a terminal too
     #[arg(long)]
     pub text: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct Service {
-    name: Name,
-    revision: u64,
-    backends: Vec<Backend>,
 }
 
 /// Asks the elasticd that listens on `socket`, and prints the answer.
@@ -46,7 +38,7 @@ pub async fn run(args: &Args, socket: &Path) -> Result<(), client::Error> {
     client::write_out(human(&client::parse(socket, &path, &body)?).as_bytes())
 }
 
-fn human(service: &Service) -> String {
+fn human(service: &Service<'_>) -> String {
     let count = service.backends.len();
     let noun = if count == 1 { "backend" } else { "backends" };
     let mut text = format!("{}: {count} {noun}, revision {}\n", service.name, service.revision);

@@ -1,4 +1,4 @@
-//! Where the log goes, and how much of it.
+//! The log's level and format.
 
 use std::io::IsTerminal;
 
@@ -7,13 +7,13 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-/// How much is logged.
+/// Options of the log.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// What is logged
+    /// Log level
     #[arg(long = "log", global = true, env = "ELASTICD_LOG", default_value = "info", value_name = "LEVEL")]
     level: Level,
-    /// How it is written
+    /// Log format
     #[arg(long, global = true, env = "ELASTICD_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: Format,
 }
@@ -42,9 +42,9 @@ pub fn start(args: &Args) {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
-    // What the libraries say is rarely about anything an operator could mend.
+    // What libraries log is rarely about anything that an operator could fix.
     let filter = Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("elasticd", level);
-    // It reports each attempt as an error; what is wrong is said here once, with the remedy.
+    // It logs each attempt as an error; elasticd logs what is wrong once, with the remedy.
     let filter = filter.with_target("async_nats", LevelFilter::OFF);
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let layer = match args.log_format {

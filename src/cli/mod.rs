@@ -33,7 +33,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
    0  success
    1  failure; `render --diff`: there are differences; `status`: not ready;
-      `doctor`: something does not work
+      `doctor`: a check failed
    2  the command line is wrong
   69  no elasticd answers on the socket, or a provider does not answer (`render`)
   70  a part of elasticd ended unexpectedly
@@ -50,7 +50,7 @@ struct Cli {
     /// The configuration file; `conf.d/*.toml` beside it is read too
     #[arg(short, long, global = true, env = "ELASTICD_CONFIG", default_value = DEFAULT_PATH, value_name = "FILE")]
     config: PathBuf,
-    /// The socket to ask; by default the configuration's
+    /// The running elasticd's socket; by default the one in the configuration
     #[arg(long, global = true, env = "ELASTICD_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(flatten)]
@@ -61,49 +61,49 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run: discover, render, reload, answer
+    /// Run the sidecar
     Run,
-    /// Check the configuration, and do nothing else
+    /// Check the configuration
     Check,
-    /// Look at everything elasticd needs, and say what to do
+    /// Check everything elasticd needs, and say what to do
     Doctor(doctor::Args),
-    /// Discover once, and print what would be written
+    /// Poll the providers once, and print what would be written
     Render(render::Args),
     /// Show the backends of a service
     Get(get::Args),
-    /// Show what changes, as it changes
+    /// Show changes as they happen
     Watch(watch::Args),
     /// Pick one backend of a service
     Pick(pick::Args),
-    /// Say why an instance is in or out
+    /// Say why an instance is a backend of a service, or why not
     Explain(explain::Args),
     /// Poll every provider now
     Refresh,
-    /// Read the configuration anew
+    /// Reload the configuration
     Reload,
-    /// Serve what is held back of a service
+    /// Accept a held set
     Accept(admin::AcceptArgs),
-    /// Register a backend for a while
+    /// Register a backend for a limited time
     Register(admin::RegisterArgs),
-    /// Take a registered backend out
+    /// Remove a registered backend
     Deregister(admin::DeregisterArgs),
-    /// Show how everything stands
+    /// Show status
     Status(status::Args),
-    /// Show who leads the fleet, and what is read of it
+    /// Show the fleet's leader, and what is published and read
     Fleet(fleet::Args),
-    /// List the frontends known by name, or show the defaults of one
+    /// List the types of frontends, or show the defaults of one
     Frontends(presets::FrontendsArgs),
     /// Print a configuration to start from
     Init(presets::InitArgs),
-    /// Run on a small configuration of its own, in ./elasticd-demo
+    /// Try elasticd with a small configuration in ./elasticd-demo
     Demo,
-    /// Print a shell's completions
+    /// Print completions for a shell
     Completions(generate::CompletionsArgs),
-    /// Print the manual page, of elasticd or of one subcommand
+    /// Print the manual page of elasticd or of a subcommand
     Man(generate::ManArgs),
 }
 
-/// What a command came to, for `main`.
+/// An exit code.
 #[derive(Debug, Clone, Copy)]
 struct Exit(u8);
 
@@ -167,22 +167,22 @@ impl From<()> for Exit {
     }
 }
 
-/// Asks for a change on the admin socket: the one told, or the configuration's.
-fn change(change: Change<'_>, told: Option<PathBuf>, config: &Path) -> ExitCode {
+/// Asks for a change on the admin socket: the one given, or the configuration's.
+fn change(change: Change<'_>, given: Option<PathBuf>, config: &Path) -> ExitCode {
     let configured = || Config::load(config).ok().map(|config| config.api.admin_socket);
-    match told.map(Some).or_else(configured).unwrap_or_else(|| Some(crate::config::DEFAULT_ADMIN_SOCKET.into())) {
+    match given.map(Some).or_else(configured).unwrap_or_else(|| Some(crate::config::DEFAULT_ADMIN_SOCKET.into())) {
         Some(socket) => asked(block_on(change.run(&socket))).into(),
         None => {
-            complain(&"api.admin_socket is switched off in the configuration: nothing can be changed over the API");
+            complain(&"nothing can be changed over the API, because the configuration switches api.admin_socket off");
             Exit::CONFIG.into()
         }
     }
 }
 
-/// Where elasticd listens: as told, or as configured. A configuration that cannot be read here says nothing, and what
-/// holds without one is tried.
-fn socket_path(told: Option<PathBuf>, config: &Path) -> PathBuf {
-    told.or_else(|| Config::load(config).ok().map(|config| config.api.socket))
+/// Where elasticd listens: the path given, or the configured one, or the default one if the configuration cannot be read.
+fn socket_path(given: Option<PathBuf>, config: &Path) -> PathBuf {
+    given
+        .or_else(|| Config::load(config).ok().map(|config| config.api.socket))
         .unwrap_or_else(|| PathBuf::from(crate::config::DEFAULT_SOCKET))
 }
 

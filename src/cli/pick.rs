@@ -12,10 +12,10 @@ use crate::sys::http;
 pub struct Args {
     /// The service's name
     pub service: Name,
-    /// The same key goes to the same backend, as long as it is there, at every sidecar
+    /// The same key is given the same backend by every sidecar, as long as that backend exists
     #[arg(long)]
     pub key: Option<String>,
-    /// Backends in this zone first
+    /// Prefer backends in this zone
     #[arg(long)]
     pub zone: Option<String>,
     /// Print what the socket answers, as JSON, rather than `ip:port`

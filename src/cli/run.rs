@@ -7,7 +7,7 @@ use super::log;
 use crate::app::{App, Bootstrap, Error};
 use crate::config::Config;
 
-/// Threads for what is asked of elasticd; what waits for a disk has its own.
+/// Threads of the runtime. Work that waits for a disk has threads of its own.
 const THREADS: usize = 2;
 
 /// Runs elasticd on a configuration file until it is told to stop.

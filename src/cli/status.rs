@@ -1,11 +1,14 @@
-//! `elasticd status`: how everything stands, for people, and for container health checks.
+//! `elasticd status`: the status, for people and for container health checks.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::client::{self, table};
-use crate::api::status::{Frontend, Provider, Service, Status};
+use crate::model::Name;
+use crate::status::{Age, Frontend, Measured, Phase, Provider, Service, Status, counters};
 
-/// Shows how old everything is, what is held back, and what each frontend was proven to run.
+/// Shows the status: how old everything is, which sets are held, and what each frontend was proven to run.
 ///
 /// Ends with an error while elasticd is not ready, so that it can serve as a container's health check.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,7 +18,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What the exit code should tell.
+/// What the exit code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Health {
@@ -44,120 +47,164 @@ pub async fn run(args: &Args, socket: &Path) -> Result<Health, client::Error> {
 }
 
 fn human(status: &Status) -> String {
-    let ready = if status.ready { "ready" } else { "NOT ready" };
     let revision = status.revision.map_or_else(|| "no snapshot yet".to_owned(), |r| format!("revision {r}"));
-    let mut text = format!("elasticd {}: {ready}, {revision}, up {}\n", status.version, span(status.uptime_seconds));
+    let (summary, uptime) = (summary(status), span(status.uptime_seconds));
+    let mut text = format!("elasticd {}: {summary}, {revision}, up {uptime}\n", status.version);
     text.push_str(&client::plain(&format!("confined: {}\n", status.confinement)));
     if let Some(error) = &status.state_error {
-        text.push_str(&client::plain(&format!("the last known good cannot be written: {error}\n")));
+        text.push_str(&client::plain(&format!("the last known set cannot be saved: {error}\n")));
     }
-    let providers = status.providers.iter().map(|(name, p)| provider(name.as_str(), p));
-    section(&mut text, &["PROVIDER", "TYPE", "ANSWERED", "INSTANCES", "POLLS", "FAILED", "THROTTLED"], providers);
-    let services = status.services.iter().map(|(name, s)| service(name.as_str(), s));
-    section(&mut text, &["SERVICE", "BACKENDS", "REVISION", "OBSERVED", "EXCLUDED"], services);
-    let frontends = status.frontends.iter().map(|(name, f)| frontend(name.as_str(), f));
-    section(
-        &mut text,
-        &["FRONTEND", "TYPE", "PHASE", "PROVEN", "WANTED", "RELOADS", "TOLD", "FAILED", "PID"],
-        frontends,
-    );
+    section(&mut text, &["PROVIDER", "TYPE", "ANSWERED", "INSTANCES"], &status.providers, provider);
+    section(&mut text, &["SERVICE", "BACKENDS", "REVISION", "OBSERVED", "EXCLUDED"], &status.services, service);
+    let header = ["FRONTEND", "TYPE", "PHASE", "PROVEN", "WANTED", "PID"];
+    section(&mut text, &header, &status.frontends, frontend);
     text
 }
 
-/// What there is to say of one thing: its row, and remarks that go below the table.
+/// Whether elasticd is ready, and how much fails or is held.
+fn summary(status: &Status) -> String {
+    let count = |count: usize, noun: &str, state: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {noun} {state}")),
+        count => Some(format!("{count} {noun}s {state}")),
+    };
+    let frontends = |phase| status.frontends.values().filter(|frontend| frontend.phase == phase).count();
+    let failing = status.providers.values().filter(|provider| provider.error.is_some()).count();
+    let held = status.services.values().filter(|service| service.held.is_some()).count();
+    let parts = [
+        Some(if status.ready { "ready" } else { "NOT ready" }.to_owned()),
+        count(failing, "provider", "failing"),
+        count(held, "service", "held"),
+        count(frontends(Phase::Failed), "frontend", "failed"),
+        count(frontends(Phase::NotRunning), "frontend", "not running"),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A row of a table, and remarks that go below the table.
 type Entry = (Vec<String>, Vec<String>);
 
-fn section(text: &mut String, header: &[&str], entries: impl Iterator<Item = Entry>) {
-    let (rows, remarks): (Vec<_>, Vec<_>) = entries.unzip();
-    if rows.is_empty() {
+/// A table with a row for each report: its own columns, then one for each of its counters.
+fn section<R: Measured>(
+    text: &mut String,
+    header: &[&str],
+    reports: &BTreeMap<Name, R>,
+    entry: impl Fn(&str, &R) -> Entry,
+) {
+    if reports.is_empty() {
         return;
     }
-    let header = header.iter().map(|title| (*title).to_owned()).collect();
+    let mut rows = vec![header_with_counters(header, reports)];
+    let mut remarks = Vec::new();
+    for (name, report) in reports {
+        let (mut row, more) = entry(name.as_str(), report);
+        row.extend(counter_cells(report));
+        rows.push(row);
+        remarks.extend(more);
+    }
     text.push('\n');
-    text.push_str(&table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
-    for remark in remarks.iter().flatten() {
+    text.push_str(&table(&rows));
+    for remark in remarks {
         text.push_str(&client::plain(&format!("  {remark}\n")));
     }
 }
 
+/// A table's header, with a column for each counter of the reports.
+pub(super) fn header_with_counters<R: Measured>(header: &[&str], reports: &BTreeMap<Name, R>) -> Vec<String> {
+    let counters = reports.values().next().map(counters).unwrap_or_default();
+    let titles = counters.iter().map(|(name, _)| name.replace('_', " ").to_uppercase());
+    header.iter().map(|title| (*title).to_owned()).chain(titles).collect()
+}
+
+/// The cells below [`header_with_counters`].
+pub(super) fn counter_cells(report: &impl Measured) -> Vec<String> {
+    counters(report).iter().map(|(_, value)| value.to_string()).collect()
+}
+
 fn provider(name: &str, provider: &Provider) -> Entry {
-    let row = vec![
-        name.to_owned(),
-        provider.type_name.clone(),
-        ago(provider.age_seconds),
-        provider.instances.to_string(),
-        provider.polls.to_string(),
-        provider.failures.to_string(),
-        provider.throttles.to_string(),
-    ];
+    let row =
+        vec![name.to_owned(), provider.type_name.clone(), ago(provider.age_seconds), provider.instances.to_string()];
     (row, provider.error.iter().map(|error| format!("{name}: {error}")).collect())
 }
 
-fn service(name: &str, service: &Service) -> Entry {
-    let faults = match service.exclusions.faults {
+fn service(name: &str, service: &Arc<Service>) -> Entry {
+    let excluded = match service.exclusions.faults {
         0 => service.exclusions.count.to_string(),
-        faults => format!("{} ({faults} to mend)", service.exclusions.count),
+        faults => format!("{} ({faults} to fix)", service.exclusions.count),
     };
     let row = vec![
         name.to_owned(),
         service.backends.map_or_else(|| "?".to_owned(), |count| count.to_string()),
         service.revision.to_string(),
         ago(service.age_seconds),
-        faults,
+        excluded,
     ];
     let mut remarks = Vec::new();
     let several = service.sources.len() > 1;
     for source in &service.sources {
         let from = if several { format!(" from {}", source.provider) } else { String::new() };
-        remarks.extend(source.held.iter().map(|held| format!("{name}: held back{from}: {}", held.message)));
+        remarks.extend(source.held.iter().map(|held| format!("{name}: held{from}: {}", held.message)));
     }
-    if service.panicking {
-        remarks.push(format!("{name}: too many backends fail their checks at once for it to be believed"));
+    if service.panic_mode {
+        remarks.push(format!("{name}: too many backends fail their checks at once, so the failures are ignored"));
     }
     if service.restored {
         remarks.push(format!("{name}: restored from the state directory, not confirmed by a poll yet"));
     }
-    let shown = service.exclusions.first.iter().take(service.exclusions.faults.min(MAX_FAULTS));
-    remarks.extend(shown.map(|excluded| format!("{name}: {} is out: {}", excluded.id, excluded.message)));
+    let shown = service.exclusions.first.iter().filter(|exclusion| exclusion.fault).take(MAX_FAULTS);
+    remarks.extend(shown.map(|exclusion| format!("{name}: {} is excluded: {}", exclusion.id, exclusion.reason)));
     (row, remarks)
 }
 
-/// Instances to mend that are listed for each service; `--json` has more.
+/// Instances to fix that are listed for each service; `--json` has more.
 const MAX_FAULTS: usize = 10;
 
-fn frontend(name: &str, frontend: &Frontend) -> Entry {
-    let revision = |revision: Option<u64>| revision.map_or_else(|| "-".to_owned(), |r| r.to_string());
+fn frontend(name: &str, frontend: &Arc<Frontend>) -> Entry {
+    let or_none = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
+    let revision = |revision: Option<u64>| or_none(revision.map(|revision| revision.to_string()));
     let proven = match frontend.proven_age_seconds {
         Some(age) => format!("{} ({} ago)", revision(frontend.proven_revision), span(age)),
         None => revision(frontend.proven_revision),
     };
+    let phase = match frontend.phase {
+        Phase::Waiting => "waiting",
+        Phase::Applying => "applying",
+        Phase::NotRunning => "not running",
+        Phase::Proven => "proven",
+        Phase::Failed => "failed",
+    };
     let row = vec![
         name.to_owned(),
         frontend.type_name.clone(),
-        frontend.phase.replace('_', " "),
+        phase.to_owned(),
         proven,
         revision(frontend.wanted_revision),
-        frontend.reloads.to_string(),
-        frontend.told.to_string(),
-        frontend.failures.to_string(),
-        frontend.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        or_none(frontend.pid.map(|pid| pid.to_string())),
     ];
     (row, frontend.error.iter().map(|error| format!("{name}: {error}")).collect())
 }
 
 /// How long ago something was.
-pub(super) fn ago(seconds: Option<u64>) -> String {
-    seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", span(seconds)))
+pub(super) fn ago(age: Option<Age>) -> String {
+    age.map_or_else(|| "never".to_owned(), |age| format!("{} ago", span(age)))
 }
 
-/// A span in its two largest units.
-pub(super) fn span(seconds: u64) -> String {
+/// An age in its two largest units.
+pub(super) fn span(age: Age) -> String {
+    two_units(age.seconds())
+}
+
+fn two_units(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match () {
-        () if days > 0 => format!("{days}d{}h", hours % 24),
-        () if hours > 0 => format!("{hours}h{}m", minutes % 60),
-        () if minutes > 0 => format!("{minutes}m{}s", seconds % 60),
-        () => format!("{seconds}s"),
+    let (first, second) = match () {
+        () if days > 0 => (format!("{days}d"), (hours % 24, "h")),
+        () if hours > 0 => (format!("{hours}h"), (minutes % 60, "m")),
+        () if minutes > 0 => (format!("{minutes}m"), (seconds % 60, "s")),
+        () => (format!("{seconds}s"), (0, "")),
+    };
+    match second {
+        (0, _) => first,
+        (number, unit) => format!("{first} {number}{unit}"),
     }
 }
 
@@ -167,49 +214,49 @@ mod tests {
 
     #[test]
     fn spans_have_two_units() {
-        let spans = [0, 59, 61, 3_661, 90_061].map(span);
-        assert_eq!(spans, ["0s", "59s", "1m1s", "1h1m", "1d1h"]);
+        let spans = [0, 59, 60, 61, 3_661, 90_061].map(two_units);
+        assert_eq!(spans, ["0s", "59s", "1m", "1m 1s", "1h 1m", "1d 1h"]);
     }
 
     #[test]
     fn shows_what_an_operator_looks_for() {
         let status: Status = serde_json::from_value(serde_json::json!({
             "version": "1.2.3", "uptime_seconds": 61, "ready": false, "revision": 8, "state_error": "disk full",
-            "confinement": {"landlock": 7, "no_new_privileges": true, "undumpable": true,
-                "capabilities": ["CHOWN", "KILL"], "gaps": ["x"]},
-            "providers": {"prod": {"type": "ec2", "age_seconds": 40, "instances": 12, "poll_seconds": 0.5, "polls": 9,
+            "confinement": {"landlock": 7, "no_new_privileges": true, "no_core_dumps": true,
+                "capabilities": ["CHOWN", "KILL"], "missing": ["x"]},
+            "providers": {"prod": {"type": "ec2", "age_seconds": 40, "instances": 12, "poll_duration_seconds": 0.5, "polls": 9,
                 "failures": 2, "throttles": 1, "calls": 31, "pages": 28, "error": "AccessDenied"}},
             "services": {"web": {"backends": 3, "revision": 7, "age_seconds": 40, "restored": true,
                 "sources": [{"provider": "prod", "backends": 3, "age_seconds": 40,
                     "held": {"reason": "empty", "message": "no backend at all"}}],
                 "held": {"reason": "empty", "message": "no backend at all"},
                 "exclusions": {"count": 2, "faults": 1, "first": [
-                    {"id": "i-2", "reason": "no_port", "message": "it has no port"},
-                    {"id": "i-1", "reason": "tag_missing", "message": "it has no tag"}]}}},
-            "frontends": {"nginx": {"type": "nginx", "phase": "not_running", "proven_revision": 7,
-                "proven_age_seconds": 300, "wanted_revision": 8, "pid": null, "error": "no process", "applies": 1,
-                "failures": 4, "reloads": 1, "told": 2}},
+                    {"id": "i-2", "fault": true, "reason": "no_port", "message": "it has no port"},
+                    {"id": "i-1", "fault": false, "reason": "tag_missing", "message": "it has no tag"}]}}},
+            "frontends": {"nginx": {"type": "nginx", "phase": "failed", "proven_revision": 7,
+                "proven_age_seconds": 300, "wanted_revision": 8, "pid": null, "error": "nginx -t: exit code 1", "applies": 1,
+                "failures": 4, "reloads": 1, "live_updates": 2}},
         }))
         .expect("a status");
         assert_eq!(
             human(&status),
-            "elasticd 1.2.3: NOT ready, revision 8, up 1m1s
+            "elasticd 1.2.3: NOT ready, 1 provider failing, 1 service held, 1 frontend failed, revision 8, up 1m 1s
 confined: writes by Landlock 7, no new privileges, no core dumps, capabilities CHOWN KILL, NOT x
-the last known good cannot be written: disk full
+the last known set cannot be saved: disk full
 
-PROVIDER  TYPE  ANSWERED  INSTANCES  POLLS  FAILED  THROTTLED
-prod      ec2   40s ago   12         9      2       1
+PROVIDER  TYPE  ANSWERED  INSTANCES  POLLS  FAILURES  CALLS  PAGES  THROTTLES
+prod      ec2   40s ago   12         9      2         31     28     1
   prod: AccessDenied
 
 SERVICE  BACKENDS  REVISION  OBSERVED  EXCLUDED
-web      3         7         40s ago   2 (1 to mend)
-  web: held back: no backend at all
+web      3         7         40s ago   2 (1 to fix)
+  web: held: no backend at all
   web: restored from the state directory, not confirmed by a poll yet
-  web: i-2 is out: it has no port
+  web: i-2 is excluded: it has no port
 
-FRONTEND  TYPE   PHASE        PROVEN        WANTED  RELOADS  TOLD  FAILED  PID
-nginx     nginx  not running  7 (5m0s ago)  8       1        2     4       -
-  nginx: no process
+FRONTEND  TYPE   PHASE   PROVEN      WANTED  PID  APPLIES  FAILURES  RELOADS  LIVE UPDATES
+nginx     nginx  failed  7 (5m ago)  8       -    1        4         1        2
+  nginx: nginx -t: exit code 1
 "
         );
     }

@@ -1,12 +1,12 @@
-//! `elasticd watch`: what changes, as it changes.
+//! `elasticd watch`: changes as they happen.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::client;
+use crate::api::types::{Change, Service};
 use crate::model::{Backend, Name};
 
 /// Shows every change of the services' backends until it is interrupted: a line for each backend that comes or goes.
@@ -21,21 +21,7 @@ pub struct Args {
 
 const PATH: &str = "/v1/watch";
 
-#[derive(Debug, Deserialize)]
-struct Event {
-    services: Vec<Service>,
-    #[serde(default)]
-    gone: Vec<Name>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Service {
-    name: Name,
-    revision: u64,
-    backends: Vec<Backend>,
-}
-
-/// Listens to the elasticd on `socket`, and prints what it says until it ends.
+/// Prints the events of the elasticd that listens on `socket` until they end.
 ///
 /// # Errors
 ///
@@ -43,7 +29,7 @@ struct Service {
 pub async fn run(args: &Args, socket: &Path) -> Result<(), client::Error> {
     let mut stream = client::connect_to(socket).await?;
     let garbled = |cause: String| client::Error::Garbled { socket: socket.into(), path: PATH.to_owned(), cause };
-    // Of HTTP/1.0, so that what comes is the events and nothing between them.
+    // In HTTP/1.0, so that the body is the events alone, without chunks.
     let request = format!("GET {PATH} HTTP/1.0\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| garbled(error.to_string()))?;
     let mut lines = BufReader::new(stream).lines();
@@ -58,15 +44,15 @@ pub async fn run(args: &Args, socket: &Path) -> Result<(), client::Error> {
             client::write_out(format!("{data}\n").as_bytes())?;
             continue;
         }
-        let event: Event = client::parse(socket, PATH, data.as_bytes())?;
-        let text = told(event, args.service.as_ref(), &mut known);
+        let event: Change<'_> = client::parse(socket, PATH, data.as_bytes())?;
+        let text = describe(event, args.service.as_ref(), &mut known);
         client::write_out(client::plain(&text).as_bytes())?;
     }
     Ok(())
 }
 
-/// What an event changes in what is `known`, in words.
-fn told(event: Event, wanted: Option<&Name>, known: &mut BTreeMap<Name, Vec<Backend>>) -> String {
+/// Describes an event to a reader who knows the backends in `known`, and adds it to them.
+fn describe(event: Change<'_>, wanted: Option<&Name>, known: &mut BTreeMap<Name, Vec<Backend>>) -> String {
     let is_wanted = |name: &Name| wanted.is_none_or(|wanted| wanted == name);
     let mut text = String::new();
     for name in event.gone.into_iter().filter(is_wanted) {
@@ -74,6 +60,7 @@ fn told(event: Event, wanted: Option<&Name>, known: &mut BTreeMap<Name, Vec<Back
         text += &format!("{name}: gone\n");
     }
     for Service { name, revision, backends } in event.services.into_iter().filter(|service| is_wanted(&service.name)) {
+        let (name, backends) = (name.into_owned(), backends.into_owned());
         let before = known.insert(name.clone(), backends.clone());
         text += &format!("{name}: {} backends, revision {revision}\n", backends.len());
         let before = before.unwrap_or_default();
@@ -97,8 +84,9 @@ mod tests {
     #[test]
     fn says_what_came_and_what_went() {
         let mut known = BTreeMap::new();
-        let mut say =
-            |json: &str, wanted: Option<&Name>| told(serde_json::from_str(json).expect("an event"), wanted, &mut known);
+        let mut say = |json: &str, wanted: Option<&Name>| {
+            describe(serde_json::from_str(json).expect("an event"), wanted, &mut known)
+        };
         let set = |port: u16| {
             format!(
                 r#"{{"revision":1,"services":[{{"name":"web","revision":{port},"backends":[{{"id":"a","address":"10.0.0.1",

@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::Ended;
 use super::manifest_writer::{HeartbeatInfo, ManifestWriter, Stop};
-use crate::model::fleet::{Published, Publishing};
 use crate::model::{Instance, Name, Selector};
 use crate::provider::nats::connection::{Error, Session};
 use crate::provider::{self, Observation};
+use crate::status::{self, ApiUsage, Published};
 
 /// How long readers wait for a heartbeat at most: while polls fail or are widened, the last one is repeated. Longer than the
 /// default interval of 15 s with its jitter of 10 % and a poll: each poll writes its own heartbeat, and no other is
@@ -32,7 +32,7 @@ pub(super) struct PublishLoop<'a> {
     pub observations: mpsc::Receiver<Observation>,
     pub confirmations: watch::Receiver<Instant>,
     pub hold: Duration,
-    pub report: &'a watch::Sender<Arc<Publishing>>,
+    pub report: &'a watch::Sender<Arc<status::Publisher>>,
 }
 
 /// What is known of publishing one provider.
@@ -88,9 +88,7 @@ impl PublishLoop<'_> {
         self.note(&name, |account| {
             account.polls += 1;
             account.failures += u64::from(result.is_err());
-            account.calls += cost.calls;
-            account.pages += cost.pages;
-            account.throttles += throttles;
+            account.usage += ApiUsage { throttles, ..cost };
             if let Err(error) = &result {
                 let message = error.to_string();
                 if account.error.as_ref() != Some(&message) {
@@ -128,7 +126,7 @@ impl PublishLoop<'_> {
                 Ok(bytes) => {
                     note(self.report, name, |account| {
                         account.instances = instances.len();
-                        account.observed = Some(at.min(SystemTime::now()));
+                        account.age_seconds = Some(at.min(SystemTime::now()).into());
                         account.sets += u64::from(bytes.is_some());
                         account.bytes += bytes.map_or(0, |bytes| bytes as u64);
                     });
@@ -158,7 +156,7 @@ impl PublishLoop<'_> {
     }
 }
 
-fn note(report: &watch::Sender<Arc<Publishing>>, name: &Name, change: impl FnOnce(&mut Published)) {
+fn note(report: &watch::Sender<Arc<status::Publisher>>, name: &Name, change: impl FnOnce(&mut Published)) {
     report.send_modify(|report| {
         if let Some(account) = Arc::make_mut(report).providers.get_mut(name) {
             change(account);

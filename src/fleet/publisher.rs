@@ -14,10 +14,10 @@ use super::leader::{Follower, Found, Rules, Step, next_term};
 use super::manifest_writer::{self, ManifestWriter, Stop};
 use super::publish_loop::PublishLoop;
 use super::{Config, Ended};
-use crate::model::fleet::{Published, Publishing};
 use crate::provider::nats::connection::{self, Error, Session};
 use crate::provider::nats::format::{self, FORMAT, Leader, Stamp};
 use crate::provider::poll;
+use crate::status::{self, Published};
 use crate::sys::backoff::Jitter;
 
 /// Reports who leads, or that the bucket will be created. Nothing is written, so that missing permissions to write are
@@ -50,7 +50,7 @@ pub struct Publisher {
     /// The highest term ever seen.
     known: u64,
     refresh: watch::Receiver<u64>,
-    report: watch::Sender<Arc<Publishing>>,
+    report: watch::Sender<Arc<status::Publisher>>,
 }
 
 /// The lead.
@@ -67,18 +67,18 @@ impl Publisher {
     pub fn new(config: Config, refresh: watch::Receiver<u64>) -> Self {
         let host =
             nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned());
-        let report = Publishing {
+        let report = status::Publisher {
             fleet: config.connection.fleet.clone(),
             bucket: config.connection.bucket.clone(),
             providers: config.providers.keys().map(|name| (name.clone(), Published::default())).collect(),
-            ..Publishing::default()
+            ..Default::default()
         };
         let id = format!("{host}-{}-{:016x}", std::process::id(), fastrand::u64(..));
         Self { config, id, host, known: 0, refresh, report: watch::Sender::new(Arc::new(report)) }
     }
 
     /// The state of publishing.
-    pub fn report(&self) -> watch::Receiver<Arc<Publishing>> {
+    pub fn report(&self) -> watch::Receiver<Arc<status::Publisher>> {
         self.report.subscribe()
     }
 
@@ -94,14 +94,14 @@ impl Publisher {
                 if report.error.as_ref() != Some(&error) {
                     tracing::warn!(error, "publishing failed");
                 }
-                (report.leads, report.error) = (false, Some(error));
+                (report.is_leader, report.error) = (false, Some(error));
             });
             stop.run_until_cancelled(tokio::time::sleep(connection::pause(failures, None))).await;
             failures += 1;
         }
     }
 
-    fn update(&self, change: impl FnOnce(&mut Publishing)) {
+    fn update(&self, change: impl FnOnce(&mut status::Publisher)) {
         self.report.send_modify(|report| change(Arc::make_mut(report)));
     }
 
@@ -118,7 +118,7 @@ impl Publisher {
                 };
                 tracing::info!(term = lead.record.term, "became leader");
                 let ended = self.lead(&session, &store, &mut lead, stop).await;
-                self.update(|report| report.leads = false);
+                self.update(|report| report.is_leader = false);
                 match ended {
                     Ok(Ended::Stopped) => {
                         lead.record.released = true;
@@ -158,7 +158,7 @@ impl Publisher {
                 let leader = leader.as_ref().filter(|leader| !leader.released);
                 report.error = None;
                 report.leader = leader.map(|leader| leader.host.clone());
-                report.since = leader.map(|leader| format::system_time(leader.since));
+                report.leader_age_seconds = leader.map(|leader| format::system_time(leader.since).into());
                 report.term = leader.map_or(0, |leader| leader.term);
                 report.readers = readers;
             });
@@ -214,11 +214,11 @@ impl Publisher {
             states.insert(name.clone(), writer.into());
         }
         self.update(|report| {
-            report.leads = true;
+            report.is_leader = true;
             report.takeovers += 1;
             report.error = None;
             report.leader = Some(self.host.clone());
-            report.since = Some(format::system_time(lead.record.since));
+            report.leader_age_seconds = Some(format::system_time(lead.record.since).into());
             report.term = lead.record.term;
         });
         let (sender, observations) = mpsc::channel(1);

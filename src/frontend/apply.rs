@@ -6,9 +6,9 @@ use super::config::{CANDIDATE, Config, Output, Proof, Reload};
 use super::digest::Digest;
 use super::journal::{FileChange, FileStamp, Generation, Journal, Proven, Step};
 use super::proof::{self, Asked, Found};
-use super::report::Timings;
 use super::runtime::{self, Evidence, LiveUpdate, Wanted};
 use super::staging::{discard, restore, stage, unproven};
+use crate::status::Timings;
 use crate::sys::process::{self, Find, Process};
 use crate::sys::ticks::now_ticks;
 use crate::sys::{atomic_file, command};
@@ -97,8 +97,8 @@ pub enum Outcome {
 pub struct Effort {
     /// The frontend was asked to reload.
     pub reloaded: bool,
-    /// It was told over its runtime API.
-    pub told: bool,
+    /// Whether it was changed over its runtime API.
+    pub live_updated: bool,
     /// How long each step took.
     pub timings: Timings,
 }
@@ -263,7 +263,7 @@ impl Change<'_> {
             let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
             match runtime.apply(&self.rendered.wanted(config, swapped_at), last.as_ref()).await? {
                 LiveUpdate::Applied => {
-                    self.effort.told = true;
+                    self.effort.live_updated = true;
                     return Ok(None);
                 }
                 LiveUpdate::NotNeeded => {}

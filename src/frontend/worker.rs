@@ -15,11 +15,11 @@ use super::config::{Config, Pacing, Proof, Reload};
 use super::digest::Digest;
 use super::journal::{Journal, Proven, Step};
 use super::plan::{self, Action};
-use super::report::{Phase, Report, Timings};
 use super::runtime::{Comparison, Evidence};
 use super::staging::{self, all_on_disk};
 use super::template::Template;
 use crate::model::{Name, Snapshot};
+use crate::status::{self, Phase, Timings};
 use crate::sys::atomic_file;
 use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::lock::{self, TargetLock};
@@ -48,7 +48,7 @@ pub struct Worker {
     templates: Vec<Template>,
     record: PathBuf,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    report: watch::Sender<Arc<Report>>,
+    report: watch::Sender<Arc<status::Frontend>>,
 }
 
 /// A worker at work.
@@ -60,7 +60,7 @@ struct Running {
     locks: BTreeMap<PathBuf, TargetLock>,
     is_recovered: bool,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    report: watch::Sender<Arc<Report>>,
+    report: watch::Sender<Arc<status::Frontend>>,
     last_reload: Option<Instant>,
     retry: Backoff,
     /// Of which the frontend has ended.
@@ -84,7 +84,7 @@ impl Worker {
         let records = state_dir.join("frontends");
         std::fs::create_dir_all(&records).map_err(|source| BuildError::Records { path: records.clone(), source })?;
         let record = records.join(format!("{}.json", config.name));
-        let report = Report { type_name: config.type_name.clone(), ..Report::default() };
+        let report = status::Frontend { type_name: config.type_name.clone(), ..Default::default() };
         let report = watch::Sender::new(Arc::new(report));
         Ok(Self { config, templates, record, snapshots, report })
     }
@@ -95,7 +95,7 @@ impl Worker {
     }
 
     /// Where the worker says how it stands.
-    pub fn report(&self) -> watch::Receiver<Arc<Report>> {
+    pub fn report(&self) -> watch::Receiver<Arc<status::Frontend>> {
         self.report.subscribe()
     }
 
@@ -301,8 +301,8 @@ impl Running {
         }
         self.say(|report| {
             report.reloads += u64::from(effort.reloaded);
-            report.told += u64::from(effort.told);
-            report.timings = effort.timings;
+            report.live_updates += u64::from(effort.live_updated);
+            report.last_attempt_seconds = effort.timings;
         });
         match outcome {
             Ok(Outcome::Proven((process, _))) => self.proven(rendered, process),
@@ -334,7 +334,7 @@ impl Running {
     fn proven(&mut self, rendered: &Rendered, process: Option<Identity>) -> Duration {
         let revision = rendered.revision;
         tracing::info!(frontend = %self.config.name, revision, pid = process.map(|p| p.pid), "proven to run the new configuration");
-        self.say(|report| report.proven_at = Some(SystemTime::now()));
+        self.say(|report| report.proven_age_seconds = Some(SystemTime::now().into()));
         self.settled(revision, process)
     }
 
@@ -346,7 +346,7 @@ impl Running {
         self.say(|report| {
             report.phase = Phase::Proven;
             report.proven_revision = Some(revision);
-            report.proven_at.get_or_insert_with(SystemTime::now);
+            report.proven_age_seconds.get_or_insert_with(|| SystemTime::now().into());
             report.pid = process.map(|process| process.pid);
             report.error = None;
             report.attempted = true;
@@ -381,7 +381,7 @@ impl Running {
         self.retry.next_delay()
     }
 
-    fn say(&self, change: impl FnOnce(&mut Report)) {
+    fn say(&self, change: impl FnOnce(&mut status::Frontend)) {
         self.report.send_modify(|report| change(Arc::make_mut(report)));
     }
 }

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Tags;
 
 /// One member of a service. Its serialised form is what templates see, what the socket answers and what the state
 /// file holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backend {
     /// The instance's id, in the alphabet of [`selection::valid_id`](super::selection::valid_id).
     pub id: String,
@@ -27,7 +28,7 @@ pub struct Backend {
 }
 
 /// Whether a backend takes new traffic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendState {
     /// It takes traffic.

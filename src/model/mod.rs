@@ -4,7 +4,6 @@
 
 mod backend;
 mod fault;
-pub mod fleet;
 mod health;
 mod instance;
 mod name;

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::error::Error;
 use super::rate_limiter::RateLimiter;
-use crate::model::fleet::Reading;
 use crate::model::{Instance, Name};
+use crate::status::{self, ApiUsage};
 
 /// Learns which instances exist.
 pub trait Provider: std::fmt::Debug + Send {
@@ -46,20 +46,9 @@ pub trait Provider: std::fmt::Debug + Send {
     fn set_read_only(&mut self) {}
 
     /// The state of reading a fleet's sets, for a provider that does. Changes with every poll.
-    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<Reading>>> {
+    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<status::Reader>>> {
         None
     }
-}
-
-/// The calls made to a source.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ApiUsage {
-    /// Calls, repeated ones included.
-    pub calls: u64,
-    /// Pages that came back.
-    pub pages: u64,
-    /// Calls that were refused because there were too many, even if they succeeded when repeated.
-    pub throttles: u64,
 }
 
 /// The result of one poll of one provider.

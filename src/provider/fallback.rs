@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::poll::PollSchedule;
 use super::rate_limiter::RateLimiter;
 use super::{ApiUsage, Error, Provider};
-use crate::model::fleet::Reading;
 use crate::model::{Instance, Name, Selector};
+use crate::status;
 use crate::sys::backoff::Jitter;
 use crate::sys::human::HumanDuration;
 
@@ -56,9 +56,9 @@ struct BothFailed {
 pub struct WithFallback {
     inner: Box<dyn Provider>,
     /// The state of reading the fleet, according to `inner`.
-    inner_reading: Option<watch::Receiver<Arc<Reading>>>,
+    inner_reading: Option<watch::Receiver<Arc<status::Reader>>>,
     /// The same with what is to be said of the fallback.
-    reading: watch::Sender<Arc<Reading>>,
+    reading: watch::Sender<Arc<status::Reader>>,
     fallback: Fallback,
     provider: Box<dyn Provider>,
     interval: Duration,
@@ -106,7 +106,7 @@ impl WithFallback {
                 instances
             });
         }
-        let mut reading = Reading::clone(&reading);
+        let mut reading = status::Reader::clone(&reading);
         reading.fallback = self.due.is_some().then(|| self.fallback.name.clone());
         reading.fallback_polls = self.polls;
         self.reading.send_replace(Arc::new(reading));
@@ -154,12 +154,9 @@ impl Provider for WithFallback {
     }
 
     fn usage(&mut self) -> ApiUsage {
-        let (inner, fallback) = (self.inner.usage(), self.provider.usage());
-        ApiUsage {
-            calls: inner.calls + fallback.calls,
-            pages: inner.pages + fallback.pages,
-            throttles: inner.throttles + fallback.throttles,
-        }
+        let mut usage = self.inner.usage();
+        usage += self.provider.usage();
+        usage
     }
 
     /// The fallback's: it is the one that asks a source with a quota.
@@ -176,7 +173,7 @@ impl Provider for WithFallback {
         self.provider.set_read_only();
     }
 
-    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<Reading>>> {
+    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<status::Reader>>> {
         Some(self.reading.subscribe())
     }
 }
@@ -213,21 +210,21 @@ mod tests {
 
     /// A reader of a fleet that fails.
     #[derive(Debug)]
-    struct Failing(watch::Sender<Arc<Reading>>);
+    struct Failing(watch::Sender<Arc<status::Reader>>);
 
     impl Provider for Failing {
         fn discover(&mut self) -> BoxFuture<'_, Result<Vec<Instance>, Error>> {
             Box::pin(std::future::ready(Err(Error::new(ErrorKind::Unreachable, "silent"))))
         }
 
-        fn fleet_reading(&self) -> Option<watch::Receiver<Arc<Reading>>> {
+        fn fleet_reading(&self) -> Option<watch::Receiver<Arc<status::Reader>>> {
             Some(self.0.subscribe())
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_answers_while_the_fleet_is_silent_and_no_longer() {
-        let heard_now = || Arc::new(Reading { heard: Some(Instant::now().into_std()), ..Reading::default() });
+        let heard_now = || Arc::new(status::Reader { heard: Some(Instant::now().into_std()), ..Default::default() });
         let fleet = watch::Sender::new(heard_now());
         let mut provider = WithFallback::wrap(Box::new(Failing(fleet.clone())), &fallback(Some(10)), &[]);
         let reading = provider.fleet_reading().expect("it reads one");

@@ -24,8 +24,9 @@ pub mod poll;
 pub mod rate_limiter;
 
 pub use self::configuration::{Config, Configuration, Context, TypeVisitor, ZoneLookup};
-pub use self::discovery::{ApiUsage, Observation, Provider};
+pub use self::discovery::{Observation, Provider};
 pub use self::error::{Error, ErrorKind};
+pub use crate::status::ApiUsage;
 
 /// Makes a table of modules, each with its [`Configuration`], into the lists and look-ups that go over all types.
 macro_rules! types {

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use super::fallback::{Fallback, WithFallback};
 use super::poll::PollSchedule;
 use super::{Configuration, Context, ErrorKind, Provider};
-use crate::model::fleet::Reading;
 use crate::model::{FieldFault, Instance, Name, Selector};
+use crate::status;
 pub use reader::Problem;
 use reader::{Reader, View};
 use set_assembler::SetAssembler;
@@ -166,7 +166,7 @@ impl From<Error> for super::Error {
 pub struct Nats {
     config: Config,
     view: watch::Receiver<View>,
-    reading: watch::Sender<Arc<Reading>>,
+    reading: watch::Sender<Arc<status::Reader>>,
     /// The task's part, until it is started.
     idle: Option<Reader>,
     task: Option<JoinHandle<()>>,
@@ -184,11 +184,11 @@ impl Drop for Nats {
 impl Nats {
     /// Not yet connected: the first poll does that.
     pub fn new(config: &Config) -> Self {
-        let reading = Arc::new(Reading {
+        let reading = Arc::new(status::Reader {
             fleet: config.connection.fleet.clone(),
             bucket: config.connection.bucket.clone(),
             provider: config.provider.to_string(),
-            ..Reading::default()
+            ..Default::default()
         });
         let view = watch::Sender::new(View {
             set: None,
@@ -234,7 +234,7 @@ impl Nats {
             return Err(Error::Publisher(failing.clone()));
         }
         let set = view.set.as_ref().ok_or_else(|| Error::Nats(Problem::unanswered()))?;
-        self.observed = view.reading.observed;
+        self.observed = view.reading.age_seconds.map(status::Age::time);
         Ok(set.to_vec())
     }
 }
@@ -250,7 +250,7 @@ impl Nats {
         let is_settled = |view: &View| view.set.is_some() || view.problem.is_some();
         let _ = tokio::time::timeout(reader::FIRST, self.view.wait_for(is_settled)).await;
         let view = self.view.borrow_and_update().clone();
-        let mut reading = Reading::clone(&view.reading);
+        let mut reading = status::Reader::clone(&view.reading);
         reading.heard = Some(view.heard.into_std());
         self.reading.send_replace(Arc::new(reading));
         self.answer(&view)
@@ -283,7 +283,7 @@ impl Provider for Nats {
         }
     }
 
-    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<Reading>>> {
+    fn fleet_reading(&self) -> Option<watch::Receiver<Arc<status::Reader>>> {
         Some(self.reading.subscribe())
     }
 }

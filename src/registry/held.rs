@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::guard::Hold;
 use crate::model::{Name, Percent};
+use crate::status;
 use crate::sys::human::{HumanDuration, list};
 
 /// Ids of missing backends that are named in one message.
@@ -34,6 +35,12 @@ impl HeldSet {
             Hold::Empty { .. } => "empty",
             Hold::Drop { .. } => "drop",
         }
+    }
+}
+
+impl From<&HeldSet> for status::Held {
+    fn from(held: &HeldSet) -> Self {
+        Self { reason: held.reason().to_owned(), message: held.to_string() }
     }
 }
 

@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use change::{Change, ChangeError};
 pub use held::HeldSet;
-pub use report::{ExclusionSummary, MAX_EXCLUSIONS, ProviderReport, Report, ServiceReport, SourceReport};
+pub use report::{ProviderReport, Report, ServiceReport};
 
 use crate::health::{self, HealthReport};
 use crate::model::{Name, Pattern, Service, Snapshot};
-use crate::provider::{Error, Observation};
+use crate::provider::{ApiUsage, Error, Observation};
 use clock::Clock;
 use pool::Pool;
 use state::{SavedState, State};
@@ -225,34 +225,35 @@ impl Registry {
         }
         let mut report = Report::clone(&self.report.borrow());
         let account = report.providers.entry(provider.clone()).or_default();
-        account.polls += 1;
-        account.last_duration = took.as_secs_f64();
-        account.calls += cost.calls;
-        account.pages += cost.pages;
+        let status = &mut account.status;
+        status.polls += 1;
+        status.poll_duration_seconds = took.as_secs_f64();
         // A provider that does not count throttled calls may still fail with a throttling error.
-        account.throttles += cost.throttles.max(u64::from(result.as_ref().is_err_and(Error::is_throttled)));
+        let throttles = cost.throttles.max(u64::from(result.as_ref().is_err_and(Error::is_throttled)));
+        status.usage += ApiUsage { throttles, ..cost };
         match result {
             Err(error) => {
-                account.failures += 1;
+                status.failures += 1;
                 let error = error.to_string();
-                if account.error.as_ref() != Some(&error) {
+                if status.error.as_ref() != Some(&error) {
                     let is_known = |pool: &Pool| pool.persisted().sources.contains_key(&provider);
-                    if account.last_success.is_some() || self.pools.values().any(is_known) {
+                    if status.age_seconds.is_some() || self.pools.values().any(is_known) {
                         tracing::warn!(%provider, %error, "poll failed; keeping the last known set");
                     } else {
                         tracing::warn!(%provider, %error, "poll failed; nothing is known of this provider yet");
                     }
                 }
-                account.error = Some(error);
+                status.error = Some(error);
                 for pool in self.pools.values_mut().filter(|pool| pool.service().providers.contains(&provider)) {
                     pool.poll_failed(&provider);
                 }
             }
             Ok(instances) => {
-                if account.error.take().is_some() {
+                if status.error.take().is_some() {
                     tracing::info!(%provider, "polls succeed again");
                 }
-                account.last_success = Some(at);
+                status.age_seconds = Some(at.into());
+                status.instances = instances.len();
                 account.instances = instances.into();
                 let instances = Arc::clone(&account.instances);
                 self.create_services(&provider, &instances);

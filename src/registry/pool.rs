@@ -12,7 +12,7 @@ use super::clock::ClockStep;
 use super::guard::{self, DropConfirmations, Hold};
 use super::held::HeldSet;
 use super::registration::Registered;
-use super::report::{ExclusionSummary, ServiceReport, SourceReport};
+use super::report::{self, ServiceReport};
 use super::times;
 use super::traffic_policy::{EffectiveSet, PolicyInput, TrafficPolicy};
 use crate::health::evaluate::NOT_CHECKED_YET;
@@ -20,6 +20,7 @@ use crate::health::{self, HealthReport};
 use crate::model::{
     Backend, BackendState, Exclusion, Instance, Member, Name, Origin, Reason, Selection, Service, SourcesMode, select,
 };
+use crate::status::{self, Exclusions};
 
 /// The set that the guard last accepted of one provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +67,7 @@ pub struct Pool {
     /// Providers of which a set was accepted since elasticd started.
     confirmed: BTreeSet<Name>,
     /// By each provider's last complete answer.
-    excluded: BTreeMap<Name, ExclusionSummary>,
+    excluded: BTreeMap<Name, Exclusions>,
     health: Option<HealthReport>,
     /// Backends that failed our own health check before the restart.
     failing_before_restart: BTreeSet<String>,
@@ -166,9 +167,9 @@ impl Pool {
     /// each provider by itself: backends of another provider do not make up for missing ones.
     pub fn observe(&mut self, provider: &Name, instances: &[Instance], at: SystemTime, interval: Option<Duration>) {
         let Selection { members, exclusions } = select(&self.service, instances);
-        let excluded = ExclusionSummary::from(exclusions);
+        let excluded = Exclusions::from(exclusions);
         let service = &self.service.name;
-        excluded.log_new_faults(service, self.excluded.get(provider));
+        report::log_new_faults(&excluded, service, self.excluded.get(provider));
         self.excluded.insert(provider.clone(), excluded);
         self.polled.insert(provider.clone());
         let current = self.persisted.sources.get(provider).map(|source| up(&source.members).count());
@@ -348,26 +349,26 @@ impl Pool {
     /// The service's report; `served` is the revision and the number of backends that the snapshot has of it.
     pub fn report(&self, served: Option<(u64, usize)>) -> ServiceReport {
         let sources = &self.persisted.sources;
-        let source = |name: &Name| SourceReport {
+        let source = |name: &Name| status::Source {
             provider: name.clone(),
             backends: sources.get(name).map(|source| source.members.len()),
-            observed: sources.get(name).map(|source| source.observed),
-            held: self.held.get(name).map(|held| held.description.clone()),
+            age_seconds: sources.get(name).map(|source| source.observed.into()),
+            held: self.held.get(name).map(|held| (&held.description).into()),
         };
-        let mut excluded = ExclusionSummary::from(self.excluded_members.to_vec());
+        let mut exclusions = Exclusions::from(self.excluded_members.to_vec());
         for more in self.excluded.values() {
-            excluded.merge(more);
+            exclusions.merge(more);
         }
-        ServiceReport {
-            service: Arc::clone(&self.service),
-            sources: self.service.providers.iter().map(source).collect(),
+        let status = status::Service {
             backends: served.map(|(_, backends)| backends),
             revision: served.map_or(0, |(revision, _)| revision),
             restored: served.is_some() && sources.keys().any(|name| !self.confirmed.contains(name)),
-            excluded,
-            excluded_members: Arc::clone(&self.excluded_members),
-            panicking: self.health.as_ref().is_some_and(|report| report.panicking),
-        }
+            panic_mode: self.health.as_ref().is_some_and(|report| report.panicking),
+            exclusions,
+            ..status::Service::of(self.service.providers.iter().map(source).collect())
+        };
+        let (service, excluded_members) = (Arc::clone(&self.service), Arc::clone(&self.excluded_members));
+        ServiceReport { status: Arc::new(status), service, excluded_members }
     }
 }
 

@@ -61,8 +61,8 @@ fn one_that_fails_takes_nothing_from_the_other() {
     pool.poll_failed(&name("far"));
     assert_eq!(ids(&mut pool, 1_000_000), some(&["a", "b", "c"]), "its last set stays");
     let report = pool.report(Some((1, 3)));
-    assert_eq!(report.observed(), Some(at(0)));
-    assert_eq!(report.sources.iter().map(|s| s.backends).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!(report.status.age_seconds.map(status::Age::time), Some(at(0)));
+    assert_eq!(report.status.sources.iter().map(|s| s.backends).collect::<Vec<_>>(), [Some(1), Some(2)]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn failover_does_not_follow_an_empty_answer_that_the_guard_holds_back() {
     held.observe(&name("far"), &instances(&["b"]), at(0), INTERVAL);
     held.observe(&name("near"), &[], at(1), INTERVAL);
     assert_eq!(ids(&mut held, 1), some(&["a"]));
-    assert!(held.report(None).held().is_some());
+    assert!(held.report(None).status.held.is_some());
     assert_eq!(held.accept_held(), Some(0));
     assert_eq!(ids(&mut held, 1), some(&["b"]));
     let guard = Guard { on_empty: OnEmpty::Accept, confirm: 1, ..Guard::default() };
@@ -166,10 +166,10 @@ fn what_was_kept_is_served_until_its_provider_answers() {
     assert_eq!(&kept, before.persisted());
     let mut after = Pool::new(service(SourcesMode::Union, None), kept, true);
     assert_eq!(ids(&mut after, 1), some(&["a", "b"]));
-    assert!(after.report(Some((1, 2))).restored);
+    assert!(after.report(Some((1, 2))).status.restored);
     after.observe(&name("near"), &instances(&["a"]), at(1), INTERVAL);
     after.observe(&name("far"), &instances(&["b"]), at(1), INTERVAL);
-    assert!(!after.report(Some((1, 2))).restored);
+    assert!(!after.report(Some((1, 2))).status.restored);
     // A provider that the service does not name any more takes its set along.
     after.reconfigure(Service { port: PortRule::Fixed(80), ..Service::new(name("web"), name("far")) }, None);
     assert_eq!(ids(&mut after, 2), some(&["b"]));
@@ -183,7 +183,7 @@ fn the_reasons_of_all_providers_are_counted() {
     stopped.state = InstanceState::Stopped;
     pool.observe(&name("near"), &instances(&["a", "b"]), at(0), INTERVAL);
     pool.observe(&name("far"), &[stopped], at(0), INTERVAL);
-    assert_eq!(pool.report(None).excluded.count, 3);
+    assert_eq!(pool.report(None).status.exclusions.count, 3);
 }
 
 #[test]

@@ -13,7 +13,7 @@ impl Registry {
         let mut report = Report::clone(&self.report.borrow());
         report.providers.retain(|name, _| settings.providers.contains_key(name));
         for (name, provider) in &settings.providers {
-            report.providers.entry(name.clone()).or_default().type_name = provider.type_name;
+            report.providers.entry(name.clone()).or_default().status.type_name = provider.type_name.to_owned();
         }
         self.report.send_replace(Arc::new(report));
         let mut running = std::mem::take(&mut self.pools);

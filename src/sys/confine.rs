@@ -14,6 +14,7 @@ use landlock::{
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The newest version of Landlock whose rights over writing are handled. The one after (9) adds connections to Unix
@@ -30,30 +31,31 @@ const WITHIN: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
 });
 
 /// What was achieved, as `/v1/status` and the log tell it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Confinement")]
 pub struct Report {
     /// The version of Landlock by which writing is restricted. `None`: it is not.
     pub landlock: Option<u8>,
     /// Neither elasticd nor what it starts gains privileges by what it executes.
     pub no_new_privileges: bool,
     /// No core dump of elasticd is written, and other processes of its user cannot look into its memory.
-    pub undumpable: bool,
+    pub no_core_dumps: bool,
     /// The capabilities left, but for the thread that starts programs; by name, such as `KILL`.
     pub capabilities: Vec<String>,
     /// What could not be had, and why.
-    pub gaps: Vec<String>,
+    pub missing: Vec<String>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said: Vec<String> = self.landlock.iter().map(|abi| format!("writes by Landlock {abi}")).collect();
         said.extend(self.no_new_privileges.then(|| "no new privileges".to_owned()));
-        said.extend(self.undumpable.then(|| "no core dumps".to_owned()));
+        said.extend(self.no_core_dumps.then(|| "no core dumps".to_owned()));
         said.push(match self.capabilities.as_slice() {
             [] => "no capabilities".to_owned(),
             some => format!("capabilities {}", some.join(" ")),
         });
-        said.extend(self.gaps.iter().map(|gap| format!("NOT {gap}")));
+        said.extend(self.missing.iter().map(|gap| format!("NOT {gap}")));
         f.write_str(&said.join(", "))
     }
 }
@@ -63,11 +65,11 @@ pub fn process() -> Report {
     let mut report = Report::default();
     match set_no_new_privs(true) {
         Ok(()) => report.no_new_privileges = true,
-        Err(errno) => report.gaps.push(format!("without new privileges: {errno}")),
+        Err(errno) => report.missing.push(format!("without new privileges: {errno}")),
     }
     match set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        Ok(()) => report.undumpable = true,
-        Err(errno) => report.gaps.push(format!("kept from core dumps: {errno}")),
+        Ok(()) => report.no_core_dumps = true,
+        Err(errno) => report.missing.push(format!("kept from core dumps: {errno}")),
     }
     report
 }
@@ -77,7 +79,7 @@ pub fn process() -> Report {
 pub fn thread<'a>(directories: impl IntoIterator<Item = &'a File>, keep: CapabilitySet, report: &mut Report) {
     match landlock(directories) {
         Ok(abi) => report.landlock = Some(abi),
-        Err(why) => report.gaps.push(format!("confined in what it writes: {why}")),
+        Err(why) => report.missing.push(format!("confined in what it writes: {why}")),
     }
     // Where a system call filter forbids it, the list tells what is left.
     let _ = shed(keep);
@@ -161,7 +163,7 @@ mod tests {
         let confined = move || {
             let mut report = Report::default();
             thread([&opened], CapabilitySet::KILL, &mut report);
-            assert!(report.landlock.is_some() && report.gaps.is_empty(), "{report}");
+            assert!(report.landlock.is_some() && report.missing.is_empty(), "{report}");
             assert!(report.capabilities.iter().all(|name| name == "KILL"), "{report}");
             fs::write(inside.join("new"), "text").expect("it may");
             fs::rename(inside.join("new"), inside.join("newer")).expect("it may");

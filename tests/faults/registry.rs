@@ -76,8 +76,7 @@ fn flapping(rounds: u32, random: &mut fastrand::Rng) -> String {
         strict = now;
         assert!(snapshot.revision >= revision, "revision {} after {revision}", snapshot.revision);
         revision = snapshot.revision;
-        held +=
-            u32::from(registry.report().borrow().services.values().any(|s| s.sources.iter().any(|s| s.held.is_some())));
+        held += u32::from(registry.report().borrow().services.values().any(|s| s.status.held.is_some()));
         // What was suspected is forgotten at a start, and seen anew.
         if random.u8(..) == 0 {
             registry = Registry::build(config.settings(), dir.path());

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use elasticd::api::{Api, Config, Limits, Sources};
+use elasticd::cli;
 use elasticd::cli::client;
 use elasticd::model::{Backend, BackendState, Name, Selector, Service, ServiceSet, Snapshot};
-use elasticd::registry::{ExclusionSummary, ProviderReport, Report, ServiceReport, SourceReport};
-use elasticd::{cli, frontend};
+use elasticd::registry::{ProviderReport, Report, ServiceReport};
+use elasticd::status;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -77,33 +78,24 @@ fn report() -> Report {
         select: Selector::of_tags([("Role", [text])]),
         ..Service::new(name(text), name("prod"))
     };
-    let source = SourceReport {
+    let source = status::Source {
         provider: name("prod"),
         backends: Some(2),
-        observed: Some(SystemTime::now() - Duration::from_secs(42)),
+        age_seconds: Some((SystemTime::now() - Duration::from_secs(42)).into()),
         held: None,
     };
-    let web = ServiceReport {
-        service: Arc::new(service("web")),
-        sources: vec![source.clone()],
-        backends: Some(2),
-        revision: 7,
-        restored: false,
-        excluded: ExclusionSummary::default(),
-        excluded_members: Arc::default(),
-        panicking: false,
+    let report = |name: &str, status| {
+        let (status, service) = (Arc::new(status), Arc::new(service(name)));
+        Arc::new(ServiceReport { status, service, excluded_members: Arc::default() })
     };
-    let db = ServiceReport {
-        service: Arc::new(service("db")),
-        sources: vec![SourceReport { backends: None, observed: None, ..source }],
-        backends: None,
-        revision: 0,
-        ..web.clone()
-    };
-    let prod = ProviderReport { type_name: "ec2", error: Some("expired credential".into()), ..Default::default() };
+    let web = status::Service { backends: Some(2), revision: 7, ..status::Service::of(vec![source.clone()]) };
+    let db = status::Service::of(vec![status::Source { backends: None, age_seconds: None, ..source }]);
+    let prod =
+        status::Provider { type_name: "ec2".into(), error: Some("expired credential".into()), ..Default::default() };
+    let prod = ProviderReport { status: prod, ..Default::default() };
     Report {
         providers: [(name("prod"), prod)].into(),
-        services: [(name("web"), Arc::new(web)), (name("db"), Arc::new(db))].into(),
+        services: [(name("web"), report("web", web)), (name("db"), report("db", db))].into(),
         zone: None,
         state_error: None,
     }
@@ -115,7 +107,7 @@ pub fn start(max_connections: usize, limits: Limits) -> Running {
     let (snapshot, snapshots) = watch::channel(snapshot(8, &set(7, &["10.0.0.1", "2001:db8::1"])));
     let (registry, reports) = watch::channel(Arc::new(report()));
     let (ready, readiness) = watch::channel(true);
-    let nginx = watch::channel(Arc::new(frontend::Report { type_name: "nginx".into(), ..Default::default() })).1;
+    let nginx = watch::channel(Arc::new(status::Frontend { type_name: "nginx".into(), ..Default::default() })).1;
     let frontends = watch::channel(Arc::new(BTreeMap::from([(name("nginx"), nginx)]))).1;
     let sources = Sources {
         confinement: Arc::default(),
@@ -125,7 +117,7 @@ pub fn start(max_connections: usize, limits: Limits) -> Running {
         ready: readiness,
         fleet: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
-        orders: tokio::sync::mpsc::channel(1).0,
+        controls: elasticd::api::Controls::disconnected(),
     };
     let metrics = Some(([127, 0, 0, 1], 0).into());
     let admin_socket = Some(admin.clone());
@@ -276,7 +268,7 @@ async fn refuses_with_a_problem() {
     let api = running();
     let unknown = api.get("/v1/services/wbe").await;
     assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/problem+json")));
-    assert_eq!(unknown.json()["detail"], "there is no service \"wbe\": there are db, web");
+    assert_eq!(unknown.json()["detail"], "no service \"wbe\"; configured: db, web");
     assert_eq!(api.get("/v1/services/a%2fb").await.status, 404);
     assert_eq!(api.get("/v1/nothing").await.status, 404);
     for method in ["POST", "OPTIONS", "DELETE"] {
@@ -294,7 +286,7 @@ async fn says_what_is_not_known_yet() {
     let api = running();
     let db = api.get("/v1/services/db").await;
     assert_eq!((db.status, db.header("retry-after")), (503, Some("1")));
-    let why = "service db: waiting for provider prod, whose last poll failed: expired credential";
+    let why = "service db: waiting for provider prod; its last poll failed: expired credential";
     assert_eq!(db.json()["detail"], why);
     api.snapshot.send_replace(None);
     assert_eq!(api.get("/v1/services").await.status, 503);
@@ -435,7 +427,7 @@ async fn a_second_api_on_the_same_socket_is_refused() {
         ready: watch::channel(false).1,
         fleet: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
-        orders: tokio::sync::mpsc::channel(1).0,
+        controls: elasticd::api::Controls::disconnected(),
     };
     let error = Api::bind(&config, sources.clone()).expect_err("the port is taken").to_string();
     assert!(error.contains("cannot serve metrics on 127.0.0.1:"), "{error}");
@@ -462,7 +454,7 @@ async fn the_client_gets_answers_and_elasticds_own_words() {
     let text = client::get(&api.socket, "/v1/services/web?format=text").await.expect("an answer");
     assert_eq!(text, "10.0.0.1:8080\n[2001:db8::1]:8080\n");
     let error = client::get(&api.socket, "/v1/services/wbe").await.expect_err("unknown");
-    assert_eq!(error.to_string(), "there is no service \"wbe\": there are db, web");
+    assert_eq!(error.to_string(), "no service \"wbe\"; configured: db, web");
     let json = cli::status::Args { json: true };
     assert_eq!(cli::status::run(&json, &api.socket).await.expect("a status"), cli::status::Health::Ready);
     api.ready.send_replace(false);

@@ -215,7 +215,7 @@ async fn pick_names_one_backend_in_the_body_and_in_a_header() {
     let none = api.get("/v1/services/web/pick").await;
     assert_eq!(
         (none.status, none.json()["detail"].as_str()),
-        (503, Some("service web has no backend that takes traffic"))
+        (503, Some("service web has no backend with a weight above 0"))
     );
 }
 
@@ -277,11 +277,11 @@ async fn explain_says_in_or_out_and_why() {
         web.excluded_members = [Exclusion { id: "i-8".into(), reason }].into();
     });
     let backend = api.get("/v1/explain/i-0").await.json();
-    assert_eq!(backend["services"][0]["in"], true);
+    assert_eq!(backend["services"][0]["included"], true);
     assert_eq!(backend["services"][0]["backend"]["address"], "10.0.0.1");
     let out = api.get("/v1/explain/i-9").await.json();
     let verdict = |service: &str| {
-        serde_json::json!({"service": service, "in": false, "message": format!("tag Role is \"cache\"; the service selects Role = {service:?}"),
+        serde_json::json!({"service": service, "included": false, "message": format!("tag Role is \"cache\"; the service selects Role = {service:?}"),
             "reason": "tag_differs", "key": "Role", "value": "cache", "wanted": format!("{service:?}")})
     };
     let expected = serde_json::json!({"instance": "i-9", "services": [verdict("db"), verdict("web")]});

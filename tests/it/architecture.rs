@@ -13,15 +13,16 @@ use source::{Scope, Source, circles, describe};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("model", &[]),
-    ("provider", &["model", "sys"]),
-    ("fleet", &["model", "provider", "sys"]),
-    ("no_fleet", &["model", "provider"]),
+    ("status", &["model", "sys"]),
+    ("provider", &["model", "status", "sys"]),
+    ("fleet", &["model", "provider", "status", "sys"]),
+    ("no_fleet", &["model", "provider", "status"]),
     ("health", &["model", "sys"]),
-    ("registry", &["health", "model", "provider", "sys"]),
-    ("frontend", &["model", "sys"]),
-    ("api", &["frontend", "model", "registry", "sys"]),
+    ("registry", &["health", "model", "provider", "status", "sys"]),
+    ("frontend", &["model", "status", "sys"]),
+    ("api", &["model", "registry", "status", "sys"]),
     ("config", &["api", "fleet", "frontend", "model", "provider", "registry", "sys"]),
-    ("readiness", &["frontend", "model", "registry", "sys"]),
+    ("readiness", &["model", "registry", "status", "sys"]),
 ];
 
 /// The modules that put the others together, and so may import any of them.
@@ -40,7 +41,7 @@ const PURE: &[&str] = &[
 ];
 
 /// Modules in which circles are still to be removed.
-const NOT_YET_FREE_OF_CIRCLES: &[&str] = &["api", "app", "cli", "config", "health", "model"];
+const NOT_YET_FREE_OF_CIRCLES: &[&str] = &["app", "cli", "config", "health", "model"];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

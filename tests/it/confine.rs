@@ -57,8 +57,8 @@ fn privileges_that_are_not_needed_are_dropped_and_reported() {
     let status = elasticd.status();
     let confinement = &status["confinement"];
     assert!(is_confined(&status), "{confinement}");
-    assert_eq!((&confinement["no_new_privileges"], &confinement["undumpable"]), (&true.into(), &true.into()));
-    assert_eq!(confinement["gaps"], serde_json::json!([]));
+    assert_eq!((&confinement["no_new_privileges"], &confinement["no_core_dumps"]), (&true.into(), &true.into()));
+    assert_eq!(confinement["missing"], serde_json::json!([]));
     let said = elasticd.run(&["--socket", &elasticd.path("sock").to_string_lossy(), "status"]).1;
     assert!(said.contains("\nconfined: writes by Landlock "), "{said}");
     assert!(elasticd.log().contains("no new privileges"), "{}", elasticd.log());
@@ -168,7 +168,7 @@ fn without_landlock_the_other_restrictions_apply_and_the_gap_is_reported() {
     await_list(&elasticd, "out/list", "a");
     let status = elasticd.status();
     assert!(!is_confined(&status), "{status}");
-    let gaps = status["confinement"]["gaps"].as_array().expect("a list");
+    let gaps = status["confinement"]["missing"].as_array().expect("a list");
     assert!(gaps.len() == 1 && gaps[0].as_str().is_some_and(|gap| gap.contains("no Landlock")), "{gaps:?}");
     assert_eq!(status["confinement"]["no_new_privileges"], true);
     elasticd.await_log("NOT confined in what it writes: the kernel has no Landlock");

@@ -29,7 +29,7 @@ fn number(value: &Value) -> u64 {
 fn position(reader: &Elasticd) -> (u64, u64) {
     let fleet = fleet(reader);
     let prod = &fleet["readers"]["prod"];
-    (number(&prod["term"]), number(&prod["number"]))
+    (number(&prod["term"]), number(&prod["sequence"]))
 }
 
 fn polls(publisher: &Elasticd) -> u64 {
@@ -56,7 +56,7 @@ fn all_sidecars_get_what_the_leader_observes_and_only_it_polls() {
     assert!(code == 0 && shown.contains("shop") && shown.contains("elasticd"), "{shown}");
     let (_, json, _) = second.run(&["fleet", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(json["publisher"]["leads"], false);
+    assert_eq!(json["publisher"]["is_leader"], false);
     assert!(json["publisher"]["leader"].is_string());
 }
 
@@ -80,7 +80,7 @@ fn a_standby_takes_over_from_a_leader_that_was_killed() {
     // It comes back, and finds its place taken.
     first.restart();
     await_fleet(&first, "it stands by", |fleet| fleet["publisher"]["leader"].is_string());
-    assert_eq!((polls(&first), fleet(&second)["publisher"]["leads"] == true), (0, true));
+    assert_eq!((polls(&first), fleet(&second)["publisher"]["is_leader"] == true), (0, true));
 }
 
 #[test]
@@ -116,12 +116,12 @@ fn a_leader_that_was_paused_cannot_overwrite_its_successor() {
         // What it will have seen when it wakes up: a poll that is due, a file that changed, a lead it believes in.
         observe(paused, &["stale"]);
         paused.signal(Signal::SIGCONT);
-        await_fleet(paused, "it has noticed", |fleet| fleet["publisher"]["leads"] == false);
+        await_fleet(paused, "it has noticed", |fleet| fleet["publisher"]["is_leader"] == false);
         let polled = polls(leads);
         until("the successor goes on", || (polls(leads) > polled + 3).then_some(()));
         assert_eq!(backends(&reader).expect("a file"), [name], "round {round}");
         assert_eq!(position(&reader), stood);
-        assert_eq!(fleet(leads)["publisher"]["leads"], true);
+        assert_eq!(fleet(leads)["publisher"]["is_leader"], true);
         observe(paused, &["a"]);
     }
 }
@@ -138,7 +138,7 @@ fn a_partition_that_isolates_the_leader_ends_its_lead() {
     line.cut(true);
     // What it observes now waits on the line, and arrives later.
     observe(&first, &["stale"]);
-    await_fleet(&first, "it gives up by itself", |fleet| fleet["publisher"]["leads"] == false);
+    await_fleet(&first, "it gives up by itself", |fleet| fleet["publisher"]["is_leader"] == false);
     let polled = polls(&first);
     await_lead(&second);
     observe(&second, &["a", "bb"]);
@@ -149,7 +149,7 @@ fn a_partition_that_isolates_the_leader_ends_its_lead() {
     let polled = polls(&second);
     until("the successor goes on", || (polls(&second) > polled + 3).then_some(()));
     assert_eq!(backends(&reader).expect("a file"), ["a", "bb"]);
-    assert_eq!(fleet(&first)["publisher"]["leads"], false);
+    assert_eq!(fleet(&first)["publisher"]["is_leader"], false);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_lost_node_of_three_changes_nothing() {
     let more = format!("urls = ['{}', '{}']\nreplicas = 3", urls[1], urls[2]);
     let first = publisher_with(&urls[0], &more, &["a"]);
     let second = publisher_with(&urls[0], &more, &["a"]);
-    let either = || [&first, &second].into_iter().find(|p| fleet(p)["publisher"]["leads"] == true);
+    let either = || [&first, &second].into_iter().find(|p| fleet(p)["publisher"]["is_leader"] == true);
     until("one leads", &either);
     let reader = reader_with(&urls[0], &format!("urls = ['{}', '{}']", urls[1], urls[2]));
     await_backends(&reader, &["a"]);
@@ -281,7 +281,9 @@ fn a_lost_node_of_three_changes_nothing() {
         until("polls go on", || {
             let leader = either()?;
             let polled = polls(leader);
-            until("a poll", || (polls(leader) > polled || fleet(leader)["publisher"]["leads"] != true).then_some(()));
+            until("a poll", || {
+                (polls(leader) > polled || fleet(leader)["publisher"]["is_leader"] != true).then_some(())
+            });
             (fleet(leader)["publisher"]["providers"]["prod"]["error"].is_null()).then_some(())
         });
         assert_eq!(file(&reader), before);
@@ -407,5 +409,5 @@ fn what_is_polled_twice_is_said() {
     both.configure(&crate::harness::fleet::publishing(&nats.url(), &own));
     both.signal(Signal::SIGHUP);
     both.await_status("its services are served", |status| status["services"]["web"]["backends"] == 1);
-    await_fleet(&both, "it reads what it publishes", |fleet| fleet["readers"]["fleet"]["number"] == 1);
+    await_fleet(&both, "it reads what it publishes", |fleet| fleet["readers"]["fleet"]["sequence"] == 1);
 }

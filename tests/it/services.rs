@@ -115,7 +115,7 @@ fn slow_start_and_drain_continue_across_a_restart() {
     let first = until_or(|| "c joins".to_owned(), || weight(&elasticd));
     assert!(first < 10, "{first}");
     assert_eq!(served(&elasticd, "web")[1], "-b=0");
-    assert_eq!(explained(&elasticd, "b"), "it is a backend that is leaving: it gets no new traffic");
+    assert_eq!(explained(&elasticd, "b"), "draining, gets no new traffic");
     elasticd.kill();
     elasticd.restart();
     elasticd.await_ready();

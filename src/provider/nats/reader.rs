@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::connection::{self, Error, KeyUpdate, REQUEST, Session};
 use super::format::{self, Heartbeat, Manifest, Position};
 use super::set_assembler::{Offer, SetAssembler};
-use crate::model::fleet::Reading;
 use crate::model::{Instance, Name};
 use crate::provider::ErrorKind;
+use crate::status;
 use crate::sys::atomic_file::{self, Ownership};
 use crate::sys::regular_file;
 
@@ -45,7 +45,7 @@ pub struct View {
     /// Why there is nothing newer, as far as the publisher says.
     pub failing: Option<String>,
     /// What the status shows of it.
-    pub reading: Arc<Reading>,
+    pub reading: Arc<status::Reader>,
 }
 
 /// Why nothing newer can be read.
@@ -217,7 +217,7 @@ impl Reader {
             }
             let reading = Arc::make_mut(&mut view.reading);
             reading.leader = Some(heartbeat.host);
-            reading.since = Some(format::system_time(heartbeat.since));
+            reading.leader_age_seconds = Some(format::system_time(heartbeat.since).into());
             reading.readers = heartbeat.readers.or(reading.readers);
         });
         self.update_reading();
@@ -287,8 +287,9 @@ impl Reader {
         self.update(|view| {
             let reading = Arc::make_mut(&mut view.reading);
             reading.instances = self.assembler.set().map_or(0, |set| set.len());
-            reading.position = self.assembler.set().is_some().then_some((term, number));
-            reading.observed = self.assembler.observed().map(format::system_time);
+            let position = self.assembler.set().is_some().then_some((term, number));
+            (reading.term, reading.sequence) = position.unzip();
+            reading.age_seconds = self.assembler.observed().map(|at| format::system_time(at).into());
         });
     }
 

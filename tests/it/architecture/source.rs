@@ -265,7 +265,9 @@ impl Reader {
                 }
                 TokenTree::Ident(_) => self.read_word(&tokens, at, is_top, std::mem::take(&mut attributes)),
                 TokenTree::Group(group) => {
-                    self.read(group.stream(), false);
+                    // A macro such as `thread_local! { … }` defines items, too.
+                    let is_called = at.checked_sub(1).is_some_and(|before| is_mark(&tokens[before], '!'));
+                    self.read(group.stream(), is_top && is_called && group.delimiter() == Delimiter::Brace);
                     1
                 }
                 TokenTree::Punct(_) | TokenTree::Literal(_) => 1,
@@ -301,7 +303,10 @@ impl Reader {
         const DEFINES: [&str; 8] = ["const", "enum", "fn", "static", "struct", "trait", "type", "union"];
         let before = |n: usize| at.checked_sub(n).map(|at| &tokens[at]);
         let mut path = vec![tokens[at].to_string()];
-        if is_top && before(1).is_some_and(|token| DEFINES.iter().any(|keyword| is_word(token, keyword))) {
+        let is_macro =
+            before(1).is_some_and(|t| is_mark(t, '!')) && before(2).is_some_and(|t| is_word(t, "macro_rules"));
+        let is_defined = before(1).is_some_and(|token| DEFINES.iter().any(|keyword| is_word(token, keyword)));
+        if is_top && (is_defined || is_macro) {
             self.module.items.extend(path);
             return 1;
         }

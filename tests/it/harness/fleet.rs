@@ -106,7 +106,7 @@ pub fn await_fleet(elasticd: &Elasticd, what: &str, good: impl Fn(&Value) -> boo
 
 /// Waits until a publisher leads.
 pub fn await_lead(publisher: &Elasticd) -> Value {
-    await_fleet(publisher, "it leads", |fleet| fleet["publisher"]["leads"] == true)
+    await_fleet(publisher, "it leads", |fleet| fleet["publisher"]["is_leader"] == true)
 }
 
 /// Waits for an error of a sidecar's provider that holds all of these.

@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Age;
+use super::measure::report;
+
+report! {
+    /// The status of a frontend. Counters are of the time since elasticd started.
+    #[schemars(rename = "FrontendStatus")]
+    pub struct Frontend {
+        /// The frontend's type, as the configuration writes it.
+        #[serde(rename = "type")]
+        type_name: String,
+        /// What its worker is doing.
+        phase: Phase,
+        /// The revision that the frontend was last proven to run; absent before the first proof.
+        proven_revision: Option<u64> => gauge,
+        /// How long ago that was proven.
+        proven_age_seconds: Option<Age>,
+        /// The newest revision that it should run.
+        wanted_revision: Option<u64>,
+        /// The PID that was last signalled or seen.
+        pid: Option<i32>,
+        /// Why the last attempt failed; null if it did not.
+        error: Option<String>,
+        /// Attempts that changed a file or asked for a reload.
+        applies: u64 => counter,
+        /// Failed attempts.
+        failures: u64 => counter,
+        /// Reloads asked for.
+        reloads: u64 => counter,
+        /// Changes taken over the frontend's runtime API, without a reload.
+        #[serde(default)]
+        live_updates: u64 => counter,
+        /// How long each step of the last attempt took.
+        #[serde(default)]
+        last_attempt_seconds: Timings,
+        /// Whether a first attempt has ended, successful or not.
+        #[serde(skip)]
+        attempted: bool,
+    }
+}
+
+/// How long the steps of one change took, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Timings {
+    /// Rendering all outputs from the snapshot.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub render: Duration,
+    /// Writing them beside their final paths, synced to disk.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub stage: Duration,
+    /// The frontend's own check.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub check: Duration,
+    /// Renaming them into place, synced to disk, with the apply record.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub swap: Duration,
+    /// Updating the frontend over its runtime API, or asking it to reload.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub reload: Duration,
+    /// Waiting for the proof that it runs them.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub proof: Duration,
+}
+
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a frontend's worker is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Some of the frontend's services are not known yet.
+    #[default]
+    Waiting,
+    /// Rendering, checking, swapping, reloading or proving.
+    Applying,
+    /// The files are in place and checked, but the frontend does not run.
+    NotRunning,
+    /// The frontend runs the newest snapshot.
+    Proven,
+    /// The last attempt failed; the previous configuration is kept, and another attempt follows.
+    Failed,
+}
