@@ -20,6 +20,7 @@ use crate::frontend::{self, Worker};
 use crate::model::Name;
 use crate::registry::{self, Registry};
 use crate::sys::lock::{self, DirectoryLock};
+use crate::sys::unconfined::Unconfined;
 use crate::sys::{confine, systemd};
 pub use bootstrap::Bootstrap;
 use daemon::{Daemon, Shown, build_worker};
@@ -102,6 +103,7 @@ pub struct App {
     signals: Signals,
     inputs: Inputs,
     lock: DirectoryLock,
+    unconfined: Unconfined,
 }
 
 impl App {
@@ -111,13 +113,13 @@ impl App {
     ///
     /// Something could not be built; nothing has been started.
     pub fn build(ground: Bootstrap) -> Result<Self, Error> {
-        let Bootstrap { file, config, lock, confinement } = ground;
+        let Bootstrap { file, config, lock, confinement, unconfined } = ground;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
         let registry = Registry::build(config.settings(), &config.state_dir);
         let workers = config
             .frontends
             .iter()
-            .map(|f| build_worker(f, &config, &registry.snapshots()))
+            .map(|f| build_worker(f, &config, &registry.snapshots(), &unconfined))
             .collect::<Result<_, _>>()?;
         let shown = Shown::default();
         let (registry_events, registry_inbox) = mpsc::channel(QUEUE);
@@ -135,7 +137,7 @@ impl App {
             controls,
         };
         let api = Api::bind(&config.api, sources)?;
-        Ok(Self { file, config, confinement, registry, workers, api, shown, signals, inputs, lock })
+        Ok(Self { file, config, confinement, registry, workers, api, shown, signals, inputs, lock, unconfined })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -146,10 +148,11 @@ impl App {
     ///
     /// A part of elasticd ended by itself.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, confinement, registry, workers, api, shown, mut signals, inputs, lock } = self;
+        let Self { file, config, confinement, registry, workers, api, shown, mut signals, inputs, lock, unconfined } =
+            self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
-        let mut daemon = Daemon::start(file, config, shown, inputs, registry, workers, api);
+        let mut daemon = Daemon::start(file, config, shown, inputs, registry, workers, api, unconfined);
         let ended = daemon.supervise(&mut signals).await;
         systemd::stopping();
         tracing::info!("stopping");

@@ -23,7 +23,8 @@ use crate::readiness::{self, Frontends};
 use crate::registry::{self, Registry};
 use crate::status;
 use crate::sys::backoff::Jitter;
-use crate::sys::{reaper, systemd, unconfined};
+use crate::sys::unconfined::Unconfined;
+use crate::sys::{reaper, systemd};
 
 /// How long a change under way may take to end after a stop was asked for. What does not end is taken up again at the
 /// next start, from its apply record.
@@ -46,6 +47,7 @@ pub(super) struct Daemon {
     pollers: BTreeMap<Name, (Poller, CancellationToken)>,
     workers: BTreeMap<Name, RunningWorker>,
     is_locating: bool,
+    unconfined: Unconfined,
     publisher: Option<RunningPublisher>,
 }
 
@@ -96,6 +98,7 @@ impl Daemon {
         registry: Registry,
         workers: Vec<Worker>,
         api: Api,
+        unconfined: Unconfined,
     ) -> Self {
         let Inputs { controls, registry_inbox, reloads } = inputs;
         let mut daemon = Daemon {
@@ -111,11 +114,13 @@ impl Daemon {
             pollers: BTreeMap::new(),
             workers: BTreeMap::new(),
             is_locating: false,
+            unconfined,
             publisher: None,
         };
         daemon.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
         daemon.start_checks(registry.health_pools());
-        daemon.supervisor.spawn("the registry".to_owned(), |stop| registry.run(registry_inbox, stop));
+        // It saves its state, and waits for the disk.
+        daemon.supervisor.spawn_on_thread("the registry".to_owned(), |stop| registry.run(registry_inbox, stop));
         daemon.start_pollers();
         daemon.start_locating();
         daemon.start_publisher();
@@ -154,7 +159,7 @@ impl Daemon {
                     Some(SIGUSR1) => self.poll_now(),
                     Some(SIGCHLD) => {
                         if std::process::id() == 1 {
-                            reaper::reap_orphans();
+                            reaper::reap_orphans(&self.unconfined).await;
                         }
                     }
                     Some(SIGTERM | SIGINT) | None => return Ok(()),
@@ -187,7 +192,8 @@ impl Daemon {
     }
 
     async fn try_reload(&mut self) -> Result<(), Error> {
-        let new = tokio::task::block_in_place(|| Config::load(&self.file))?;
+        let file = self.file.clone();
+        let new = tokio::task::spawn_blocking(move || Config::load(&file)).await.expect("it does not panic")?;
         let fixed = [
             ("state_dir", new.state_dir != self.config.state_dir),
             ("confine", new.confine != self.config.confine),
@@ -204,10 +210,12 @@ impl Daemon {
         }
         let changed: Vec<_> =
             new.frontends.iter().filter(|f| self.workers.get(&f.name).is_none_or(|w| w.config != **f)).collect();
-        let workers: Vec<_> =
-            changed.into_iter().map(|f| build_worker(f, &new, &self.snapshots)).collect::<Result<_, _>>()?;
+        let workers: Vec<_> = changed
+            .into_iter()
+            .map(|f| build_worker(f, &new, &self.snapshots, &self.unconfined))
+            .collect::<Result<_, _>>()?;
         // From here on nothing can fail.
-        unconfined::allow_directory(new.output_directories());
+        self.unconfined.allow_directories(new.output_directories());
         self.config = new;
         let reconfigured = registry::Event::Reconfigured(self.config.settings());
         // The registry only ends by being stopped or by a panic, of which the supervisor knows.
@@ -278,7 +286,7 @@ impl Daemon {
                 "provider is polled twice, for the fleet and for our own services; let the services use a provider of type reader"
             );
         }
-        let publisher = crate::fleet::Publisher::new(config.clone(), self.refresh.subscribe());
+        let publisher = crate::fleet::Publisher::new(config.clone(), self.refresh.subscribe(), self.unconfined.clone());
         self.shown.fleet.send_modify(|fleet| Arc::make_mut(fleet).publisher = Some(publisher.report()));
         let ended = CancellationToken::new();
         let done = ended.clone().drop_guard();
@@ -293,7 +301,10 @@ impl Daemon {
     }
 
     fn start_poller(&mut self, name: &Name, poller: &Poller) -> CancellationToken {
-        let built = poller.provider.config.build(&poller.selectors);
+        let built = poller
+            .provider
+            .config
+            .build(&provider::BuildContext { selectors: &poller.selectors, unconfined: &self.unconfined });
         if let Some(reading) = built.fleet_reading() {
             self.shown.fleet.send_modify(|fleet| drop(Arc::make_mut(fleet).readers.insert(name.clone(), reading)));
         }
@@ -368,7 +379,8 @@ impl Daemon {
             self.workers.remove(&name).map(RunningWorker::leave).into_iter().chain(gone.iter().cloned()).collect();
         let ended = CancellationToken::new();
         let done = ended.clone().drop_guard();
-        let stop = self.supervisor.spawn(format!("the worker of {name}"), |stop| async move {
+        // It waits for the disk: to stage outputs, to save its apply record.
+        let stop = self.supervisor.spawn_on_thread(format!("the worker of {name}"), |stop| async move {
             let _done = done;
             for before in before {
                 before.cancelled().await;
@@ -407,7 +419,8 @@ pub(super) fn build_worker(
     frontend: &frontend::Config,
     config: &Config,
     snapshots: &watch::Receiver<Option<Arc<crate::model::Snapshot>>>,
+    unconfined: &Unconfined,
 ) -> Result<Worker, Error> {
-    Worker::build(frontend.clone(), &config.state_dir, snapshots.clone())
+    Worker::build(frontend.clone(), &config.state_dir, snapshots.clone(), unconfined.clone())
         .map_err(|source| Error::Frontend { name: frontend.name.clone(), source })
 }

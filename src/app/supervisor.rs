@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,8 @@ pub struct Supervisor {
     tasks: JoinSet<()>,
     names: HashMap<Id, (String, CancellationToken)>,
     stop: CancellationToken,
+    /// Ends what did not stop in time.
+    abort: CancellationToken,
 }
 
 impl Supervisor {
@@ -24,6 +27,26 @@ impl Supervisor {
     {
         let stop = self.stop.child_token();
         let handle = self.tasks.spawn(task(stop.clone()));
+        self.names.insert(handle.id(), (name, stop.clone()));
+        stop
+    }
+
+    /// The same for a task that may block between the points at which it waits: it gets a thread of its own, so that
+    /// it never holds up those that answer.
+    pub fn spawn_on_thread<F>(
+        &mut self,
+        name: String,
+        task: impl FnOnce(CancellationToken) -> F + Send + 'static,
+    ) -> CancellationToken
+    where
+        F: Future<Output = ()>,
+    {
+        let (stop, abort, runtime) = (self.stop.child_token(), self.abort.clone(), Handle::current());
+        let told = stop.clone();
+        let run = move || {
+            runtime.block_on(abort.run_until_cancelled(task(told)));
+        };
+        let handle = self.tasks.spawn_blocking(run);
         self.names.insert(handle.id(), (name, stop.clone()));
         stop
     }
@@ -49,6 +72,7 @@ impl Supervisor {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(limit, all).await.is_err() {
             tracing::warn!(limit = %HumanDuration(limit), "work under way did not end in time; the next start goes on from it");
+            self.abort.cancel();
             self.tasks.shutdown().await;
         }
     }
@@ -67,6 +91,22 @@ mod tests {
         assert_eq!(supervisor.ended().await, "panics");
         supervisor.spawn("ends".to_owned(), |_| async {});
         assert_eq!(supervisor.ended().await, "ends");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_blocks_holds_nothing_up_and_is_ended_like_any_other() {
+        let mut supervisor = Supervisor::default();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let stop = supervisor.spawn_on_thread("blocks".to_owned(), |stop| async move {
+            released.recv().expect("told");
+            stop.cancelled().await;
+        });
+        release.send(()).expect("it waits");
+        stop.cancel();
+        supervisor.spawn_on_thread("panics".to_owned(), |_| async { panic!("on purpose") });
+        assert_eq!(supervisor.ended().await, "panics");
+        supervisor.spawn_on_thread("deaf".to_owned(), |_| std::future::pending());
+        supervisor.drain(Duration::from_millis(50)).await;
     }
 
     #[tokio::test(start_paused = true)]

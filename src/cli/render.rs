@@ -9,6 +9,7 @@ use crate::frontend;
 use crate::model::{Guard, Name, OnEmpty, Percent, Snapshot};
 use crate::provider::{self, ApiUsage, Observation};
 use crate::registry::{self, Registry};
+use crate::sys::unconfined::Unconfined;
 
 /// Prints what would be written. Nothing is written, nobody is signalled, and the guard is not asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -97,7 +98,9 @@ async fn discover(config: &Config) -> Result<Snapshot, String> {
         }
         let started = Instant::now();
         let limit = provider.pace.timeout;
-        let mut built = provider.config.build(&selectors);
+        let mut built = provider
+            .config
+            .build(&provider::BuildContext { selectors: &selectors, unconfined: &Unconfined::default() });
         built.set_read_only();
         let answer = tokio::time::timeout(limit, built.discover()).await;
         let instances = answer

@@ -16,9 +16,10 @@ use super::publish_loop::PublishLoop;
 use super::{Config, Ended};
 use crate::provider::nats::connection::{self, Error, Session};
 use crate::provider::nats::format::{self, FORMAT, Leader, Stamp};
-use crate::provider::poll;
+use crate::provider::{self, poll};
 use crate::status::{self, Published};
 use crate::sys::backoff::Jitter;
+use crate::sys::unconfined::Unconfined;
 
 /// Reports who leads, or that the bucket will be created. Nothing is written, so that missing permissions to write are
 /// not found.
@@ -50,6 +51,7 @@ pub struct Publisher {
     /// The highest term ever seen.
     known: u64,
     refresh: watch::Receiver<u64>,
+    unconfined: Unconfined,
     report: watch::Sender<Arc<status::Publisher>>,
 }
 
@@ -64,7 +66,7 @@ struct Lead {
 
 impl Publisher {
     /// Not yet connected. `refresh` changing asks for a poll at once.
-    pub fn new(config: Config, refresh: watch::Receiver<u64>) -> Self {
+    pub fn new(config: Config, refresh: watch::Receiver<u64>, unconfined: Unconfined) -> Self {
         let host =
             nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned());
         let report = status::Publisher {
@@ -74,7 +76,7 @@ impl Publisher {
             ..Default::default()
         };
         let id = format!("{host}-{}-{:016x}", std::process::id(), fastrand::u64(..));
-        Self { config, id, host, known: 0, refresh, report: watch::Sender::new(Arc::new(report)) }
+        Self { config, id, host, known: 0, refresh, unconfined, report: watch::Sender::new(Arc::new(report)) }
     }
 
     /// The state of publishing.
@@ -225,7 +227,10 @@ impl Publisher {
         // Dropped, and with them every poll under way, when the lead ends in whatever way.
         let mut pollers = JoinSet::new();
         for (name, (config, pace)) in &self.config.providers {
-            let built = config.build(std::slice::from_ref(&self.config.select));
+            let built = config.build(&provider::BuildContext {
+                selectors: std::slice::from_ref(&self.config.select),
+                unconfined: &self.unconfined,
+            });
             let (refresh, sender) = (self.refresh.clone(), sender.clone());
             pollers.spawn(poll::run(name.clone(), built, *pace, refresh, sender, stop.child_token()));
         }

@@ -9,9 +9,11 @@ use super::proof::{self, Asked, Found};
 use super::runtime::{self, Evidence, LiveUpdate, Wanted};
 use super::staging::{discard, restore, stage, unproven};
 use crate::status::Timings;
+use crate::sys::atomic_file;
+use crate::sys::child::{self, CommandError};
 use crate::sys::process::{self, Find, Process};
 use crate::sys::ticks::now_ticks;
-use crate::sys::{atomic_file, command};
+use crate::sys::unconfined::Unconfined;
 
 /// All outputs of a frontend, rendered from one snapshot.
 #[derive(Debug, Clone)]
@@ -44,10 +46,10 @@ pub enum Error {
     Write(#[from] atomic_file::Error),
     /// The frontend's own check refuses the candidate.
     #[error("the check refuses the new configuration: {0}")]
-    Check(#[source] command::Error),
+    Check(#[source] CommandError),
     /// The command failed.
     #[error("the reload failed: {0}")]
-    Reload(#[source] command::Error),
+    Reload(#[source] CommandError),
     /// The runtime API cannot be used, or refuses.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
@@ -114,14 +116,16 @@ pub struct Change<'a> {
     pub rendered: &'a Rendered,
     /// What was done for it so far.
     pub effort: &'a mut Effort,
+    /// Writes its outputs, starts its commands and examines its processes.
+    pub unconfined: &'a Unconfined,
 }
 
 impl Rendered {
     /// What a runtime API compares with what the frontend runs.
-    pub fn wanted<'a>(&'a self, config: &'a Config, swapped_at: u64) -> Wanted<'a> {
+    pub fn wanted<'a>(&'a self, config: &'a Config, swapped_at: u64, unconfined: &'a Unconfined) -> Wanted<'a> {
         let paths = config.outputs.iter().map(|output| output.path.as_path());
         let outputs = paths.zip(self.contents.iter().map(String::as_str)).collect();
-        Wanted { outputs, digest: &self.digest, swapped_at }
+        Wanted { outputs, digest: &self.digest, swapped_at, unconfined }
     }
 }
 
@@ -143,7 +147,7 @@ impl Change<'_> {
         let limit = (!asked).then_some(Duration::from_secs(2));
         match self.await_proof(before.as_ref(), swapped_at, limit).await {
             Ok(found) => Ok(self.conclude(&changes, swapped_at, found)),
-            Err(error @ proof::Error::Ended { .. }) if asked => Err(undo(self.journal, &changes, error.into(), None)),
+            Err(error @ proof::Error::Ended { .. }) if asked => Err(self.undo(&changes, error.into(), None)),
             Err(_) => self.reload_and_prove().await,
         }
     }
@@ -156,31 +160,32 @@ impl Change<'_> {
     pub async fn apply(mut self) -> Result<Outcome, Error> {
         let (config, rendered) = (self.config, self.rendered);
         // Whatever is set up wrongly is found before anything is touched.
-        let absent = config.absence().await?;
+        let absent = config.absence(self.unconfined).await?;
         let owed = unproven(self.journal);
         let started = Instant::now();
-        let staged = tokio::task::block_in_place(|| stage(&config.outputs, &rendered.contents))?;
+        let staged = stage(self.unconfined, &config.outputs, &rendered.contents)?;
         self.effort.timings.stage = started.elapsed();
         // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a
         // failure must undo. Otherwise there is no one earlier version to go back to but what is in place.
         let changes = if staged.is_empty() {
             owed
         } else {
-            discard(owed.iter().filter(|change| staged.iter().all(|new| new.path != change.path)));
+            discard(self.unconfined, owed.iter().filter(|change| staged.iter().all(|new| new.path != change.path)));
             staged.clone()
         };
         let started = Instant::now();
-        let judged = self.check_staged(&staged).await.map_err(Error::Check).inspect_err(|_| discard(&staged))?;
+        let checked = self.check_staged(&staged).await;
+        let judged = checked.map_err(Error::Check).inspect_err(|_| discard(self.unconfined, &staged))?;
         self.effort.timings.check = started.elapsed();
         let started = Instant::now();
-        tokio::task::block_in_place(|| swap(self.journal, &staged, &changes))?;
+        self.swap(&staged, &changes)?;
         let swapped_at = now_ticks();
         self.effort.timings.swap = started.elapsed();
         if let Some(check) = config.check.as_ref().filter(|_| !judged) {
             let started = Instant::now();
-            if let Err(error) = command::run(&check.argv, check.limit).await {
+            if let Err(error) = child::run(self.unconfined, &check.argv, check.limit).await {
                 let known = self.journal.proven().cloned();
-                return Err(undo(self.journal, &changes, Error::Check(error), known));
+                return Err(self.undo(&changes, Error::Check(error), known));
             }
             self.effort.timings.check += started.elapsed();
         }
@@ -204,7 +209,7 @@ impl Change<'_> {
 
     /// Has the candidate judged before anybody can load it. `false`: that is not possible here, and the check must
     /// follow the swap.
-    async fn check_staged(&self, staged: &[FileChange]) -> Result<bool, command::Error> {
+    async fn check_staged(&self, staged: &[FileChange]) -> Result<bool, CommandError> {
         let Some(check) = &self.config.check else { return Ok(true) };
         if check.is_staged() {
             let output = &self.config.outputs[0];
@@ -213,7 +218,7 @@ impl Change<'_> {
                 if staged.iter().any(|change| change.path == output.path) { &staging_path } else { &output.path };
             let argv: Vec<_> =
                 check.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect();
-            command::run(&argv, check.limit).await?;
+            child::run(self.unconfined, &argv, check.limit).await?;
             return Ok(true);
         }
         // Only what exists can be covered.
@@ -222,7 +227,7 @@ impl Change<'_> {
         }
         let places: Vec<_> =
             staged.iter().map(|change| (atomic_file::staging_path(&change.path), change.path.clone())).collect();
-        match command::run_isolated(&places, &check.argv, check.limit).await {
+        match child::run_isolated(self.unconfined, &places, &check.argv, check.limit).await {
             Some(judged) => judged.map(|()| true),
             None => Ok(false),
         }
@@ -249,7 +254,7 @@ impl Change<'_> {
             Err(error) if error.is_not_running() => Err(error),
             // It may yet take the new outputs, late: from here on nothing is known of it.
             Err(error) => {
-                let error = undo(self.journal, &changes, error, None);
+                let error = self.undo(&changes, error, None);
                 self.tell_previous().await;
                 Err(error)
             }
@@ -261,14 +266,14 @@ impl Change<'_> {
         let config = self.config;
         if let Some(runtime) = &config.runtime {
             let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
-            match runtime.apply(&self.rendered.wanted(config, swapped_at), last.as_ref()).await? {
+            match runtime.apply(&self.rendered.wanted(config, swapped_at, self.unconfined), last.as_ref()).await? {
                 LiveUpdate::Applied => {
                     self.effort.live_updated = true;
                     return Ok(None);
                 }
                 LiveUpdate::NotNeeded => {}
                 LiveUpdate::NeedsReload(why) => {
-                    tracing::info!(frontend = %config.name, why, "this change needs a reload");
+                    tracing::info!(frontend = %config.name, why, "change needs a reload");
                     if config.reload == Reload::None {
                         return Err(Error::NoReload(why));
                     }
@@ -285,7 +290,7 @@ impl Change<'_> {
             Reload::None => return Ok(None),
             Reload::Command { argv, limit } => {
                 self.effort.reloaded = true;
-                command::run(argv, *limit).await.map_err(Error::Reload)?;
+                child::run(self.unconfined, argv, *limit).await.map_err(Error::Reload)?;
             }
             Reload::Master { endpoint, limit } => {
                 self.effort.reloaded = true;
@@ -293,8 +298,9 @@ impl Change<'_> {
                 self.begin_reloading(None, true);
             }
             Reload::Signal { signal, find } => {
-                let process = Process::find(find)?;
-                let workers = process.children().into_iter().map(|child| child.identity).collect();
+                let process = Process::find(self.unconfined, find).await?;
+                let children = process.children(self.unconfined).await;
+                let workers = children.into_iter().map(|child| child.identity).collect();
                 let pid_file = find.pid_file().and_then(FileStamp::of);
                 before = Some(Generation { frontend: process.identity, workers, pid_file });
                 self.begin_reloading(before.clone(), false);
@@ -313,15 +319,16 @@ impl Change<'_> {
         swapped_at: u64,
         limit: Option<Duration>,
     ) -> Result<Found, proof::Error> {
-        let wanted = &self.rendered.wanted(self.config, swapped_at);
+        let wanted = &self.rendered.wanted(self.config, swapped_at, self.unconfined);
         let marked = if let Step::Reloading { mark, .. } = self.journal.step() { mark.clone() } else { None };
         let last = marked.or_else(|| self.journal.proven().and_then(|proven| proven.evidence.clone()));
-        Asked { config: self.config, wanted, before, last: last.as_ref() }.await_proof(limit).await
+        let asked = Asked { config: self.config, wanted, before, last: last.as_ref(), unconfined: self.unconfined };
+        asked.await_proof(limit).await
     }
 
     /// Records what was found.
     fn conclude(&mut self, changes: &[FileChange], swapped_at: u64, found: Found) -> Found {
-        discard(changes);
+        discard(self.unconfined, changes);
         let (process, evidence) = found.clone();
         let Rendered { digest, revision, .. } = self.rendered;
         self.journal.end(Some(Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence }));
@@ -335,8 +342,8 @@ impl Change<'_> {
         let contents: Result<Vec<_>, _> = outputs.iter().map(|o| std::fs::read_to_string(&o.path)).collect();
         let Ok(contents) = contents else { return };
         let previous = Rendered::new(outputs, contents, 0);
-        if let Err(error) = runtime.apply(&previous.wanted(self.config, 0), None).await {
-            tracing::warn!(frontend = %self.config.name, %error, "could not be brought back to its previous backends");
+        if let Err(error) = runtime.apply(&previous.wanted(self.config, 0, self.unconfined), None).await {
+            tracing::warn!(frontend = %self.config.name, %error, "failed to restore previous backends over the runtime API");
         }
     }
 
@@ -353,31 +360,31 @@ impl Change<'_> {
             self.journal.begin(step);
         }
     }
-}
 
-/// All that are staged, or none. `changes` are those to be undone until they have passed the check.
-fn swap(journal: &mut Journal, staged: &[FileChange], changes: &[FileChange]) -> Result<(), Error> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    journal.begin(Step::Swapping { changes: changes.to_vec() });
-    for change in staged {
-        if let Err(error) = atomic_file::swap(&change.path) {
-            let known = journal.proven().cloned();
-            return Err(undo(journal, changes, error.into(), known));
+    /// Swaps all that are staged, or none. `changes` are those to be undone until they have passed the check.
+    fn swap(&mut self, staged: &[FileChange], changes: &[FileChange]) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
         }
+        self.journal.begin(Step::Swapping { changes: changes.to_vec() });
+        for change in staged {
+            if let Err(error) = atomic_file::swap(self.unconfined, &change.path) {
+                let known = self.journal.proven().cloned();
+                return Err(self.undo(changes, error.into(), known));
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Brings the previous outputs back and records what the frontend then runs.
-fn undo(journal: &mut Journal, changes: &[FileChange], cause: Error, proven: Option<Proven>) -> Error {
-    match restore(changes) {
-        Ok(()) => {
-            journal.end(proven);
-            cause
+    /// Restores the previous outputs and records what the frontend then runs.
+    fn undo(&mut self, changes: &[FileChange], cause: Error, proven: Option<Proven>) -> Error {
+        match restore(self.unconfined, changes) {
+            Ok(()) => {
+                self.journal.end(proven);
+                cause
+            }
+            Err(source) => Error::Rollback { cause: Box::new(cause), source },
         }
-        Err(source) => Error::Rollback { cause: Box::new(cause), source },
     }
 }
 
@@ -390,12 +397,17 @@ impl Config {
         }
     }
 
+    /// The process that runs now. `None`: it is not known by a process.
+    pub(super) async fn find_process(&self, unconfined: &Unconfined) -> Option<Result<Process, process::Error>> {
+        Some(Process::find(unconfined, self.find()?).await)
+    }
+
     /// Why nothing runs that could take a change; `None` if something does, or nothing can tell.
     ///
     /// # Errors
     ///
     /// It cannot be told, for something is set up wrongly.
-    pub(super) async fn absence(&self) -> Result<Option<String>, Error> {
+    pub(super) async fn absence(&self, unconfined: &Unconfined) -> Result<Option<String>, Error> {
         if let Some(runtime) = &self.runtime {
             return match runtime.probe().await {
                 Ok(()) => Ok(None),
@@ -403,7 +415,7 @@ impl Config {
                 Err(error) => Err(error.into()),
             };
         }
-        match self.find().map(Process::find).transpose() {
+        match self.find_process(unconfined).await.transpose() {
             Ok(_) => Ok(None),
             Err(error) if error.is_not_running() => Ok(Some(error.to_string())),
             Err(error) => Err(error.into()),

@@ -133,13 +133,13 @@ impl Journal {
             Ok(bytes) => match serde_json::from_slice::<Stored>(&bytes) {
                 Ok(stored) if stored.version == VERSION => journal.adopt(stored),
                 Ok(stored) => tracing::warn!(path = %journal.path.display(), version = stored.version,
-                    "this apply record was written by another version of elasticd; the frontend will be reloaded once"),
+                    "the apply record has the format of another version of elasticd; the frontend will be reloaded once"),
                 Err(error) => tracing::warn!(path = %journal.path.display(), %error,
-                    "this apply record is damaged; the frontend will be reloaded once"),
+                    "the apply record is damaged; the frontend will be reloaded once"),
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(path = %journal.path.display(), %error,
-                "cannot read this apply record; the frontend will be reloaded once"),
+                "cannot read the apply record; the frontend will be reloaded once"),
         }
         journal
     }
@@ -190,7 +190,7 @@ impl Journal {
         let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
         let ownership = Ownership { mode: 0o600, uid: None, gid: None };
         if let Err(error) = atomic_file::write(&self.path, &bytes, ownership) {
-            tracing::warn!(%error, "the apply record is not kept; a restart would reload the frontend once more");
+            tracing::warn!(%error, "cannot save the apply record; after a restart the frontend is reloaded once more");
         }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::config::{Config, Proof};
 use super::journal::{FileStamp, Generation};
 use super::runtime::{self, Comparison, Evidence, Wanted};
-use crate::sys::command;
+use crate::sys::child::{self, CommandError};
 use crate::sys::process::{Find, Identity, Process};
+use crate::sys::unconfined::Unconfined;
 
 /// How often the evidence is looked for.
 const STEP: Duration = Duration::from_millis(10);
@@ -55,7 +56,7 @@ pub enum Error {
         /// How long it had.
         limit: Duration,
         /// What it said last.
-        source: command::Error,
+        source: CommandError,
     },
 }
 
@@ -70,6 +71,8 @@ pub struct Asked<'a> {
     pub before: Option<&'a Generation>,
     /// What it was proven to run before.
     pub last: Option<&'a Evidence>,
+    /// Where processes are examined and commands started.
+    pub unconfined: &'a Unconfined,
 }
 
 /// What was found: the process that runs the new outputs, where it is known by one, and what its runtime API knows it
@@ -89,12 +92,14 @@ impl Asked<'_> {
             Proof::Command { limit, .. } => (*limit, COMMAND_STEP),
         };
         let limit = limit.unwrap_or(own);
+        // As long as this one runs it is what the executable would be found by: nothing else need be looked at.
+        let signalled = self.before.and_then(|before| Process::hold(before.frontend));
         let started = tokio::time::Instant::now();
         loop {
-            match self.look(limit).await {
+            match self.look(signalled.as_ref(), limit).await {
                 Ok(found) => return Ok(found),
                 Err(error) => {
-                    let error = self.ended().unwrap_or(error);
+                    let error = self.ended(signalled.as_ref()).await.unwrap_or(error);
                     let limit = if matches!(error, Error::Ended { .. }) {
                         limit.min(self.config.pacing.restart_grace)
                     } else {
@@ -111,24 +116,29 @@ impl Asked<'_> {
     }
 
     /// Whether the process that was signalled is gone, and no other has taken its place.
-    fn ended(&self) -> Option<Error> {
+    async fn ended(&self, signalled: Option<&Process>) -> Option<Error> {
         let (find, before) = self.config.find().zip(self.before)?;
-        let is_gone = matches!(Process::find(find), Err(error) if error.is_not_running());
+        if signalled.is_some_and(|process| !process.has_ended()) {
+            return None;
+        }
+        let is_gone = matches!(Process::find(self.unconfined, find).await, Err(error) if error.is_not_running());
         is_gone.then_some(Error::Ended { pid: before.frontend.pid })
     }
 
     /// Looks for the evidence once.
-    async fn look(&self, limit: Duration) -> Result<Found, Error> {
-        let Self { config, wanted, before, last } = *self;
+    async fn look(&self, signalled: Option<&Process>, limit: Duration) -> Result<Found, Error> {
+        let Self { config, wanted, before, last, unconfined } = *self;
         let process = before.map(|generation| generation.frontend);
         match (&config.proof, config.find(), before) {
             (proof @ (Proof::Workers { .. } | Proof::Generation { .. }), Some(find), Some(before)) => {
                 let old_leave = matches!(proof, Proof::Workers { .. });
-                new_generation(find, before, wanted.swapped_at, old_leave)
+                let reload = Signalled { find, process: signalled, before, old_leave };
+                let found = reload.new_generation(unconfined, wanted.swapped_at).await;
+                found
                     .map(|process| (Some(process), None))
                     .ok_or(Error::NoNewGeneration { pid: before.frontend.pid, limit })
             }
-            (Proof::Command { argv, .. }, ..) => match command::run(argv, limit).await {
+            (Proof::Command { argv, .. }, ..) => match child::run(unconfined, argv, limit).await {
                 Ok(()) => Ok((process, None)),
                 Err(source) => Err(Error::Command { limit, source }),
             },
@@ -137,7 +147,7 @@ impl Asked<'_> {
                 match runtime.compare(wanted, last).await {
                     Ok(Comparison::Runs(evidence)) => {
                         // A frontend that replaces itself on a reload is another process by now.
-                        let now = config.find().and_then(|find| Process::find(find).ok());
+                        let now = config.find_process(unconfined).await.and_then(Result::ok);
                         Ok((now.map(|process| process.identity).or(process), Some(evidence)))
                     }
                     Ok(Comparison::Differs(how)) => Err(Error::Differs { limit, how }),
@@ -149,25 +159,50 @@ impl Asked<'_> {
     }
 }
 
-/// Looks at the processes once. `None`: no evidence yet.
-///
-/// A new child may be just one more of the old generation. So where `old_leave`, the old ones must be gone too or, by
-/// their title, be about to. Otherwise they may finish what they have begun, under titles that tell nothing, and the
-/// pid file must have been written anew: Apache does that at every graceful restart, once it has read the whole new
-/// configuration without a fault and before it forks (`ap_log_pid`, first thing in each of its multi-processing
-/// modules' runs).
-fn new_generation(find: &Find, before: &Generation, swapped_at: u64, old_leave: bool) -> Option<Identity> {
-    let frontend = Process::find(find).ok()?;
-    if frontend.identity != before.frontend {
-        // It was restarted meanwhile, and read what was in place then.
-        return (frontend.identity.start_ticks > swapped_at).then_some(frontend.identity);
+/// A frontend that was signalled, and what shows that it has reloaded.
+struct Signalled<'a> {
+    find: &'a Find,
+    /// The process that was signalled. `None`: it has ended.
+    process: Option<&'a Process>,
+    /// Its processes when it was signalled.
+    before: &'a Generation,
+    /// Whether the old workers must leave.
+    old_leave: bool,
+}
+
+impl Signalled<'_> {
+    /// Looks at the processes once. `None`: no evidence yet.
+    ///
+    /// A new child may be just one more of the old generation. So where `old_leave`, the old ones must be gone too or,
+    /// by their title, be about to. Otherwise they may finish what they have begun, under titles that tell nothing, and
+    /// the pid file must have been written anew: Apache does that at every graceful restart, once it has read the whole
+    /// new configuration without a fault and before it forks (`ap_log_pid`, first thing in each of its
+    /// multi-processing modules' runs).
+    async fn new_generation(&self, unconfined: &Unconfined, swapped_at: u64) -> Option<Identity> {
+        // A search by executable looks at every process of the machine: it is not repeated as long as the process that
+        // it found still runs, but once more when there is evidence.
+        let is_search = self.find.pid_file().is_none();
+        if let Some(process) = self.process.filter(|process| is_search && !process.has_ended()) {
+            self.is_reloaded(process, unconfined).await.then_some(())?;
+            let found = Process::find(unconfined, self.find).await.ok()?;
+            return (found.identity == process.identity).then_some(found.identity);
+        }
+        let frontend = Process::find(unconfined, self.find).await.ok()?;
+        if frontend.identity != self.before.frontend {
+            // It was restarted meanwhile, and read what was in place then.
+            return (frontend.identity.start_ticks > swapped_at).then_some(frontend.identity);
+        }
+        self.is_reloaded(&frontend, unconfined).await.then_some(frontend.identity)
     }
-    let (old, new): (Vec<_>, Vec<_>) =
-        frontend.children().into_iter().partition(|child| before.workers.contains(&child.identity));
-    let is_taken = if old_leave {
-        old.iter().all(|child| child.title.contains("shutting down"))
-    } else {
-        find.pid_file().is_none_or(|path| FileStamp::of(path) != before.pid_file)
-    };
-    (!new.is_empty() && is_taken).then_some(frontend.identity)
+
+    async fn is_reloaded(&self, frontend: &Process, unconfined: &Unconfined) -> bool {
+        let children = frontend.children(unconfined).await.into_iter();
+        let (old, new): (Vec<_>, Vec<_>) = children.partition(|child| self.before.workers.contains(&child.identity));
+        let is_taken = if self.old_leave {
+            old.iter().all(|child| child.title.contains("shutting down"))
+        } else {
+            self.find.pid_file().is_none_or(|path| FileStamp::of(path) != self.before.pid_file)
+        };
+        !new.is_empty() && is_taken
+    }
 }

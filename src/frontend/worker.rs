@@ -23,7 +23,8 @@ use crate::status::{self, Phase, Timings};
 use crate::sys::atomic_file;
 use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::lock::{self, TargetLock};
-use crate::sys::process::{Identity, Process};
+use crate::sys::process::Identity;
+use crate::sys::unconfined::Unconfined;
 
 /// Why a worker could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,7 @@ pub struct Worker {
     record: PathBuf,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     report: watch::Sender<Arc<status::Frontend>>,
+    unconfined: Unconfined,
 }
 
 /// A worker at work.
@@ -56,6 +58,7 @@ struct Running {
     config: Config,
     templates: Vec<Template>,
     journal: Journal,
+    unconfined: Unconfined,
     /// The outputs that are ours alone to write.
     locks: BTreeMap<PathBuf, TargetLock>,
     is_recovered: bool,
@@ -79,6 +82,7 @@ impl Worker {
         config: Config,
         state_dir: &Path,
         snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+        unconfined: Unconfined,
     ) -> Result<Self, BuildError> {
         let templates = config.templates()?;
         let records = state_dir.join("frontends");
@@ -86,7 +90,7 @@ impl Worker {
         let record = records.join(format!("{}.json", config.name));
         let report = status::Frontend { type_name: config.type_name.clone(), ..Default::default() };
         let report = watch::Sender::new(Arc::new(report));
-        Ok(Self { config, templates, record, snapshots, report })
+        Ok(Self { config, templates, record, snapshots, report, unconfined })
     }
 
     /// The frontend's name.
@@ -99,19 +103,19 @@ impl Worker {
         self.report.subscribe()
     }
 
-    /// Reconciles until told to stop. A change under way is brought to its end first.
+    /// Reconciles until told to stop. A change under way is brought to its end first. Blocks between the points at which
+    /// it waits, on files and until the disk has confirmed them, and is therefore to be run on a thread of its own.
     ///
     /// The apply record is read only now: until here, a worker that this one replaces may still be at it.
     pub async fn run(self, shutdown: CancellationToken) {
-        let running = tokio::task::block_in_place(|| Running::open(self));
-        running.reconcile_until(shutdown).await;
+        Running::open(self).reconcile_until(shutdown).await;
     }
 }
 
 impl Running {
     /// Goes on from the apply record.
     fn open(worker: Worker) -> Self {
-        let Worker { config, templates, record, snapshots, report } = worker;
+        let Worker { config, templates, record, snapshots, report, unconfined } = worker;
         let Pacing { retry_min, retry_max, .. } = config.pacing;
         // Frontends that fail for a common reason do not all try again in one moment.
         let retry = Backoff::new(retry_min, retry_max, Jitter::PlusMinus { percent: 20 });
@@ -120,6 +124,7 @@ impl Running {
             config,
             templates,
             journal: Journal::open(record),
+            unconfined,
             locks: BTreeMap::new(),
             is_recovered: false,
             snapshots,
@@ -133,7 +138,7 @@ impl Running {
 
     async fn reconcile_until(mut self, shutdown: CancellationToken) {
         loop {
-            let pause = match tokio::task::block_in_place(|| self.lock_outputs()) {
+            let pause = match self.lock_outputs() {
                 Ok(()) => self.reconcile(&shutdown).await,
                 Err(error) => self.failed(&error.to_string()),
             };
@@ -159,12 +164,12 @@ impl Running {
             if self.locks.contains_key(&output.path) {
                 continue;
             }
-            if let Some(lock) = lock::target(&output.path)? {
+            if let Some(lock) = lock::target(&self.unconfined, &output.path)? {
                 self.locks.insert(output.path.clone(), lock);
             }
         }
         if !std::mem::replace(&mut self.is_recovered, true)
-            && let Err(error) = staging::recover(&self.config, &mut self.journal)
+            && let Err(error) = staging::recover(&self.unconfined, &self.config, &mut self.journal)
         {
             self.failed(&error.to_string());
         }
@@ -209,11 +214,14 @@ impl Running {
             return self.config.pacing.audit_interval;
         }
         match action {
-            Action::Nothing => self.settled(rendered.revision, self.process()),
-            Action::Adopt => self.adopt(&rendered, evidence),
+            Action::Nothing => {
+                let process = self.process().await;
+                self.settled(rendered.revision, process)
+            }
+            Action::Adopt => self.adopt(&rendered, evidence).await,
             Action::AwaitFrontend => {
                 // Found again: the reason may have changed.
-                let why = self.config.absence().await;
+                let why = self.config.absence(&self.unconfined).await;
                 self.not_running(&match why {
                     Ok(Some(why)) => why,
                     Ok(None) => "it was not running just now".to_owned(),
@@ -235,10 +243,10 @@ impl Running {
     }
 
     async fn plan(&self, rendered: &Rendered) -> (Action, Option<Evidence>) {
-        let on_disk = tokio::task::block_in_place(|| all_on_disk(&self.config.outputs));
+        let on_disk = all_on_disk(&self.config.outputs);
         let (running, evidence) = match &self.config.runtime {
             Some(runtime) if matches!(self.config.proof, Proof::Runtime { .. }) && on_disk == rendered.digest => {
-                let wanted = rendered.wanted(&self.config, self.swapped_at());
+                let wanted = rendered.wanted(&self.config, self.swapped_at(), &self.unconfined);
                 let last = self.journal.proven().and_then(|proven| proven.evidence.as_ref());
                 match runtime.compare(&wanted, last).await {
                     Ok(Comparison::Runs(evidence)) => (plan::Running::Asked { agrees: true }, Some(evidence)),
@@ -250,7 +258,7 @@ impl Running {
                     Err(_) => return (Action::Apply, None),
                 }
             }
-            _ => match tokio::task::block_in_place(|| self.config.find().map(Process::find)) {
+            _ => match self.config.find_process(&self.unconfined).await {
                 None => (plan::Running::Unknown, None),
                 Some(Ok(process)) => (plan::Running::Yes(process.identity), None),
                 // One that cannot be identified is treated as absent here; an attempt to reload it says what is wrong.
@@ -263,8 +271,9 @@ impl Running {
     }
 
     /// The process that runs now, where it is known by one.
-    fn process(&self) -> Option<Identity> {
-        self.config.find().and_then(|find| Process::find(find).ok()).map(|process| process.identity)
+    async fn process(&self) -> Option<Identity> {
+        let found = self.config.find_process(&self.unconfined).await?;
+        found.ok().map(|process| process.identity)
     }
 
     /// When the outputs in place were swapped in, in ticks since boot; 0 if that is not on record.
@@ -291,7 +300,13 @@ impl Running {
             report.applies += u64::from(action == Action::Apply);
         });
         let mut effort = Effort { timings: Timings { render, ..Timings::default() }, ..Effort::default() };
-        let change = Change { config: &self.config, journal: &mut self.journal, rendered, effort: &mut effort };
+        let change = Change {
+            config: &self.config,
+            journal: &mut self.journal,
+            rendered,
+            effort: &mut effort,
+            unconfined: &self.unconfined,
+        };
         let outcome = match action {
             Action::Prove => change.prove_interrupted().await.map(Outcome::Proven),
             _ => change.apply().await,
@@ -317,12 +332,12 @@ impl Running {
         }
     }
 
-    fn adopt(&mut self, rendered: &Rendered, evidence: Option<Evidence>) -> Duration {
-        let process = self.process();
+    async fn adopt(&mut self, rendered: &Rendered, evidence: Option<Evidence>) -> Duration {
+        let process = self.process().await;
         let swapped_at = self.swapped_at();
         if let Step::Reloading { changes, .. } = self.journal.step() {
             for change in changes {
-                atomic_file::discard(&change.path);
+                atomic_file::discard(&self.unconfined, &change.path);
             }
         }
         let Rendered { digest, revision, .. } = rendered;
@@ -356,7 +371,7 @@ impl Running {
 
     fn not_running(&mut self, why: &str) -> Duration {
         if self.report.borrow().phase != Phase::NotRunning {
-            tracing::warn!(frontend = %self.config.name, why, "the configuration is in place, but nothing runs that could take it");
+            tracing::warn!(frontend = %self.config.name, why, "the frontend is not running; its configuration is in place");
         }
         self.say(|report| {
             report.phase = Phase::NotRunning;
@@ -370,7 +385,7 @@ impl Running {
     /// Says what failed, once, and when to try again.
     fn failed(&mut self, message: &str) -> Duration {
         if !self.report.borrow().error.as_deref().is_some_and(|before| says_the_same(before, message)) {
-            tracing::error!(frontend = %self.config.name, error = message, "the old configuration stays");
+            tracing::error!(frontend = %self.config.name, error = message, "frontend update failed; previous configuration kept");
         }
         self.say(|report| {
             report.phase = Phase::Failed;
@@ -404,7 +419,8 @@ mod tests {
         let web: Name = "web".parse().expect("a name");
         let json = preset::defaults("json").expect("built in");
         let config = json.resolve("json".parse().expect("a name"), "json", std::slice::from_ref(&web), dir.path());
-        let worker = Worker::build(config.expect("valid"), dir.path(), watch::channel(None).1).expect("built");
+        let worker = Worker::build(config.expect("valid"), dir.path(), watch::channel(None).1, Unconfined::default())
+            .expect("built");
         let mut running = Running::open(worker);
         let snapshot = |revision| {
             let set = Arc::new(ServiceSet { revision, backends: Vec::new() });

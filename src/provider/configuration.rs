@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::poll::PollSchedule;
 use super::{Error, Provider};
 use crate::model::{FieldFault, Name, Selector};
+use crate::sys::unconfined::Unconfined;
 
 /// Asks in which zone this machine is.
 pub type ZoneLookup = fn() -> BoxFuture<'static, Result<String, Error>>;
@@ -40,9 +41,8 @@ pub trait Configuration: Any + Clone + fmt::Debug + PartialEq + Send + Sync {
     /// Every fault.
     fn resolve(raw: Self::Raw, context: &Context<'_>) -> Result<Self, Vec<FieldFault>>;
 
-    /// Builds the provider; nothing is asked yet. `selectors` are those of all its services: a provider whose source can
-    /// filter asks only for instances that one of them may select. Without selectors it asks for all.
-    fn build(&self, selectors: &[Selector]) -> Box<dyn Provider>;
+    /// Builds the provider; nothing is asked yet.
+    fn build(&self, context: &BuildContext<'_>) -> Box<dyn Provider>;
 
     /// The name of the provider that is to be polled while this one gets no set from its fleet.
     fn fallback(&self) -> Option<&Name> {
@@ -69,6 +69,16 @@ pub struct Context<'a> {
     pub state_dir: Option<&'a Path>,
 }
 
+/// What a provider is built with, beside its configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildContext<'a> {
+    /// The selectors of all its services: a provider whose source can filter asks only for instances that one of them
+    /// may select. Without selectors it asks for all.
+    pub selectors: &'a [Selector],
+    /// Starts programs.
+    pub unconfined: &'a Unconfined,
+}
+
 /// Something that is done for a type of provider, whichever it is.
 pub trait TypeVisitor {
     /// What comes of it.
@@ -93,8 +103,8 @@ impl Config {
     }
 
     /// See [`Configuration::build`].
-    pub fn build(&self, selectors: &[Selector]) -> Box<dyn Provider> {
-        self.0.build(selectors)
+    pub fn build(&self, context: &BuildContext<'_>) -> Box<dyn Provider> {
+        self.0.build(context)
     }
 
     /// See [`Configuration::fallback`].
@@ -134,7 +144,7 @@ impl PartialEq for Config {
 /// [`Configuration`] without its type.
 trait AnyConfiguration: Any + fmt::Debug + Send + Sync {
     fn type_name(&self) -> &'static str;
-    fn build(&self, selectors: &[Selector]) -> Box<dyn Provider>;
+    fn build(&self, context: &BuildContext<'_>) -> Box<dyn Provider>;
     fn fallback(&self) -> Option<&Name>;
     fn set_fallback(&mut self, config: Config, schedule: PollSchedule);
     fn reads_fleet(&self) -> bool;
@@ -147,8 +157,8 @@ impl<C: Configuration> AnyConfiguration for C {
         C::TYPE
     }
 
-    fn build(&self, selectors: &[Selector]) -> Box<dyn Provider> {
-        Configuration::build(self, selectors)
+    fn build(&self, context: &BuildContext<'_>) -> Box<dyn Provider> {
+        Configuration::build(self, context)
     }
 
     fn fallback(&self) -> Option<&Name> {

@@ -36,8 +36,9 @@ use self::events::{Events, Queue};
 use self::filters::Filter;
 pub use self::zone::ZoneError;
 use super::rate_limiter::RateLimiter;
-use super::{ApiUsage, Configuration, Context, Provider, ZoneLookup};
+use super::{ApiUsage, BuildContext, Configuration, Context, Provider, ZoneLookup};
 use crate::model::{FieldFault, Instance, Selector};
+use crate::sys::unconfined::Unconfined;
 
 /// How many regions are listed at a time.
 const CONCURRENT_REGIONS: usize = 4;
@@ -50,7 +51,7 @@ pub struct Ec2 {
     calls: Vec<Vec<Filter>>,
     rate_limiter: RateLimiter,
     counter: ApiCallCounter,
-    credentials: Option<SharedCredentialsProvider>,
+    credentials: credentials::Source,
     /// Built at the first poll, and again whenever credentials, region or connection were in doubt.
     clients: Option<Vec<Regional>>,
     /// The queue of change events, if one is configured.
@@ -62,19 +63,21 @@ impl Ec2 {
     /// environment, profile, web identity, container, instance metadata.
     ///
     /// Nothing is looked up yet: what is missing is an error of each [`discover`](Provider::discover), until it is
-    /// there. Filters are derived from `selectors`; without any, every running instance is listed.
-    pub fn new(config: &Config, selectors: &[Selector]) -> Self {
-        Self::build(config, selectors, None)
+    /// there. Filters are derived from the selectors; without any, every running instance is listed.
+    pub fn new(config: &Config, context: &BuildContext<'_>) -> Self {
+        let source = credentials::Source { given: None, unconfined: context.unconfined.clone() };
+        Self::build(config, context.selectors, source)
     }
 
     /// A provider that takes its credentials from `credentials` alone: for embedding, where the environment is not
     /// to be used. They still only serve to assume the role, if one is configured; `profile` has no meaning then.
     pub fn with_credentials(config: &Config, selectors: &[Selector], credentials: SharedCredentialsProvider) -> Self {
-        Self::build(config, selectors, Some(credentials))
+        let source = credentials::Source { given: Some(credentials), unconfined: Unconfined::default() };
+        Self::build(config, selectors, source)
     }
 
-    fn build(config: &Config, selectors: &[Selector], credentials: Option<SharedCredentialsProvider>) -> Self {
-        let events = queue(config, credentials.as_ref()).map(Events::new);
+    fn build(config: &Config, selectors: &[Selector], credentials: credentials::Source) -> Self {
+        let events = queue(config, &credentials).map(Events::new);
         Self {
             config: config.clone(),
             calls: filters::calls(selectors),
@@ -100,7 +103,7 @@ impl Ec2 {
         // Taken out, so that a poll that is given up on half-way starts with new clients, too.
         let clients = match self.clients.take() {
             Some(clients) => clients,
-            None => clients::build(&self.config, self.credentials.as_ref(), &self.rate_limiter, &self.counter).await?,
+            None => clients::build(&self.config, &self.credentials, &self.rate_limiter, &self.counter).await?,
         };
         let result = all(&self.config, &clients, &self.calls).await;
         if result.as_ref().err().is_none_or(Error::keeps_clients) {
@@ -124,8 +127,8 @@ impl Configuration for Config {
         raw.resolve()
     }
 
-    fn build(&self, selectors: &[Selector]) -> Box<dyn Provider> {
-        Box::new(Ec2::new(self, selectors))
+    fn build(&self, context: &BuildContext<'_>) -> Box<dyn Provider> {
+        Box::new(Ec2::new(self, context))
     }
 }
 
@@ -150,7 +153,7 @@ impl Provider for Ec2 {
     }
 
     fn check_events(&self) -> Option<BoxFuture<'_, Result<&'static str, super::Error>>> {
-        let queue = queue(&self.config, self.credentials.as_ref())?;
+        let queue = queue(&self.config, &self.credentials)?;
         Some(Box::pin(async {
             queue.check().await?;
             Ok("the queue can be read and emptied")
@@ -159,7 +162,7 @@ impl Provider for Ec2 {
 }
 
 /// The queue of change events, if one is configured.
-fn queue(config: &Config, credentials: Option<&SharedCredentialsProvider>) -> Option<Queue> {
+fn queue(config: &Config, credentials: &credentials::Source) -> Option<Queue> {
     config.events.as_ref().map(|events| Queue::new(events, config, credentials))
 }
 

@@ -9,10 +9,11 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::instance_spec::Text;
-use super::{Configuration, Context, ErrorKind, Provider, format};
-use crate::model::{FieldFault, Instance, Selector};
+use super::{BuildContext, Configuration, Context, ErrorKind, Provider, format};
+use crate::model::{FieldFault, Instance};
+use crate::sys::child::{self, Program};
 use crate::sys::human::HumanDuration;
-use crate::sys::program::{self, Program};
+use crate::sys::unconfined::Unconfined;
 
 /// How many lines of what a program said last an error repeats.
 const LAST_LINES: usize = 3;
@@ -106,8 +107,8 @@ impl Configuration for Config {
         raw.resolve(context.timeout)
     }
 
-    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
-        Box::new(Exec::new(self))
+    fn build(&self, context: &BuildContext<'_>) -> Box<dyn Provider> {
+        Box::new(Exec::new(self, context.unconfined))
     }
 }
 
@@ -122,7 +123,7 @@ pub enum Error {
         /// The provider's `timeout`.
         timeout: Duration,
         /// What happened.
-        source: program::Error,
+        source: child::Error,
     },
     /// What it printed is no set.
     #[error(transparent)]
@@ -131,7 +132,7 @@ pub enum Error {
 
 impl From<Error> for super::Error {
     fn from(error: Error) -> Self {
-        use program::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
+        use child::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
         let kind = match &error {
             Error::Program { source: Start(source), .. } => source.into(),
             Error::Program { source: TimedOut { .. }, .. } => ErrorKind::Timeout,
@@ -143,8 +144,8 @@ impl From<Error> for super::Error {
 }
 
 /// The program's last words, and what to do.
-fn rest(error: &program::Error, timeout: Duration) -> String {
-    use program::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
+fn rest(error: &child::Error, timeout: Duration) -> String {
+    use child::Error::{Failed, HeldOpen, Read, Start, TimedOut, TooMuch};
     let mut rest = match error {
         Failed { said, .. } | TimedOut { said, .. } => last_words(said),
         Start(_) | Read(_) | TooMuch { .. } | HeldOpen => String::new(),
@@ -191,11 +192,11 @@ pub struct Exec {
 
 impl Exec {
     /// A provider that runs the program at each poll.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, unconfined: &Unconfined) -> Self {
         let env = config.env.clone().into_iter().collect();
         Self {
             name: config.command.first().cloned().unwrap_or_default(),
-            program: Program::new(config.command.clone(), env, config.pass_env.clone()),
+            program: Program::new(config.command.clone(), env, config.pass_env.clone(), unconfined),
             max_bytes: config.max_bytes,
             timeout: config.timeout,
         }
@@ -215,7 +216,7 @@ impl Exec {
         // Parsing may take long enough to hold up everything else.
         match tokio::task::spawn_blocking(move || format::json(&origin, &output)).await {
             Ok(parsed) => Ok(parsed?),
-            Err(error) => Err(self.failed(program::Error::Read(std::io::Error::other(error)))),
+            Err(error) => Err(self.failed(child::Error::Read(std::io::Error::other(error)))),
         }
     }
 }
@@ -227,7 +228,7 @@ impl Provider for Exec {
 }
 
 impl Exec {
-    fn failed(&self, source: program::Error) -> Error {
+    fn failed(&self, source: child::Error) -> Error {
         Error::Program { program: self.name.clone(), timeout: self.timeout, source }
     }
 }
@@ -247,9 +248,9 @@ mod tests {
     }
 
     async fn failure(config: &Config) -> String {
-        let error = Exec::new(config).discover().await.expect_err("no set").to_string();
+        let error = Exec::new(config, &Unconfined::default()).discover().await.expect_err("no set").to_string();
         assert!(error.contains(&config.command[0]) && !error.contains("secret"), "{error}");
-        let shown = format!("{config:?} {:?}", Exec::new(config));
+        let shown = format!("{config:?} {:?}", Exec::new(config, &Unconfined::default()));
         assert!(shown.contains(&config.command[0]) && !shown.contains("secret"), "{shown}");
         error
     }
@@ -262,7 +263,8 @@ mod tests {
             (r#"{"instances": [{"id": "a"}]}"#, &["a"]),
             (r#"[{"targets": ["10.0.0.1:80"], "labels": {"__meta_x": "y"}}]"#, &["10.0.0.1:80"]),
         ] {
-            let instances = Exec::new(&sh(&format!("echo '{printed}'"))).discover().await.expect("a set");
+            let instances =
+                Exec::new(&sh(&format!("echo '{printed}'")), &Unconfined::default()).discover().await.expect("a set");
             assert_eq!(instances.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ids, "{printed}");
         }
     }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::poll::PollSchedule;
 use super::rate_limiter::RateLimiter;
-use super::{ApiUsage, Error, Provider};
-use crate::model::{Instance, Name, Selector};
+use super::{ApiUsage, BuildContext, Error, Provider};
+use crate::model::{Instance, Name};
 use crate::status;
 use crate::sys::backoff::Jitter;
 use crate::sys::human::HumanDuration;
@@ -73,7 +73,7 @@ pub struct WithFallback {
 
 impl WithFallback {
     /// Puts the fallback behind `inner`. Without the fallback's own configuration, `inner` is returned as it is.
-    pub fn wrap(inner: Box<dyn Provider>, fallback: &Fallback, selectors: &[Selector]) -> Box<dyn Provider> {
+    pub fn wrap(inner: Box<dyn Provider>, fallback: &Fallback, context: &BuildContext<'_>) -> Box<dyn Provider> {
         let Some((config, schedule)) = &fallback.provider else { return inner };
         let inner_reading = inner.fleet_reading();
         let reading = inner_reading.as_ref().map(|reading| Arc::clone(&reading.borrow())).unwrap_or_default();
@@ -82,7 +82,7 @@ impl WithFallback {
             inner_reading,
             reading: watch::Sender::new(reading),
             fallback: fallback.clone(),
-            provider: config.build(selectors),
+            provider: config.build(context),
             interval: schedule.interval,
             due: None,
             last: None,
@@ -226,7 +226,8 @@ mod tests {
     async fn it_answers_while_the_fleet_is_silent_and_no_longer() {
         let heard_now = || Arc::new(status::Reader { heard: Some(Instant::now().into_std()), ..Default::default() });
         let fleet = watch::Sender::new(heard_now());
-        let mut provider = WithFallback::wrap(Box::new(Failing(fleet.clone())), &fallback(Some(10)), &[]);
+        let context = BuildContext { selectors: &[], unconfined: &crate::sys::unconfined::Unconfined::default() };
+        let mut provider = WithFallback::wrap(Box::new(Failing(fleet.clone())), &fallback(Some(10)), &context);
         let reading = provider.fleet_reading().expect("it reads one");
         let standing = || (reading.borrow().fallback.is_some(), reading.borrow().fallback_polls);
 

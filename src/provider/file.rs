@@ -8,8 +8,8 @@ use serde::Deserialize;
 use sha2::digest::Output;
 use sha2::{Digest as _, Sha256};
 
-use super::{Configuration, Context, ErrorKind, Provider, format};
-use crate::model::{FieldFault, Instance, Selector};
+use super::{BuildContext, Configuration, Context, ErrorKind, Provider, format};
+use crate::model::{FieldFault, Instance};
 use crate::sys::watch::PathWatch;
 
 /// Where the file is.
@@ -54,7 +54,7 @@ impl Configuration for Config {
         raw.resolve()
     }
 
-    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
+    fn build(&self, _context: &BuildContext<'_>) -> Box<dyn Provider> {
         Box::new(File::new(self))
     }
 }

@@ -4,8 +4,8 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::instance_spec::{self, InstanceSpec, Place};
-use super::{Configuration, Context, Error, Provider};
-use crate::model::{FieldFault, Instance, Selector};
+use super::{BuildContext, Configuration, Context, Error, Provider};
+use crate::model::{FieldFault, Instance};
 
 /// The instances, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Configuration for Config {
         raw.resolve()
     }
 
-    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
+    fn build(&self, _context: &BuildContext<'_>) -> Box<dyn Provider> {
         Box::new(Fixed::new(self))
     }
 }

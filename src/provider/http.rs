@@ -13,8 +13,8 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 pub use config::{Authorization, Config, Raw};
 
 use super::poll::inner_timeout;
-use super::{Configuration, Context, ErrorKind, Provider, format};
-use crate::model::{FieldFault, Instance, Selector};
+use super::{BuildContext, Configuration, Context, ErrorKind, Provider, format};
+use crate::model::{FieldFault, Instance};
 use crate::sys::https::{self, Answer, Client, FileError, Progress, TlsFiles, beginning, remedy};
 use crate::sys::human::HumanDuration;
 
@@ -27,7 +27,7 @@ impl Configuration for Config {
         raw.resolve(context.timeout)
     }
 
-    fn build(&self, _selectors: &[Selector]) -> Box<dyn Provider> {
+    fn build(&self, _context: &BuildContext<'_>) -> Box<dyn Provider> {
         Box::new(Http::new(self))
     }
 }

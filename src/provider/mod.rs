@@ -23,7 +23,7 @@ pub mod nats;
 pub mod poll;
 pub mod rate_limiter;
 
-pub use self::configuration::{Config, Configuration, Context, TypeVisitor, ZoneLookup};
+pub use self::configuration::{BuildContext, Config, Configuration, Context, TypeVisitor, ZoneLookup};
 pub use self::discovery::{Observation, Provider};
 pub use self::error::{Error, ErrorKind};
 pub use crate::status::ApiUsage;

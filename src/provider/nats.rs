@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use super::fallback::{Fallback, WithFallback};
 use super::poll::PollSchedule;
-use super::{Configuration, Context, ErrorKind, Provider};
-use crate::model::{FieldFault, Instance, Name, Selector};
+use super::{BuildContext, Configuration, Context, ErrorKind, Provider};
+use crate::model::{FieldFault, Instance, Name};
 use crate::status;
 pub use reader::Problem;
 use reader::{Reader, View};
@@ -108,10 +108,10 @@ impl Configuration for Config {
         }
     }
 
-    fn build(&self, selectors: &[Selector]) -> Box<dyn Provider> {
+    fn build(&self, context: &BuildContext<'_>) -> Box<dyn Provider> {
         let reader = Box::new(Nats::new(self));
         match &self.fallback {
-            Some(fallback) => WithFallback::wrap(reader, fallback, selectors),
+            Some(fallback) => WithFallback::wrap(reader, fallback, context),
             None => reader,
         }
     }

@@ -139,7 +139,8 @@ impl Registry {
         self.health_pools.subscribe()
     }
 
-    /// Handles events until stopped, or until every sender is gone.
+    /// Handles events until stopped, or until every sender is gone. Blocks while the state is saved, and is therefore to be
+    /// run on a thread of its own.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: CancellationToken) {
         // When something changes without an event: a registration ends, a weight rises, a drain ends.
         let mut due = Some(SystemTime::now());
@@ -153,10 +154,10 @@ impl Registry {
             due = tokio::select! {
                 () = shutdown.cancelled() => break,
                 event = events.recv() => match event {
-                    Some(event) => tokio::task::block_in_place(|| self.handle(event)),
+                    Some(event) => self.handle(event),
                     None => break,
                 },
-                () = due_time => tokio::task::block_in_place(|| self.settle_now()),
+                () = due_time => self.settle_now(),
             }
         }
         // Polls that change nothing are not written to disk, so the observation times there are old: written once here.

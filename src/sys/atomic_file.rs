@@ -4,7 +4,8 @@
 //! moved. Where the target exists the two are exchanged, so that the previous version lies under the hidden name until
 //! the new one has proven itself: going back is one more exchange.
 //!
-//! All writing is done by the thread that may write in the target's directory ([`unconfined::write_in`]).
+//! All functions block until the disk has confirmed what they did. Outputs are written on the thread that may write in
+//! their directory ([`Unconfined::write_in`]); [`write()`] is for state of our own, which the caller may write.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags};
 
-use super::unconfined;
+use super::unconfined::Unconfined;
 
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,37 +61,35 @@ pub fn staging_path(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// Replaces `target` in one step.
+/// Replaces `target` in one step. Blocks.
 ///
 /// # Errors
 ///
 /// Whatever step failed; the target is then untouched.
 pub fn write(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<(), Error> {
-    let bytes = bytes.to_vec();
-    by_its_writer("write", target, move |target| {
-        let staged = fill(target, &bytes, ownership)?;
-        fs::rename(&staged, target).map_err(failed("replace", target)).inspect_err(|_| remove(target))?;
-        sync_directory(target)
-    })
+    let staged = fill(target, bytes, ownership)?;
+    fs::rename(&staged, target).map_err(failed("replace", target)).inspect_err(|_| remove(target))?;
+    sync_directory(target)
 }
 
-/// Writes `bytes` under the target's hidden name, synced, with mode and owner set. Returns that name.
+/// Writes `bytes` under the target's hidden name, synced, with mode and owner set. Returns that name. Blocks.
 ///
 /// # Errors
 ///
 /// Whatever step failed; nothing is left behind.
-pub fn stage(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Error> {
+pub fn stage(unconfined: &Unconfined, target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Error> {
     let bytes = bytes.to_vec();
-    by_its_writer("write", target, move |target| fill(target, &bytes, ownership))
+    by_its_writer(unconfined, "write", target, move |target| fill(target, &bytes, ownership))
 }
 
 /// Moves the staged version to its place. The previous one, if there is one, lies under the hidden name afterwards.
+/// Blocks.
 ///
 /// # Errors
 ///
 /// The move failed; the target is untouched.
-pub fn swap(target: &Path) -> Result<(), Error> {
-    by_its_writer("replace", target, |target| {
+pub fn swap(unconfined: &Unconfined, target: &Path) -> Result<(), Error> {
+    by_its_writer(unconfined, "replace", target, |target| {
         let staged = staging_path(target);
         let moved = match rustix::fs::renameat_with(CWD, &staged, CWD, target, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::EXIST) => exchange(&staged, target),
@@ -104,13 +103,13 @@ pub fn swap(target: &Path) -> Result<(), Error> {
     })
 }
 
-/// Brings back the previous version: the one under the hidden name, or none.
+/// Restores the previous version: the one under the hidden name, or none. Blocks.
 ///
 /// # Errors
 ///
 /// The move failed; the new version is still in place.
-pub fn unswap(target: &Path, had_previous: bool) -> Result<(), Error> {
-    by_its_writer("restore", target, move |target| {
+pub fn unswap(unconfined: &Unconfined, target: &Path, had_previous: bool) -> Result<(), Error> {
+    by_its_writer(unconfined, "restore", target, move |target| {
         let previous = staging_path(target);
         let moved = if had_previous { fs::rename(&previous, target) } else { fs::remove_file(target) };
         moved.map_err(failed("restore", target))?;
@@ -118,22 +117,23 @@ pub fn unswap(target: &Path, had_previous: bool) -> Result<(), Error> {
     })
 }
 
-/// Removes what lies under the target's hidden name, if anything does.
-pub fn discard(target: &Path) {
+/// Removes what lies under the target's hidden name, if anything does. Blocks.
+pub fn discard(unconfined: &Unconfined, target: &Path) {
     // Nothing depends on it: a leftover is removed again by whoever stages next.
-    let _ = by_its_writer("clear", target, |target| {
+    let _ = by_its_writer(unconfined, "clear", target, |target| {
         remove(target);
         Ok(())
     });
 }
 
 fn by_its_writer<T: Send + 'static>(
+    unconfined: &Unconfined,
     action: &'static str,
     target: &Path,
     work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let path = target.to_owned();
-    unconfined::write_in(directory_of(target), move || work(&path)).map_err(failed(action, target))?
+    unconfined.write_in(directory_of(target), move || work(&path)).map_err(failed(action, target))?
 }
 
 fn fill(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Error> {
@@ -225,20 +225,20 @@ mod tests {
     fn swaps_and_goes_back() {
         let dir = tempfile::tempdir().expect("a directory");
         let target = dir.path().join("out.conf");
-        stage(&target, b"one", PLAIN).expect("staged");
+        stage(&Unconfined::default(), &target, b"one", PLAIN).expect("staged");
         assert!(!target.exists(), "staging alone changes nothing");
-        swap(&target).expect("swapped");
+        swap(&Unconfined::default(), &target).expect("swapped");
         assert_eq!(fs::read(&target).expect("readable"), b"one");
         assert_eq!(fs::metadata(&target).expect("there").permissions().mode() & 0o7777, 0o640);
 
-        stage(&target, b"two", PLAIN).expect("staged");
-        swap(&target).expect("swapped");
+        stage(&Unconfined::default(), &target, b"two", PLAIN).expect("staged");
+        swap(&Unconfined::default(), &target).expect("swapped");
         assert_eq!(fs::read(&target).expect("readable"), b"two");
         assert_eq!(fs::read(staging_path(&target)).expect("kept"), b"one");
-        unswap(&target, true).expect("restored");
+        unswap(&Unconfined::default(), &target, true).expect("restored");
         assert_eq!(fs::read(&target).expect("readable"), b"one");
         assert!(!staging_path(&target).exists());
-        unswap(&target, false).expect("removed");
+        unswap(&Unconfined::default(), &target, false).expect("removed");
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
     }
 
@@ -274,15 +274,15 @@ mod tests {
         let pipe = || nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRWXU).expect("made");
         for plant in [&link as &dyn Fn(), &pipe] {
             plant();
-            stage(&target, b"new", PLAIN).expect("staged");
-            swap(&target).expect("swapped");
+            stage(&Unconfined::default(), &target, b"new", PLAIN).expect("staged");
+            swap(&Unconfined::default(), &target).expect("swapped");
             assert_eq!(fs::read(&target).expect("readable"), b"new");
             assert!(
                 fs::symlink_metadata(staging_path(&target)).is_err()
                     && fs::symlink_metadata(&target).unwrap().is_file()
             );
             assert_eq!(fs::read(&victim).expect("readable"), b"precious");
-            unswap(&target, false).expect("removed");
+            unswap(&Unconfined::default(), &target, false).expect("removed");
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::reaper::{self, Ours};
+use super::unconfined::Unconfined;
 
 /// How long a program is given to end between SIGTERM and SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -33,7 +34,7 @@ struct Running {
     group: Pid,
     pidfd: AsyncFd<OwnedFd>,
     _ours: Ours,
-    _turn: OwnedSemaphorePermit,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 #[expect(deprecated, reason = "what follows it is unsafe, for files that are not owned; this one is")]
@@ -47,9 +48,13 @@ impl Group {
     /// # Errors
     ///
     /// It could not be started.
-    pub fn start(mut command: Command, turn: OwnedSemaphorePermit) -> io::Result<Self> {
+    pub async fn start(
+        unconfined: &Unconfined,
+        mut command: Command,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-        let (child, ours) = reaper::spawn(command)?;
+        let (child, ours) = reaper::spawn(unconfined, command).await?;
         let id = child.id().map_or(0, u32::cast_signed);
         let pid = rustix::process::Pid::from_raw(id).ok_or(io::ErrorKind::NotFound)?;
         let pidfd = readiness(pidfd_open(pid, PidfdFlags::empty())?)?;
@@ -74,15 +79,31 @@ impl Group {
         }
     }
 
-    /// Kills what is left, and returns how the program ended.
+    /// Kills the group: the program, if it has not ended, and all that it started and that stayed in its group.
+    pub fn kill(&self) {
+        if let Some(running) = &self.0 {
+            let _ = killpg(running.group, Signal::SIGKILL);
+        }
+    }
+
+    /// Waits for the program, and returns how it ended. What it started and left behind runs on.
     ///
     /// # Errors
     ///
     /// The system does not say.
-    pub async fn finish(mut self) -> io::Result<ExitStatus> {
-        let mut running = self.0.take().expect("it is taken only here and in drop");
-        let _ = killpg(running.group, Signal::SIGKILL);
+    pub async fn reap(mut self) -> io::Result<ExitStatus> {
+        let mut running = self.0.take().expect("it is taken only here and where the group is ended");
         running.child.wait().await
+    }
+
+    /// Ends the group: SIGTERM, and SIGKILL when the program has ended, or two seconds later. Returns after that.
+    pub async fn terminate(mut self) {
+        let Some(mut running) = self.0.take() else { return };
+        // Either may find the group gone already.
+        let _ = killpg(running.group, Signal::SIGTERM);
+        let _ = tokio::time::timeout(TERM_GRACE, running.pidfd.readable()).await;
+        let _ = killpg(running.group, Signal::SIGKILL);
+        let _ = running.child.wait().await;
     }
 }
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
 
-use super::unconfined;
+use super::unconfined::Unconfined;
 
 /// The lock's file name in the directory.
 const FILE: &str = "lock";
@@ -49,6 +49,7 @@ pub struct DirectoryLock(#[expect(dead_code, reason = "held, not read")] Flock<F
 #[derive(Debug)]
 pub struct TargetLock {
     path: PathBuf,
+    unconfined: Unconfined,
     _lock: Flock<File>,
 }
 
@@ -56,21 +57,21 @@ impl Drop for TargetLock {
     fn drop(&mut self) {
         // Still held: nobody else's is removed. A leftover does no harm.
         let path = self.path.clone();
-        let _ = beside(&self.path, move || std::fs::remove_file(path));
+        let _ = beside(&self.unconfined, &self.path, move || std::fs::remove_file(path));
     }
 }
 
 /// Locks the file at `target`, which need not exist. `None`: there is no lock to be had beside it, as in a directory that
-/// takes nothing or is not there yet, or on a file system without locks.
+/// takes nothing or is not there yet, or on a file system without locks. Blocks for a moment if it is held.
 ///
 /// # Errors
 ///
 /// [`Error::Target`]: another process holds it.
-pub fn target(target: &Path) -> Result<Option<TargetLock>, Error> {
+pub fn target(unconfined: &Unconfined, target: &Path) -> Result<Option<TargetLock>, Error> {
     let path = super::atomic_file::staging_path(target).with_added_extension("lock");
     loop {
         let made = path.clone();
-        let file = beside(target, move || {
+        let file = beside(unconfined, target, move || {
             // Not for writing: a file system on which a file is open for that cannot be made read-only.
             let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             Ok(File::from(rustix::fs::open(&made, flags, Mode::RUSR | Mode::WUSR)?))
@@ -85,14 +86,18 @@ pub fn target(target: &Path) -> Result<Option<TargetLock>, Error> {
         };
         // Whoever held it until now has removed it: another file may lie there by now.
         if std::fs::symlink_metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino())) {
-            return Ok(Some(TargetLock { path, _lock: lock }));
+            return Ok(Some(TargetLock { path, unconfined: unconfined.clone(), _lock: lock }));
         }
     }
 }
 
 /// Has `work` done by whoever may write into the directory of `path`.
-fn beside<T: Send + 'static>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    unconfined::write_in(super::atomic_file::directory_of(path), work)?
+fn beside<T: Send + 'static>(
+    unconfined: &Unconfined,
+    path: &Path,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    unconfined.write_in(super::atomic_file::directory_of(path), work)?
 }
 
 /// Why a directory, or a file, could not be locked.
@@ -182,15 +187,15 @@ mod tests {
     fn a_file_is_replaced_by_one_only_and_nothing_is_left_behind() {
         let dir = tempfile::tempdir().expect("a directory");
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
-        let first = target(&one).expect("free").expect("to be had");
-        let error = target(&one).expect_err("held").to_string();
+        let first = target(&Unconfined::default(), &one).expect("free").expect("to be had");
+        let error = target(&Unconfined::default(), &one).expect_err("held").to_string();
         assert!(error.contains("another elasticd writes") && error.contains("/one"), "{error}");
-        let second = target(&other).expect("another file");
+        let second = target(&Unconfined::default(), &other).expect("another file");
         drop(first);
-        drop(target(&one).expect("free again"));
+        drop(target(&Unconfined::default(), &one).expect("free again"));
         drop(second);
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
-        assert!(matches!(target(Path::new("/nonexistent/x")), Ok(None)));
+        assert!(matches!(target(&Unconfined::default(), Path::new("/nonexistent/x")), Ok(None)));
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! Leaves: what the operating system offers, in the form the other rooms need. Nothing here knows of them.
+//! Leaves: what the operating system offers, in the form that the other modules need. Nothing here knows of them.
+//!
+//! A function that may block (on a disk, a lock, another thread) says so, and is called from threads that answer nothing.
+//! Handles, such as [`unconfined::Unconfined`], are made in `app` and passed in; there is no hidden global state.
 
 pub mod atomic_file;
 pub mod backoff;
-pub mod command;
+pub mod child;
 pub mod confine;
 pub mod endpoint;
 pub mod group;
@@ -12,7 +15,6 @@ pub mod human;
 pub mod isolated;
 pub mod lock;
 pub mod process;
-pub mod program;
 pub mod reaper;
 pub mod regular_file;
 pub mod systemd;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use procfs::ProcError;
 use procfs::process::Process as ProcEntry;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::regular_file;
 use super::text;
-use super::unconfined;
+use super::unconfined::Unconfined;
 
 /// The longest pid file worth reading, in bytes.
 const MAX_PID_FILE: usize = 64;
@@ -132,10 +133,10 @@ pub enum Error {
         /// What it should run.
         expected: Executable,
     },
-    /// The pid file is in the hands of somebody who may not signal the process.
+    /// The pid file can be written by a user who may not signal the process.
     #[error(
-        "the pid file {path} names PID {pid} of user {owner}, and others than that user, root and elasticd's own can \
-         write it; nothing was signalled. Give the file to one of these, without write access for others (mode 0644)"
+        "the pid file {path} names PID {pid} of user {owner} and is writable by users other than that one, root and \
+         elasticd's own; nothing was signalled. Use `chown root` and `chmod 0644` on it"
     )]
     Untrusted {
         /// The file.
@@ -147,8 +148,8 @@ pub enum Error {
     },
     /// The kernel does not let us see what the process runs.
     #[error(
-        "cannot see what PID {pid} runs: {source}; run elasticd as the frontend's user, or give it CAP_SYS_PTRACE and \
-         CAP_KILL"
+        "cannot see what PID {pid} runs: {source}; run elasticd with the frontend's user and group, or give it \
+         CAP_SYS_PTRACE and CAP_KILL"
     )]
     Hidden {
         /// The PID.
@@ -157,8 +158,13 @@ pub enum Error {
         source: io::Error,
     },
     /// No process runs the program.
-    #[error("no process runs {0}; is the frontend running, in a PID namespace that elasticd shares?")]
-    NoMatch(Executable),
+    #[error("no process runs {executable}{}", no_match_remedy(.unexamined))]
+    NoMatch {
+        /// The program.
+        executable: Executable,
+        /// Processes that could not be examined. `None`: there were none.
+        unexamined: Option<Unexamined>,
+    },
     /// Several do.
     #[error("PIDs {pids:?} all run {executable}; set `pid_file` to say which one is meant")]
     Ambiguous {
@@ -177,11 +183,30 @@ pub enum Error {
     },
 }
 
+/// Processes of which the kernel does not let us see what they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unexamined {
+    /// How many there are.
+    pub count: usize,
+    /// The PID of the first one.
+    pub first: i32,
+}
+
+fn no_match_remedy(unexamined: &Option<Unexamined>) -> String {
+    match unexamined {
+        None => "; is the frontend running, in a PID namespace that elasticd shares?".to_owned(),
+        Some(Unexamined { count, first }) => format!(
+            " among those that can be examined, and {count} cannot (PID {first} is the first: permission denied); is the \
+             frontend running? If it is, run elasticd with its user and group, or give elasticd CAP_SYS_PTRACE"
+        ),
+    }
+}
+
 impl Error {
     /// Whether it means that the frontend does not run at present, rather than that something is set up wrongly.
     pub const fn is_not_running(&self) -> bool {
         match self {
-            Self::NoPidFile(_) | Self::EmptyPidFile(_) | Self::Stale { .. } | Self::NoMatch(_) => true,
+            Self::NoPidFile(_) | Self::EmptyPidFile(_) | Self::Stale { .. } | Self::NoMatch { .. } => true,
             Self::UnreadablePidFile { .. }
             | Self::BadPidFile { .. }
             | Self::Ourselves(_)
@@ -203,17 +228,31 @@ pub struct Process {
 }
 
 impl Process {
-    /// Finds the process and makes sure of its identity.
+    /// Finds the process and makes sure of its identity. By executable, that takes a look at every process of the
+    /// machine.
     ///
     /// # Errors
     ///
     /// There is none, or it is not what it should be.
-    pub fn find(find: &Find) -> Result<Self, Error> {
+    pub async fn find(unconfined: &Unconfined, find: &Find) -> Result<Self, Error> {
         let find = find.clone();
-        unconfined::run(move || match &find {
+        let look = move || match &find {
             Find::PidFile { path, executable } => Self::by_pid_file(path, executable),
             Find::Match { executable } => Self::by_executable(executable),
-        })
+        };
+        unconfined.run(look).await
+    }
+
+    /// Holds a process that was found before, if it still runs.
+    pub fn hold(identity: Identity) -> Option<Self> {
+        let pidfd = held(identity.pid)?;
+        self::identity(identity.pid).filter(|now| *now == identity)?;
+        Self::still_there(identity, pidfd)
+    }
+
+    /// Whether it has ended: the kernel says so of the descriptor, without a look at `/proc`.
+    pub fn has_ended(&self) -> bool {
+        has_ended(&self.pidfd)
     }
 
     fn by_pid_file(path: &Path, executable: &Executable) -> Result<Self, Error> {
@@ -228,7 +267,7 @@ impl Process {
         if !executable.is(&found) {
             return Err(Error::OtherProgram { path: path.to_owned(), pid, found, expected: executable.clone() });
         }
-        // Otherwise whoever may write the file has us signal whom they may not.
+        // Otherwise a user who may write the file could have us signal processes that the user may not signal.
         let owner = owner_of(pid).ok_or_else(stale)?;
         if author.is_none_or(|author| author != owner && !regular_file::is_trusted(author)) {
             return Err(Error::Untrusted { path: path.to_owned(), pid, owner });
@@ -238,27 +277,36 @@ impl Process {
 
     fn by_executable(executable: &Executable) -> Result<Self, Error> {
         let ours = std::process::id().cast_signed();
+        let mut unexamined: Option<Unexamined> = None;
+        let mut runs_it = |entry: &ProcEntry| match entry.exe() {
+            Ok(exe) => executable.is(&exe),
+            Err(ProcError::PermissionDenied(_)) => {
+                unexamined.get_or_insert(Unexamined { count: 0, first: entry.pid() }).count += 1;
+                false
+            }
+            Err(_) => false,
+        };
         let running: Vec<_> = entries()
-            .filter(|entry| entry.pid() != ours && entry.exe().is_ok_and(|exe| executable.is(&exe)))
+            .filter(|entry| entry.pid() != ours && runs_it(entry))
             .filter_map(|entry| entry.stat().ok())
             .filter(alive)
             .collect();
         let mut roots: Vec<_> =
             running.iter().filter(|stat| !running.iter().any(|other| other.pid == stat.ppid)).collect();
-        // Anybody may start a program of that name: where root or we run one, that is the one.
+        // Any user may start a program of that name: where root or we run one, that is the frontend.
         let is_trusted = |stat: &procfs::process::Stat| owner_of(stat.pid).is_some_and(regular_file::is_trusted);
         if roots.iter().any(|stat| is_trusted(stat)) {
             roots.retain(|stat| is_trusted(stat));
         }
         match roots.as_slice() {
-            [] => Err(Error::NoMatch(executable.clone())),
+            [] => Err(Error::NoMatch { executable: executable.clone(), unexamined }),
             [root] => {
                 let found = held(root.pid).and_then(|pidfd| {
                     let identity = identity(root.pid).filter(|found| found.start_ticks == root.starttime)?;
                     let runs = executable_of(root.pid).ok()??;
                     executable.is(&runs).then(|| Self::still_there(identity, pidfd))?
                 });
-                found.ok_or_else(|| Error::NoMatch(executable.clone()))
+                found.ok_or_else(|| Error::NoMatch { executable: executable.clone(), unexamined: None })
             }
             several => {
                 let mut pids: Vec<_> = several.iter().map(|stat| stat.pid).collect();
@@ -272,8 +320,7 @@ impl Process {
     /// seen under that PID since the descriptor was opened was seen of it. A start time is no such proof: it is counted
     /// in hundredths of a second, in which a PID can be reused.
     fn still_there(identity: Identity, pidfd: OwnedFd) -> Option<Self> {
-        let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-        (poll(&mut ended, Some(&Timespec::default())) == Ok(0)).then_some(Self { identity, pidfd })
+        (!has_ended(&pidfd)).then_some(Self { identity, pidfd })
     }
 
     /// Sends a signal through the descriptor.
@@ -298,17 +345,18 @@ impl Process {
     }
 
     /// The processes it has started, with the titles they give themselves.
-    pub fn children(&self) -> Vec<Child> {
+    pub async fn children(&self, unconfined: &Unconfined) -> Vec<Child> {
         let parent = self.identity.pid;
         let child = move |entry: ProcEntry| {
             let stat = entry.stat().ok().filter(alive).filter(|stat| stat.ppid == parent)?;
             let title = entry.cmdline().unwrap_or_default().join(" ");
             Some(Child { identity: Identity { pid: stat.pid, start_ticks: stat.starttime }, title })
         };
-        unconfined::run(move || match listed_children(parent) {
+        let look = move || match listed_children(parent) {
             Some(pids) => pids.into_iter().filter_map(|pid| ProcEntry::new(pid).ok()).filter_map(child).collect(),
             None => entries().filter_map(child).collect(),
-        })
+        };
+        unconfined.run(look).await
     }
 }
 
@@ -323,13 +371,20 @@ pub struct Child {
 
 /// When a process and its parent started, in ticks since boot, if both run the same program. `None`: they do not, or
 /// it cannot be seen.
-pub fn parent_of_same_program(pid: i32) -> Option<(u64, u64)> {
-    unconfined::run(move || {
+pub async fn parent_of_same_program(unconfined: &Unconfined, pid: i32) -> Option<(u64, u64)> {
+    let look = move || {
         let child = ProcEntry::new(pid).ok()?;
         let stat = child.stat().ok().filter(alive)?;
         let parent = ProcEntry::new(stat.ppid).ok()?;
         (child.exe().ok()? == parent.exe().ok()?).then_some((stat.starttime, parent.stat().ok()?.starttime))
-    })
+    };
+    unconfined.run(look).await
+}
+
+/// A pidfd that can be read means a process that has ended.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut ended, Some(&Timespec::default())) != Ok(0)
 }
 
 /// A descriptor that means the process which has this PID now, and no other.
@@ -372,14 +427,13 @@ fn entries() -> impl Iterator<Item = ProcEntry> {
     procfs::process::all_processes().into_iter().flatten().flatten()
 }
 
-/// The PID, and whose word that is. `None`: anybody's.
+/// The PID, and the owner of the file. `None`: any user can write it.
 fn read_pid_file(path: &Path) -> Result<(i32, Option<u32>), Error> {
     use std::io::Read;
     use std::os::unix::fs::MetadataExt;
     let mut text = String::new();
     let read = |file: std::fs::File| {
         let metadata = file.metadata()?;
-        // Anybody's word is nobody's.
         let owner = (metadata.mode() & 0o002 == 0).then(|| metadata.uid());
         file.take(MAX_PID_FILE as u64).read_to_string(&mut text).map(|_| owner)
     };

@@ -28,56 +28,60 @@ fn pid_file(content: &str) -> tempfile::NamedTempFile {
     file
 }
 
-fn find(file: &tempfile::NamedTempFile, executable: &str) -> Result<Process, Error> {
-    Process::find(&Find::PidFile { path: file.path().to_owned(), executable: Executable::new(executable) })
+async fn find_by(find: &Find) -> Result<Process, Error> {
+    Process::find(&Unconfined::default(), find).await
 }
 
-#[test]
-fn signals_the_process_named_by_a_pid_file() {
+async fn find(file: &tempfile::NamedTempFile, executable: &str) -> Result<Process, Error> {
+    find_by(&Find::PidFile { path: file.path().to_owned(), executable: Executable::new(executable) }).await
+}
+
+#[tokio::test]
+async fn signals_the_process_named_by_a_pid_file() {
     let mut sleeper = Sleeper::start();
     // exec happens after fork: wait until the child is the program it should be.
     while executable_of(sleeper.pid()).ok().flatten().is_none_or(|exe| !Executable::new("sleep").is(&exe)) {
         std::thread::yield_now();
     }
-    let process = find(&pid_file(&format!("{}\n", sleeper.pid())), "sleep").expect("found");
+    let process = find(&pid_file(&format!("{}\n", sleeper.pid())), "sleep").await.expect("found");
     assert_eq!(process.identity.pid, sleeper.pid());
     process.signal(Signal::TERM).expect("signalled");
     assert!(!sleeper.0.wait().expect("ended").success());
     assert!(process.signal(Signal::TERM).is_err(), "a process that is gone cannot be signalled");
 }
 
-#[test]
-fn each_wrong_pid_file_has_its_own_error() {
+#[tokio::test]
+async fn each_wrong_pid_file_has_its_own_error() {
     let absent = Find::PidFile { path: "/nonexistent.pid".into(), executable: Executable::new("sleep") };
-    assert!(matches!(Process::find(&absent), Err(Error::NoPidFile(_))));
-    assert!(matches!(find(&pid_file(""), "sleep"), Err(Error::EmptyPidFile(_))));
-    assert!(matches!(find(&pid_file("nginx\n"), "sleep"), Err(Error::BadPidFile { .. })));
-    assert!(matches!(find(&pid_file("-1"), "sleep"), Err(Error::BadPidFile { .. })));
-    assert!(matches!(find(&pid_file("0"), "sleep"), Err(Error::BadPidFile { .. })));
-    assert!(matches!(find(&pid_file(&i32::MAX.to_string()), "sleep"), Err(Error::Stale { .. })));
+    assert!(matches!(find_by(&absent).await, Err(Error::NoPidFile(_))));
+    assert!(matches!(find(&pid_file(""), "sleep").await, Err(Error::EmptyPidFile(_))));
+    assert!(matches!(find(&pid_file("nginx\n"), "sleep").await, Err(Error::BadPidFile { .. })));
+    assert!(matches!(find(&pid_file("-1"), "sleep").await, Err(Error::BadPidFile { .. })));
+    assert!(matches!(find(&pid_file("0"), "sleep").await, Err(Error::BadPidFile { .. })));
+    assert!(matches!(find(&pid_file(&i32::MAX.to_string()), "sleep").await, Err(Error::Stale { .. })));
     let ourselves = std::process::id().to_string();
-    assert!(matches!(find(&pid_file(&ourselves), "sleep"), Err(Error::Ourselves(_))));
+    assert!(matches!(find(&pid_file(&ourselves), "sleep").await, Err(Error::Ourselves(_))));
     let sleeper = Sleeper::start();
-    let error = find(&pid_file(&sleeper.pid().to_string()), "nginx").expect_err("another program");
+    let error = find(&pid_file(&sleeper.pid().to_string()), "nginx").await.expect_err("another program");
     assert!(matches!(error, Error::OtherProgram { .. }), "{error}");
     assert!(!error.is_not_running());
 }
 
-#[test]
-fn a_zombie_is_not_running() {
+#[tokio::test]
+async fn a_zombie_is_not_running() {
     let mut sleeper = Sleeper::start();
     sleeper.0.kill().expect("killed");
     // Not waited for, so it stays a zombie, to which kill(pid, 0) would still answer.
     while identity(sleeper.pid()).is_some() {
         std::thread::yield_now();
     }
-    let error = find(&pid_file(&sleeper.pid().to_string()), "sleep").expect_err("a zombie");
+    let error = find(&pid_file(&sleeper.pid().to_string()), "sleep").await.expect_err("a zombie");
     assert!(matches!(error, Error::Stale { .. }), "{error}");
     assert!(error.is_not_running());
 }
 
-#[test]
-fn a_process_is_found_by_its_program_when_there_is_but_one() {
+#[tokio::test]
+async fn a_process_is_found_by_its_program_when_there_is_but_one() {
     // A program of our own, which nobody else runs.
     let dir = tempfile::tempdir().expect("a directory");
     let name = format!("sleeper-{}", std::process::id());
@@ -93,23 +97,25 @@ fn a_process_is_found_by_its_program_when_there_is_but_one() {
             }
         }
     };
-    let find = |name: &str| Process::find(&Find::Match { executable: Executable::new(name) });
+    let find = async |name: &str| find_by(&Find::Match { executable: Executable::new(name) }).await;
     let path = program.to_str().expect("plain").to_owned();
-    assert!(matches!(find(&path), Err(Error::NoMatch(_))));
+    assert!(matches!(find(&path).await, Err(Error::NoMatch { .. })));
     let only = start();
-    assert_eq!(find(&path).expect("found").identity.pid, only.pid());
-    assert_eq!(find(&name).expect("found").identity.pid, only.pid());
+    assert_eq!(find(&path).await.expect("found").identity.pid, only.pid());
+    assert_eq!(find(&name).await.expect("found").identity.pid, only.pid());
     let _another = start();
-    let error = find(&path).expect_err("two");
+    let error = find(&path).await.expect_err("two");
     assert!(matches!(&error, Error::Ambiguous { pids, .. } if pids.len() == 2), "{error}");
     assert!(!error.is_not_running());
 }
 
-#[test]
-fn children_are_listed_and_found_alike() {
+#[tokio::test]
+async fn children_are_listed_and_found_alike() {
     let sleeper = Sleeper::start();
     let ourselves = identity(std::process::id().cast_signed()).expect("we run");
-    let children = Process { identity: ourselves, pidfd: held(ourselves.pid).expect("we run") }.children();
+    let children = Process { identity: ourselves, pidfd: held(ourselves.pid).expect("we run") }
+        .children(&Unconfined::default())
+        .await;
     assert!(children.iter().any(|child| child.identity.pid == sleeper.pid()), "{children:?}");
     let listed = listed_children(ourselves.pid);
     assert!(listed.is_none_or(|pids| pids.contains(&sleeper.pid())));
@@ -155,39 +161,39 @@ fn runs_as(directory: &tempfile::TempDir, user: u32) -> Sleeper {
     sleeper
 }
 
-#[test]
-fn whoever_may_write_a_pid_file_has_nobody_signalled_but_himself() {
+#[tokio::test]
+async fn whoever_may_write_a_pid_file_has_nobody_signalled_but_himself() {
     let directory = tempfile::tempdir().expect("a directory");
     let (ours, theirs) = (runs_as(&directory, 0), runs_as(&directory, NOBODY));
     let name = "elasticd-frontend";
     let (file, mode) = (pid_file(&ours.pid().to_string()), 0o644);
-    find(&file, name).expect("our file, our process");
+    find(&file, name).await.expect("our file, our process");
     give(file.path(), mode);
-    let error = find(&file, name).expect_err("their file, our process");
+    let error = find(&file, name).await.expect_err("their file, our process");
     assert!(matches!(error, Error::Untrusted { .. }) && error.to_string().contains("of user 0"), "{error}");
     std::fs::write(file.path(), theirs.pid().to_string()).expect("written");
-    find(&file, name).expect("their file, their process");
+    find(&file, name).await.expect("their file, their process");
     give(file.path(), 0o666);
-    assert!(matches!(find(&file, name), Err(Error::Untrusted { .. })), "anybody's file");
+    assert!(matches!(find(&file, name).await, Err(Error::Untrusted { .. })), "anybody's file");
     // A pipe would keep us waiting, and PID 1 is nobody's frontend.
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
     let piped = Find::PidFile { path: pipe, executable: Executable::new(name) };
-    assert!(matches!(Process::find(&piped), Err(Error::UnreadablePidFile { .. })));
-    assert!(find(&pid_file("1"), name).is_err());
+    assert!(matches!(find_by(&piped).await, Err(Error::UnreadablePidFile { .. })));
+    assert!(find(&pid_file("1"), name).await.is_err());
 }
 
-#[test]
-fn a_namesake_that_anybody_may_start_neither_hides_ours_nor_is_taken_for_it() {
+#[tokio::test]
+async fn a_namesake_that_anybody_may_start_neither_hides_ours_nor_is_taken_for_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let theirs = runs_as(&directory, NOBODY);
     let named = Find::Match { executable: Executable::new("elasticd-frontend") };
-    assert_eq!(Process::find(&named).expect("a frontend may run as any user").identity.pid, theirs.pid());
+    assert_eq!(find_by(&named).await.expect("a frontend may run as any user").identity.pid, theirs.pid());
     let ours = runs_as(&directory, 0);
-    assert_eq!(Process::find(&named).expect("ours").identity.pid, ours.pid());
+    assert_eq!(find_by(&named).await.expect("ours").identity.pid, ours.pid());
     let another = runs_as(&directory, 0);
     assert!(
-        matches!(Process::find(&named), Err(Error::Ambiguous { pids, .. }) if pids.len() == 2),
+        matches!(find_by(&named).await, Err(Error::Ambiguous { pids, .. }) if pids.len() == 2),
         "{}",
         another.pid()
     );

@@ -26,7 +26,7 @@ pub fn status(line: &str) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(move || sd_notify::notify(&[NotifyState::Reloading, now])),
-        Err(error) => tracing::debug!(%error, "no monotonic time for systemd"),
+        Err(error) => tracing::debug!(%error, "sd_notify failed: no monotonic time"),
     }
 }
 
@@ -53,13 +53,13 @@ fn notify(announcement: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
         std::thread::spawn(move || {
             for announce in announcements {
                 if let Err(error) = announce() {
-                    tracing::debug!(%error, "systemd was not reached");
+                    tracing::debug!(%error, "sd_notify failed");
                 }
             }
         });
         sender
     });
     if std::env::var_os("NOTIFY_SOCKET").is_some() && SENDER.try_send(Box::new(announcement)).is_err() {
-        tracing::debug!("systemd does not read what it is told");
+        tracing::debug!("sd_notify failed: systemd does not read its socket");
     }
 }

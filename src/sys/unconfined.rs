@@ -1,23 +1,21 @@
-//! The threads beside those that serve: one outside all confinement, which starts programs and looks at processes, and
-//! one for each directory that outputs are written to, which can write nowhere else.
+//! The threads beside those that serve: one that is not confined, which starts programs and examines processes, and one
+//! for each directory that outputs are written to, which can write nowhere else.
 //!
-//! Landlock keeps a confined thread from what its children could not do without (a check writes logs, a reload
-//! anything), and from looking at processes that are not confined like it (`/proc/PID/exe`). It also goes by the
-//! directory itself rather than by its name, and cannot be widened: a directory that is made anew gets a new thread.
-//!
-//! Before [`start`], and where nothing is confined, all of it is done by whoever asks.
+//! Landlock denies a confined thread what its children need (a check writes logs, a reload anything), and it denies a
+//! look at processes that are not confined like it (`/proc/PID/exe`). It also goes by the directory itself rather than
+//! by its name, and cannot be widened: a directory that is made anew gets a new thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{OnceCell, oneshot};
+use tokio::task::JoinHandle;
 
 use super::confine::{self, Report, WRITING};
 
@@ -26,21 +24,33 @@ const STACK: usize = 512 * 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that does what it is sent, in that order.
+/// A thread that runs the jobs it is sent, one after the other.
 #[derive(Debug, Clone)]
 struct WorkerThread(Sender<Job>);
 
-static UNCONFINED: OnceLock<WorkerThread> = OnceLock::new();
-
-/// The directories outputs are written to, each with the directory that its thread can write, once it was needed.
-static WRITERS: Mutex<BTreeMap<PathBuf, Option<Writer>>> = Mutex::new(BTreeMap::new());
-
 #[derive(Debug)]
 struct Writer {
-    /// Device and inode.
+    /// The device and inode of the directory that the thread can write.
     identity: (u64, u64),
     thread: WorkerThread,
 }
+
+#[derive(Debug, Default)]
+struct Shared {
+    thread: Option<WorkerThread>,
+    /// Runs the futures that start programs themselves. It has threads of its own, so that none of the runtime that
+    /// serves is started by a thread that is not confined, whose rights it would inherit.
+    runtime: OnceCell<Handle>,
+    /// The directories outputs are written to, each with its thread once that was needed.
+    writers: Mutex<BTreeMap<PathBuf, Option<Writer>>>,
+    /// The children that are waited for where they were started.
+    children: Mutex<BTreeSet<i32>>,
+}
+
+/// A handle of these threads, cheap to clone. The default one has none: where nothing is confined, the caller's thread
+/// (or, of the asynchronous functions, one of tokio's blocking threads) does the work itself.
+#[derive(Debug, Clone, Default)]
+pub struct Unconfined(Arc<Shared>);
 
 impl WorkerThread {
     fn start(name: &str, prepare: impl FnOnce() + Send + 'static) -> io::Result<Self> {
@@ -53,70 +63,117 @@ impl WorkerThread {
         Ok(Self(sender))
     }
 
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    fn send(&self, job: impl FnOnce() + Send + 'static) {
+        self.0.send(Box::new(job)).expect("the thread ends with the process");
+    }
+
+    fn run_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (answer, answered) = channel();
-        self.0.send(Box::new(move || drop(answer.send(work())))).expect("the thread ends with the process");
-        answered.recv().expect("what it is sent does not panic")
+        self.send(move || drop(answer.send(work())));
+        answered.recv().expect("a job does not panic")
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (answer, answered) = oneshot::channel();
+        self.send(move || drop(answer.send(work())));
+        answered.await.expect("a job does not panic")
     }
 }
 
-/// Starts the thread that stays outside. To be called once, before the caller confines itself.
-///
-/// # Errors
-///
-/// There is no thread to be had.
-pub fn start() -> io::Result<()> {
-    let thread = WorkerThread::start("outside", || {})?;
-    UNCONFINED.set(thread).map_err(|_| io::ErrorKind::AlreadyExists.into())
-}
-
-/// Has `work` done outside, and waits for it.
-///
-/// # Panics
-///
-/// If `work` does.
-pub fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match UNCONFINED.get() {
-        Some(unconfined) => unconfined.run(work),
-        None => work(),
+impl Unconfined {
+    /// Starts the thread that stays unconfined. To be called before the caller confines itself.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub fn start() -> io::Result<Self> {
+        let thread = WorkerThread::start("unconfined", || {})?;
+        Ok(Self(Arc::new(Shared { thread: Some(thread), ..Shared::default() })))
     }
-}
 
-/// Takes these directories for ones that outputs are written to, for as long as the process lives: what is being
-/// replaced may still have something to put back.
-pub fn allow_directory(directories: impl IntoIterator<Item = PathBuf>) {
-    let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
-    for directory in directories {
-        writers.entry(directory).or_default();
+    /// Runs `work` on the unconfined thread. Blocks until it is done.
+    ///
+    /// # Panics
+    ///
+    /// If `work` does.
+    pub fn run_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match &self.0.thread {
+            Some(thread) => thread.run_blocking(work),
+            None => work(),
+        }
     }
-}
 
-/// Has `work`, which writes into `directory`, done by a thread that can write nowhere else, and waits for it. Into a
-/// directory that was never admitted the caller writes itself, as far as it may.
-///
-/// # Errors
-///
-/// The directory cannot be opened; nothing was done.
-pub fn write_in<T: Send + 'static>(directory: &Path, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    match writer(directory)? {
-        Some(thread) => Ok(thread.run(work)),
-        None => Ok(work()),
+    /// Runs `work` on the unconfined thread. If the future is dropped, the work is done nonetheless.
+    ///
+    /// # Panics
+    ///
+    /// If `work` does.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match &self.0.thread {
+            Some(thread) => thread.run(work).await,
+            None => joined(tokio::task::spawn_blocking(work).await),
+        }
     }
-}
 
-fn writer(directory: &Path) -> io::Result<Option<WorkerThread>> {
-    let Some(unconfined) = UNCONFINED.get() else { return Ok(None) };
-    let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(known) = writers.get_mut(directory) else { return Ok(None) };
-    let opened = confine::directory(directory)?;
-    let metadata = opened.metadata()?;
-    let identity = (metadata.dev(), metadata.ino());
-    if let Some(writer) = known.as_ref().filter(|writer| writer.identity == identity) {
-        return Ok(Some(writer.thread.clone()));
+    /// Runs a future on a thread that is not confined either, for code that starts programs without asking us to. If
+    /// this future is dropped, so is the other.
+    ///
+    /// # Panics
+    ///
+    /// If the future does.
+    pub async fn run_future<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let Some(thread) = &self.0.thread else { return future.await };
+        let runtime = self.0.runtime.get_or_init(|| thread.run(start_runtime)).await;
+        let mut task = AbortOnDrop(runtime.spawn(future));
+        joined((&mut task.0).await)
     }
-    let thread = unconfined.run(move || start_writer(opened))?;
-    *known = Some(Writer { identity, thread: thread.clone() });
-    Ok(Some(thread))
+
+    /// Allows outputs in these directories, for as long as the process lives: a frontend that is being replaced may
+    /// still have to restore something.
+    pub fn allow_directories(&self, directories: impl IntoIterator<Item = PathBuf>) {
+        let mut writers = locked(&self.0.writers);
+        for directory in directories {
+            writers.entry(directory).or_default();
+        }
+    }
+
+    /// Runs `work`, which writes into `directory`, on a thread that can write nowhere else. Into a directory that was
+    /// never allowed the caller writes itself, as far as its rights go. Blocks until it is done.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be opened; nothing was done.
+    pub fn write_in<T: Send + 'static>(
+        &self,
+        directory: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        match self.writer(directory)? {
+            Some(thread) => Ok(thread.run_blocking(work)),
+            None => Ok(work()),
+        }
+    }
+
+    fn writer(&self, directory: &Path) -> io::Result<Option<WorkerThread>> {
+        let Some(unconfined) = &self.0.thread else { return Ok(None) };
+        let mut writers = locked(&self.0.writers);
+        let Some(known) = writers.get_mut(directory) else { return Ok(None) };
+        let opened = confine::directory(directory)?;
+        let metadata = opened.metadata()?;
+        let identity = (metadata.dev(), metadata.ino());
+        if let Some(writer) = known.as_ref().filter(|writer| writer.identity == identity) {
+            return Ok(Some(writer.thread.clone()));
+        }
+        let thread = unconfined.run_blocking(move || start_writer(opened))?;
+        *known = Some(Writer { identity, thread: thread.clone() });
+        Ok(Some(thread))
+    }
+
+    /// The children that are waited for where they were started. Locked while one is started, so that a child that ends
+    /// at once is not taken for an orphan.
+    pub(super) fn children(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        locked(&self.0.children)
+    }
 }
 
 /// What keeps it from being confined has been reported of the serving threads already.
@@ -124,31 +181,79 @@ fn start_writer(directory: File) -> io::Result<WorkerThread> {
     WorkerThread::start("writer", move || confine::thread([&directory], WRITING, &mut Report::default()))
 }
 
-/// A future that is polled outside, for what starts programs where nobody can see it.
-#[expect(missing_debug_implementations, reason = "a future has none")]
-pub struct Unconfined<T>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+fn start_runtime() -> Handle {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime needs a few file descriptors, and nothing else");
+    let handle = runtime.handle().clone();
+    let run = move || runtime.block_on(std::future::pending::<()>());
+    std::thread::Builder::new().name("credentials".to_owned()).spawn(run).expect("a thread can be started");
+    handle
+}
 
-impl<T> Unconfined<T> {
-    /// Of a future that is not being polled yet.
-    pub fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(Some(Box::pin(future)))
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
-impl<T: Send + 'static> Future for Unconfined<T> {
-    type Output = T;
+/// The task's result; its panic goes on here.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    result.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => panic!("nothing cancels the work: {error}"),
+    })
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let mut future = self.0.take().expect("it is not polled again once it is ready");
-        let (waker, runtime) = (context.waker().clone(), Handle::current());
-        let (polled, future) = run(move || {
-            let _in_it = runtime.enter();
-            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-            (polled, future)
-        });
-        if polled.is_pending() {
-            self.0 = Some(future);
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thread_name() -> Option<String> {
+        std::thread::current().name().map(str::to_owned)
+    }
+
+    #[tokio::test]
+    async fn work_is_done_by_the_thread_if_there_is_one_and_by_the_caller_if_not() {
+        let here = thread_name();
+        assert_eq!(Unconfined::default().run_blocking(thread_name), here);
+        let unconfined = Unconfined::start().expect("a thread");
+        assert_eq!(unconfined.run_blocking(thread_name).as_deref(), Some("unconfined"));
+        assert_eq!(unconfined.run(thread_name).await.as_deref(), Some("unconfined"));
+        assert_eq!(unconfined.run_future(async { thread_name() }).await.as_deref(), Some("credentials"));
+    }
+
+    #[tokio::test]
+    async fn waiting_for_the_thread_holds_nothing_else_up() {
+        let unconfined = Unconfined::start().expect("a thread");
+        let (release, released) = channel::<()>();
+        let waiting = unconfined.run(move || released.recv().is_ok());
+        // On the only thread of this runtime: were it blocked, nothing would ever be sent.
+        let (done, ()) = tokio::join!(waiting, async { release.send(()).expect("the thread waits") });
+        assert!(done);
+    }
+
+    #[tokio::test]
+    async fn a_future_that_is_dropped_ends_the_other() {
+        struct Ends(Option<oneshot::Sender<()>>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                let _ = self.0.take().map(|ended| ended.send(()));
+            }
         }
-        polled
+        let unconfined = Unconfined::start().expect("a thread");
+        let (ended, has_ended) = oneshot::channel();
+        let guard = Ends(Some(ended));
+        let endless = unconfined.run_future(async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+        });
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(50), endless).await.is_err());
+        has_ended.await.expect("it was dropped");
     }
 }

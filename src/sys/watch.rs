@@ -5,8 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+use tokio::runtime::Handle;
 
 /// Room for some events at once, in bytes.
 const BUFFER: usize = 4096;
@@ -23,6 +24,9 @@ const MAX_LINKS: usize = 40;
 ///
 /// Nothing here fails: without a watch (the system's inotify limits are reached, a directory cannot be read),
 /// [`changed`](Self::changed) waits for ever, and the next call tries again. Callers also look from time to time.
+///
+/// One inotify instance is kept for as long as the watch lives, and is closed on a blocking thread: the kernel takes 8 to
+/// 12 ms for that. The file system is read on such threads, too.
 #[derive(Debug)]
 pub struct PathWatch {
     path: PathBuf,
@@ -32,6 +36,8 @@ pub struct PathWatch {
 struct Armed {
     events: EventStream<[u8; BUFFER]>,
     names: Vec<Name>,
+    /// The path's last name was created, and it is not known yet how.
+    is_created: bool,
 }
 
 impl std::fmt::Debug for Armed {
@@ -48,10 +54,11 @@ struct Name {
 }
 
 impl PathWatch {
-    /// Watches from now on. Unconfined a tokio runtime, from the first call of [`changed`](Self::changed) on.
+    /// Watches from now on. Outside a tokio runtime, from the first call of [`changed`](Self::changed) on. Blocks for as
+    /// long as the file system does.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let armed = tokio::runtime::Handle::try_current().ok().and_then(|_| Armed::new(&path).ok());
+        let armed = Handle::try_current().ok().and_then(|_| Armed::new(&path).ok());
         Self { path, armed }
     }
 
@@ -59,25 +66,42 @@ impl PathWatch {
     ///
     /// May be dropped and called again without missing anything. May return for nothing.
     pub async fn changed(&mut self) {
-        let Some(armed) = &mut self.armed else {
-            self.armed = Armed::new(&self.path).ok();
-            if self.armed.is_none() {
-                std::future::pending::<()>().await;
-            }
-            // Nobody watched until now: something may have happened meanwhile.
-            return;
-        };
-        armed.event(&self.path).await;
-        // The way may now lead elsewhere. The new watch is in place before anybody looks at the file. The old one
-        // goes first: a user has few inotify instances.
-        self.armed = None;
-        self.armed = Armed::new(&self.path).ok();
+        let was_armed = self.armed.is_some();
+        if let Some(armed) = &mut self.armed {
+            armed.event(&self.path).await;
+        }
+        // The path may now lead elsewhere. The watches are renewed before the caller reads the file. If this is dropped
+        // meanwhile, the next call renews them, and returns at once.
+        let (armed, path) = (self.armed.take(), self.path.clone());
+        let renewed = tokio::task::spawn_blocking(move || Armed::renewed(armed, &path).ok()).await;
+        self.armed = renewed.ok().flatten();
+        if !was_armed && self.armed.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for PathWatch {
+    fn drop(&mut self) {
+        let armed = self.armed.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(armed));
+        }
     }
 }
 
 impl Armed {
     fn new(path: &Path) -> std::io::Result<Self> {
-        let inotify = Inotify::init()?;
+        let events = Inotify::init()?.into_event_stream([0; BUFFER])?;
+        Self::renewed(Some(Self { events, names: Vec::new(), is_created: false }), path)
+    }
+
+    /// Watches what decides where the path leads now, and no more what did so before.
+    fn renewed(armed: Option<Self>, path: &Path) -> std::io::Result<Self> {
+        let Some(mut armed) = armed else { return Self::new(path) };
+        // Events up to here are answered by what the caller reads next.
+        while let Some(Some(_)) = armed.events.next().now_or_never() {}
+        armed.is_created = false;
         let mask = WatchMask::CLOSE_WRITE
             | WatchMask::CREATE
             | WatchMask::MOVED_TO
@@ -85,43 +109,78 @@ impl Armed {
             | WatchMask::DELETE_SELF
             | WatchMask::MOVE_SELF
             | WatchMask::ONLYDIR;
+        let mut watches = armed.events.watches();
         let mut names = Vec::new();
         for (directory, name) in way(&std::path::absolute(path)?) {
-            let directory = inotify.watches().add(&directory, mask)?;
+            let directory = watches.add(&directory, mask)?;
             names.push(Name { directory, name });
         }
-        Ok(Self { events: inotify.into_event_stream([0; BUFFER])?, names })
+        let before = std::mem::replace(&mut armed.names, names);
+        for old in before.into_iter().filter(|old| !armed.names.iter().any(|new| new.directory == old.directory)) {
+            // The kernel has removed the watch of a directory that is gone.
+            let _ = watches.remove(old.directory);
+        }
+        Ok(armed)
     }
 
-    /// Returns at the first event that concerns the path.
+    /// Returns at the first event that concerns the path. May be dropped without missing one.
     async fn event(&mut self, path: &Path) {
         loop {
+            if self.is_created {
+                let is_being_written = being_written(path).await;
+                self.is_created = false;
+                if !is_being_written {
+                    return;
+                }
+            }
             match self.events.next().await {
-                Some(Ok(event)) if !concerns(&self.names, &event, path) => {}
-                // Whatever broke the watch, a new one mends it.
-                Some(_) => return,
+                Some(Ok(event)) => match concern(&self.names, &event) {
+                    Concern::None => {}
+                    Concern::Created => self.is_created = true,
+                    Concern::Changed => return,
+                },
+                // A new watch repairs whatever broke this one.
+                Some(Err(_)) => return,
                 None => return std::future::pending().await,
             }
         }
     }
 }
 
-fn concerns(names: &[Name], event: &EventOwned, path: &Path) -> bool {
-    let lost =
-        EventMask::Q_OVERFLOW | EventMask::IGNORED | EventMask::UNMOUNT | EventMask::DELETE_SELF | EventMask::MOVE_SELF;
-    if event.mask.intersects(lost) {
-        return true;
+/// What an event says of the path.
+enum Concern {
+    None,
+    Created,
+    Changed,
+}
+
+fn concern(names: &[Name], event: &EventOwned) -> Concern {
+    // Events may be lost altogether, whichever directory they are of.
+    if event.mask.contains(EventMask::Q_OVERFLOW) {
+        return Concern::Changed;
     }
-    let Some(name) = &event.name else { return false };
-    let known = names.iter().any(|n| n.directory == event.wd && n.name == *name);
-    known && !(event.mask.contains(EventMask::CREATE) && being_written(path))
+    let lost = EventMask::IGNORED | EventMask::UNMOUNT | EventMask::DELETE_SELF | EventMask::MOVE_SELF;
+    let mut of_directory = names.iter().filter(|name| name.directory == event.wd).peekable();
+    // A directory that is watched no more has its last event, that it is not, still to come.
+    if of_directory.peek().is_some() && event.mask.intersects(lost) {
+        return Concern::Changed;
+    }
+    match &event.name {
+        Some(changed) if of_directory.any(|name| name.name == *changed) => {
+            if event.mask.contains(EventMask::CREATE) {
+                Concern::Created
+            } else {
+                Concern::Changed
+            }
+        }
+        _ => Concern::None,
+    }
 }
 
 /// Whether the path leads to a file that was just created the ordinary way: empty or half-written, and to be closed by
 /// its writer, which is the event to wait for. A new hard link is never closed, and has more links than one.
-fn being_written(path: &Path) -> bool {
-    let file = |meta: std::fs::Metadata| meta.is_file() && meta.nlink() == 1;
-    std::fs::symlink_metadata(path).is_ok_and(file)
+async fn being_written(path: &Path) -> bool {
+    tokio::fs::symlink_metadata(path).await.is_ok_and(|meta| meta.is_file() && meta.nlink() == 1)
 }
 
 /// Every directory and name in it that decides what the path leads to: its links, and its end, or the first name that

@@ -35,7 +35,10 @@ fn flapping(rounds: u32, random: &mut fastrand::Rng) -> String {
     fs::write(&file, text).expect("written");
     let config = Config::load(&file).expect("valid");
     let provider = config.providers.values().next().expect("one");
-    let mut built = provider.config.build(&[]);
+    let mut built = provider.config.build(&elasticd::provider::BuildContext {
+        selectors: &[],
+        unconfined: &elasticd::sys::unconfined::Unconfined::default(),
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let all: Vec<Instance> = runtime.block_on(built.discover()).expect("fixed");
     assert_eq!(all.len(), ALL);

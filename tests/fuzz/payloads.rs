@@ -102,7 +102,10 @@ impl Chain {
     }
 
     fn provider(&self) -> Box<dyn Provider> {
-        self.config.providers.values().next().expect("one").config.build(&[])
+        self.config.providers.values().next().expect("one").config.build(&elasticd::provider::BuildContext {
+            selectors: &[],
+            unconfined: &elasticd::sys::unconfined::Unconfined::default(),
+        })
     }
 
     /// Asks a provider once, and takes its set through all that follows.

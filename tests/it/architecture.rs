@@ -40,6 +40,24 @@ const PURE: &[&str] = &[
     "provider/nats/set_assembler.rs",
 ];
 
+/// Whatever holds up the thread that calls it.
+const BLOCKING: &[&str] = &["std::fs", "procfs::", "std::process::Command", "thread::sleep", "run_blocking"];
+
+/// The modules and files that may block, and why no request waits for it.
+const MAY_BLOCK: &[(&str, &str)] = &[
+    ("api/metrics.rs", "of /proc/self alone, which the kernel answers from memory"),
+    ("app/bootstrap.rs", "there is no runtime yet"),
+    ("cli", "a command answers no requests"),
+    ("config", "read before the runtime starts, and later on a blocking thread"),
+    ("frontend", "each frontend's worker has a thread of its own"),
+    ("provider/file.rs", "on a blocking thread"),
+    ("registry", "the registry has a thread of its own"),
+    ("sys", "functions that block say so"),
+];
+
+/// Statics of `sys` whose content changes, and why each is no handle that is passed in.
+const STATICS: &[(&str, &str)] = &[("sys/systemd.rs", "the process has one service manager, named by its environment")];
+
 /// Modules in which circles are still to be removed.
 const NOT_YET_FREE_OF_CIRCLES: &[&str] = &["app", "cli", "config", "health", "model"];
 
@@ -195,6 +213,48 @@ fn each_exception_is_still_needed() {
             code.contains(&format!("\"{kind}\"")) || (!ORDINARY.contains(kind) && has_word(&code.to_lowercase(), kind))
         });
         assert!(named, "{place} does not name {kind} any more");
+    }
+}
+
+/// The program's code in each file below `src`.
+fn program_files() -> Vec<(String, String)> {
+    let is_program = |path: &PathBuf| !path.to_string_lossy().ends_with("tests.rs");
+    let code = |path: PathBuf| {
+        let code = program(&fs::read_to_string(&path).expect("readable"));
+        (path.strip_prefix(directory()).expect("below src").to_str().expect("a plain name").to_owned(), code)
+    };
+    files(&directory()).into_iter().filter(is_program).map(code).collect()
+}
+
+#[test]
+fn nothing_blocks_on_a_thread_that_answers() {
+    let program = program_files();
+    let mut wrong = Vec::new();
+    for (file, code) in &program {
+        // It keeps the other tasks of its thread running, but not those that wait together with it in one task.
+        let mut words = vec!["block_in_place"];
+        if !MAY_BLOCK.iter().any(|(allowed, _)| file == allowed || file.starts_with(&format!("{allowed}/"))) {
+            words.extend(BLOCKING);
+        }
+        wrong.extend(words.iter().filter(|word| code.contains(*word)).map(|word| format!("{file} uses {word}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for (allowed, reason) in MAY_BLOCK {
+        let mut of_it = program.iter().filter(|(file, _)| file.starts_with(allowed));
+        assert!(of_it.any(|(_, code)| BLOCKING.iter().any(|word| code.contains(word))), "{allowed} ({reason})");
+    }
+    let daemon = program.iter().find(|(file, _)| file == "app/daemon.rs").map(|(_, code)| code);
+    let threads = daemon.expect("it is there").matches("spawn_on_thread(").count();
+    assert_eq!(threads, 2, "the registry and the workers have threads of their own");
+}
+
+#[test]
+fn no_handle_is_hidden_in_a_static() {
+    for (file, code) in program_files().iter().filter(|(file, _)| file.starts_with("sys/")) {
+        let is_expected = STATICS.iter().any(|(expected, _)| expected == file);
+        let changes = code.lines().filter(|line| line.trim_start().trim_start_matches("pub ").starts_with("static "));
+        let changes = changes.filter(|line| ["Mutex", "Lock", "Atomic", "Cell"].iter().any(|kind| line.contains(kind)));
+        assert_eq!(changes.count() > 0, is_expected, "{file}: pass a handle in instead, or give the reason in STATICS");
     }
 }
 

@@ -170,7 +170,11 @@ fn missing_privileges_are_reported() {
         .says("fail", "state_dir", &["cannot create `state_dir`", "writable for elasticd's user"])
         .says("fail", "api.socket", &["cannot write to the directory", "make it writable"])
         .says("fail", "frontends.nginx.outputs.0", &["give elasticd's user write access"])
-        .says("fail", "frontends.nginx.reload", &["cannot see what PID", "run elasticd as the frontend's user"])
+        .says(
+            "fail",
+            "frontends.nginx.reload",
+            &["cannot see what PID", "run elasticd with the frontend's user and group"],
+        )
         .says("warn", "frontends.nginx.isolate_check", &["CAP_SYS_ADMIN"]);
     let (_, text, _) = elasticd.run(&["doctor"]);
     assert!(text.contains("looked at as nobody (uid 65534)"), "{text}");

@@ -9,7 +9,8 @@ use nix::unistd::geteuid;
 use super::{Findings, Level, is_member};
 use crate::frontend::{Check, Config, Output, Proof, Reload};
 use crate::sys::process::{Find, Process};
-use crate::sys::{atomic_file, command};
+use crate::sys::unconfined::Unconfined;
+use crate::sys::{atomic_file, child};
 
 /// Looks at what a change of the frontend takes: its outputs, its check, its process or its API.
 pub async fn look(frontend: &Config, findings: &mut Findings) {
@@ -69,7 +70,7 @@ fn not_ours_to_give(output: &Output) -> Option<String> {
 
 fn program(subject: &str, argv: &[String], findings: &mut Findings) {
     let Some(program) = argv.first() else { return };
-    let located = command::locate(program);
+    let located = child::locate(program);
     let why = |error| {
         let path = std::env::var("PATH").unwrap_or_default();
         format!("{error}; install it, or write its whole path (PATH is {path})")
@@ -83,7 +84,7 @@ async fn isolation(subject: &str, check: &Check, findings: &mut Findings) {
     if !check.isolate || check.is_staged() {
         return;
     }
-    match command::run_isolated(&[], &["true".to_owned()], LIMIT).await {
+    match child::run_isolated(&Unconfined::default(), &[], &["true".to_owned()], LIMIT).await {
         Some(_) => findings.add(Level::Ok, subject, "a candidate is judged before it is in place"),
         None => findings.add(
             Level::Warn,
@@ -109,7 +110,8 @@ async fn reload(subject: &str, reload: &Reload, findings: &mut Findings) {
             findings.judge(subject, connected.map(|_| format!("the master at {endpoint} answers")).map_err(why));
         }
         Reload::Signal { find, .. } => {
-            let found = Process::find(find).and_then(|process| process.may_signal().map(|()| process.identity.pid));
+            let found = Process::find(&Unconfined::default(), find).await;
+            let found = found.and_then(|process| process.may_signal().map(|()| process.identity.pid));
             let (Find::PidFile { executable, .. } | Find::Match { executable }) = find;
             let good = |pid| format!("PID {pid} runs {executable} and can be signalled");
             findings.judge(subject, found.map(good));

@@ -9,6 +9,7 @@ use super::{Findings, Level};
 use crate::config::{Config, Provider};
 use crate::model::{Created, Instance, Name, Pattern, Selection, Service, select};
 use crate::provider;
+use crate::sys::unconfined::Unconfined;
 
 /// How many reasons for exclusion are shown of a service: the most frequent ones.
 const REASONS: usize = 3;
@@ -43,7 +44,8 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
         );
         return findings;
     }
-    let mut built = provider.config.build(&selectors);
+    let mut built =
+        provider.config.build(&provider::BuildContext { selectors: &selectors, unconfined: &Unconfined::default() });
     built.set_read_only();
     let (limit, started) = (provider.pace.timeout, Instant::now());
     let asked = tokio::time::timeout(limit, built.discover()).await;

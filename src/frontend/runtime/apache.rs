@@ -104,6 +104,7 @@ impl Status {
 mod tests {
     use super::*;
     use crate::frontend::digest::Digest;
+    use crate::sys::unconfined::Unconfined;
 
     const ANSWER: &str = "127.0.0.1\nServerVersion: Apache/2.4.71 (Debian)\n\
         RestartTime: Sunday, 22-Nov-2026 23:32:23 UTC\nParentServerConfigGeneration: 2\nParentServerMPMGeneration: 1\n\
@@ -128,7 +129,12 @@ mod tests {
         let hertz = ticks_per_second();
         // Now is 100 s after boot, so it was started between 96 and 97.
         let runs = |swapped_at: u64, last: Option<Evidence>| {
-            let wanted = Wanted { outputs: vec![], digest: &new, swapped_at: swapped_at * hertz };
+            let wanted = Wanted {
+                outputs: vec![],
+                digest: &new,
+                swapped_at: swapped_at * hertz,
+                unconfined: &Unconfined::default(),
+            };
             status.difference(&wanted, last.as_ref(), 100 * hertz).is_none()
         };
         assert!(!runs(98, None) && !runs(97, None), "started before the swap");

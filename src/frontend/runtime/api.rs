@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frontend::digest::Digest;
 use crate::sys::endpoint::{Connection, Endpoint};
+use crate::sys::unconfined::Unconfined;
 
 /// A runtime API, by its protocol. The three operations are those of [`super::Runtime`].
 pub(super) trait RuntimeApi: Sync {
@@ -59,6 +60,8 @@ pub struct Wanted<'a> {
     pub digest: &'a Digest,
     /// When the outputs were swapped in, in ticks since boot ([`crate::sys::ticks::now_ticks`]); 0: not on record.
     pub swapped_at: u64,
+    /// Where processes are examined.
+    pub unconfined: &'a Unconfined,
 }
 
 /// What a later comparison needs to recognise the process that was proven. It is kept in the apply record.

@@ -121,7 +121,7 @@ impl Inspection {
             file.read(content);
         }
         let digest = Digest::of(file.reload_only.as_bytes());
-        let worker = Worker::get(session).await?;
+        let worker = Worker::get(session, wanted.unconfined).await?;
         let changed_at = disk::outputs_changed_at(wanted);
         let last = last.filter(|last| last.digest.as_ref() == Some(&digest));
         let last = last.and_then(|last| WorkerRecord::parse(last.identity.as_deref()?));

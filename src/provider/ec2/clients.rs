@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
@@ -39,11 +38,11 @@ pub(super) struct Regional {
 /// Finds what is not configured by AWS's own chain, and builds the clients.
 pub(super) async fn build(
     config: &Config,
-    given: Option<&SharedCredentialsProvider>,
+    source: &credentials::Source,
     rate_limiter: &RateLimiter,
     counter: &ApiCallCounter,
 ) -> Result<Vec<Regional>, Error> {
-    let base = base(config, given).await;
+    let base = base(config, source).await;
     let regions = match (&*config.regions, base.region()) {
         ([], None) => return Err(Error::NoRegion),
         ([], Some(region)) => vec![region.clone()],
@@ -54,12 +53,12 @@ pub(super) async fn build(
 }
 
 /// Credentials, the role's if there is one, retries and bounds, as clients of any AWS service share them.
-pub(super) async fn shared(config: &Config, given: Option<&SharedCredentialsProvider>) -> SdkConfig {
-    credentials::assume(config, base(config, given).await).await
+pub(super) async fn shared(config: &Config, source: &credentials::Source) -> SdkConfig {
+    credentials::assume(config, base(config, source).await).await
 }
 
 /// Region, credentials, retries and bounds, as all clients share them.
-async fn base(config: &Config, given: Option<&SharedCredentialsProvider>) -> SdkConfig {
+async fn base(config: &Config, source: &credentials::Source) -> SdkConfig {
     let http = http();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http.clone())
@@ -73,10 +72,10 @@ async fn base(config: &Config, given: Option<&SharedCredentialsProvider>) -> Sdk
     if let Some(profile) = &config.profile {
         loader = loader.profile_name(profile).credentials_provider(credentials::of_profile(profile, region, &http));
     }
-    if let Some(given) = given {
+    if let Some(given) = &source.given {
         loader = loader.credentials_provider(given.clone());
     }
-    credentials::unconfined(loader.load().await)
+    credentials::unconfined(loader.load().await, &source.unconfined)
 }
 
 pub(super) fn http() -> SharedHttpClient {

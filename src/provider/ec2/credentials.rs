@@ -33,20 +33,33 @@ pub(super) async fn assume(config: &Config, base: SdkConfig) -> SdkConfig {
 
 /// The same configuration, whose credentials may come from a program that the SDK starts (`credential_process`): the
 /// calling thread may not.
-pub(super) fn unconfined(sdk: SdkConfig) -> SdkConfig {
+pub(super) fn unconfined(sdk: SdkConfig, unconfined: &Unconfined) -> SdkConfig {
     let Some(inner) = sdk.credentials_provider() else { return sdk };
-    sdk.into_builder().credentials_provider(SharedCredentialsProvider::new(ByProgram(inner))).build()
+    let unconfined = unconfined.clone();
+    sdk.into_builder().credentials_provider(SharedCredentialsProvider::new(ByProgram { inner, unconfined })).build()
+}
+
+/// Where a provider takes its credentials from.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// Credentials to use alone. `None`: AWS's own chain is asked.
+    pub given: Option<SharedCredentialsProvider>,
+    /// Starts the programs of that chain.
+    pub unconfined: Unconfined,
 }
 
 #[derive(Debug)]
-struct ByProgram(SharedCredentialsProvider);
+struct ByProgram {
+    inner: SharedCredentialsProvider,
+    unconfined: Unconfined,
+}
 
 impl ProvideCredentials for ByProgram {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        let inner = self.0.clone();
-        future::ProvideCredentials::new(Unconfined::new(async move { inner.provide_credentials().await }))
+        let inner = self.inner.clone();
+        future::ProvideCredentials::new(self.unconfined.run_future(async move { inner.provide_credentials().await }))
     }
 }

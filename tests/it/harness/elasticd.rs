@@ -35,7 +35,7 @@ impl Drop for Elasticd {
 
 impl Elasticd {
     /// How a failed update of a frontend is logged.
-    pub const UPDATE_FAILED: &str = "the old configuration stays";
+    pub const UPDATE_FAILED: &str = "frontend update failed; previous configuration kept";
 
     /// How the first success after failures is logged.
     pub const RECOVERED: &str = "recovered";

@@ -8,6 +8,7 @@ use super::super::api::Error;
 use super::cli::Session;
 use crate::sys::process::parent_of_same_program;
 use crate::sys::ticks::{now_ticks, ticks, ticks_per_second};
+use crate::sys::unconfined::Unconfined;
 
 /// The servers of each backend section, by name.
 type Pools = BTreeMap<String, BTreeMap<String, ServerState>>;
@@ -19,6 +20,8 @@ pub(super) struct Worker {
     started: u64,
     /// The earliest possible moment of that start, in ticks since boot.
     not_before: u64,
+    /// When its master started, in ticks since boot. `None`: it has none, or none that can be seen.
+    master_started: Option<u64>,
     pub(super) pools: Pools,
 }
 
@@ -55,17 +58,23 @@ impl ServerState {
 }
 
 impl Worker {
-    pub(super) async fn get(session: &mut Session<'_>) -> Result<Self, Error> {
+    pub(super) async fn get(session: &mut Session<'_>, unconfined: &Unconfined) -> Result<Self, Error> {
         let asked_at = now_ticks();
         let answers = session.send(&["show info", "show backend", "show servers state"]).await?;
         let [info, backends, servers] = answers.as_slice() else { unreachable!("as many answers as commands") };
         let worker = Self::parse(info, backends, servers, asked_at);
-        worker.ok_or_else(|| {
+        let mut worker = worker.ok_or_else(|| {
             session.unusable(
                 "the answers to `show info` and `show servers state` are not of the form that HAProxy 2.5 and later \
                  use; is this HAProxy's `stats socket`?",
             )
-        })
+        })?;
+        // If the process with that PID is older than HAProxy reports, the PID is of another PID namespace.
+        worker.master_started = parent_of_same_program(unconfined, worker.pid)
+            .await
+            .filter(|(started, _)| started + ticks_per_second() >= worker.not_before)
+            .map(|(_, master)| master);
+        Ok(worker)
     }
 
     /// Parses the answers to commands sent at `asked_at`, in ticks since boot. `None`: they have another form.
@@ -85,6 +94,7 @@ impl Worker {
             pid: i32::try_from(number("Pid")?).ok()?,
             started: started.unwrap_or_default(),
             not_before: asked_at.saturating_sub(ticks(age)),
+            master_started: None,
             pools: pools(backends, servers)?,
         })
     }
@@ -99,10 +109,7 @@ impl Worker {
     /// A worker is forked once the configuration has been read, so its own start shows nothing. What counts is when the
     /// program that read it was executed (`Start_time_sec`), or when its master was started.
     pub(super) fn has_started_after(&self, moment: u64) -> bool {
-        // If the process with that PID is older than HAProxy reports, the PID is of another PID namespace.
-        let hertz = ticks_per_second();
-        let master = || parent_of_same_program(self.pid).filter(|(worker, _)| worker + hertz >= self.not_before);
-        self.not_before > moment || master().is_some_and(|(_, master)| master > moment)
+        self.not_before > moment || self.master_started.is_some_and(|master| master > moment)
     }
 }
 

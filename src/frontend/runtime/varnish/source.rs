@@ -56,6 +56,7 @@ mod tests {
     use super::super::cli::OK;
     use super::*;
     use crate::frontend::digest::Digest;
+    use crate::sys::unconfined::Unconfined;
 
     #[test]
     fn the_outputs_are_compared_with_the_sources_byte_by_byte() {
@@ -71,7 +72,11 @@ mod tests {
         let digest = Digest::of(b"");
         let is_missing = |answer: &Answer, content: &str, path: &'static str| {
             let outputs = vec![(Path::new(path), content)];
-            not_included(answer, &Wanted { outputs, digest: &digest, swapped_at: 0 }).is_some()
+            not_included(
+                answer,
+                &Wanted { outputs, digest: &digest, swapped_at: 0, unconfined: &Unconfined::default() },
+            )
+            .is_some()
         };
         assert_eq!(
             sources(shown.as_bytes()).iter().map(|source| source.name).collect::<Vec<_>>(),

@@ -3,14 +3,13 @@
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Region;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
 
 use super::super::error::Context;
-use super::super::{Config as Ec2Config, clients};
+use super::super::{Config as Ec2Config, clients, credentials};
 use super::error::{About, Error};
 use super::{Config, message};
 use crate::sys::backoff::{Backoff, Jitter};
@@ -36,7 +35,7 @@ const NO_RECEIPT: &str = "none";
 pub struct Queue {
     config: Config,
     provider: Ec2Config,
-    credentials: Option<SharedCredentialsProvider>,
+    credentials: credentials::Source,
     /// Built when first needed, and again after each failure.
     client: Option<Client>,
     /// Of messages that are read, and not yet deleted.
@@ -49,11 +48,11 @@ pub struct Queue {
 
 impl Queue {
     /// The queue of `config`, read with the credentials that `provider` is configured with.
-    pub fn new(config: &Config, provider: &Ec2Config, credentials: Option<&SharedCredentialsProvider>) -> Self {
+    pub fn new(config: &Config, provider: &Ec2Config, credentials: &credentials::Source) -> Self {
         Self {
             config: config.clone(),
             provider: provider.clone(),
-            credentials: credentials.cloned(),
+            credentials: credentials.clone(),
             client: None,
             receipts: Vec::new(),
             failing: None,
@@ -137,7 +136,7 @@ impl Queue {
         if let Some(client) = self.client.take() {
             return client;
         }
-        let shared = clients::shared(&self.provider, self.credentials.as_ref()).await;
+        let shared = clients::shared(&self.provider, &self.credentials).await;
         let bounds = TimeoutConfig::builder()
             .connect_timeout(clients::CONNECT_TIMEOUT)
             .operation_attempt_timeout(LIMIT)
