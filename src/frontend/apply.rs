@@ -53,16 +53,16 @@ pub enum Error {
     /// The runtime API cannot be used, or refuses.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    /// A change cannot be told over the runtime API, and there is no other way.
+    /// A change cannot be applied over the runtime API, and there is no other way.
     #[error("{0}, and the frontend has no other `reload`")]
     NoReload(String),
     /// The frontend was asked to reload and did not.
     #[error(transparent)]
     Unproven(#[from] proof::Error),
-    /// The previous outputs could not be brought back.
+    /// The previous outputs could not be restored.
     #[error("{cause}; and then the previous configuration could not be restored: {source}")]
     Rollback {
-        /// Why they should be.
+        /// Why they had to be.
         cause: Box<Self>,
         /// Why they could not.
         source: atomic_file::Error,
@@ -70,12 +70,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the frontend ended of what it was asked to take.
+    /// Whether the frontend crashed when it was asked to load the outputs.
     pub const fn is_fatal(&self) -> bool {
         matches!(self, Self::Unproven(proof::Error::Ended { .. }))
     }
 
-    /// Whether it means that the frontend does not run at present, rather than that it was asked in vain.
+    /// Whether it means that the frontend does not run at present, rather than that it failed to reload.
     const fn is_not_running(&self) -> bool {
         match self {
             Self::Process(error) => error.is_not_running(),
@@ -94,7 +94,7 @@ pub enum Outcome {
     NotRunning(String),
 }
 
-/// What an attempt came to, well or not.
+/// What an attempt did, whether or not it succeeded.
 #[derive(Debug, Default)]
 pub struct Effort {
     /// The frontend was asked to reload.
@@ -114,7 +114,7 @@ pub struct Change<'a> {
     pub journal: &'a mut Journal,
     /// What it should run.
     pub rendered: &'a Rendered,
-    /// What was done for it so far.
+    /// What was done so far.
     pub effort: &'a mut Effort,
     /// Writes its outputs, starts its commands and examines its processes.
     pub unconfined: &'a Unconfined,
@@ -140,7 +140,7 @@ impl Change<'_> {
             return Ok((None, None));
         };
         if matches!(self.config.proof, Proof::None) && !asked {
-            // Nothing could ever show whether it was asked.
+            // Nothing could ever show whether it was asked to reload.
             return self.reload_and_prove().await;
         }
         // Only a signal that was certainly sent deserves the full patience.
@@ -159,7 +159,7 @@ impl Change<'_> {
     /// Some step failed, and all was undone.
     pub async fn apply(mut self) -> Result<Outcome, Error> {
         let (config, rendered) = (self.config, self.rendered);
-        // Whatever is set up wrongly is found before anything is touched.
+        // A wrong setup is found before anything is touched.
         let absent = config.absence(self.unconfined).await?;
         let owed = unproven(self.journal);
         let started = Instant::now();
@@ -175,13 +175,13 @@ impl Change<'_> {
         };
         let started = Instant::now();
         let checked = self.check_staged(&staged).await;
-        let judged = checked.map_err(Error::Check).inspect_err(|_| discard(self.unconfined, &staged))?;
+        let is_checked = checked.map_err(Error::Check).inspect_err(|_| discard(self.unconfined, &staged))?;
         self.effort.timings.check = started.elapsed();
         let started = Instant::now();
         self.swap(&staged, &changes)?;
         let swapped_at = now_ticks();
         self.effort.timings.swap = started.elapsed();
-        if let Some(check) = config.check.as_ref().filter(|_| !judged) {
+        if let Some(check) = config.check.as_ref().filter(|_| !is_checked) {
             let started = Instant::now();
             if let Err(error) = child::run(self.unconfined, &check.argv, check.limit).await {
                 let known = self.journal.proven().cloned();
@@ -207,8 +207,8 @@ impl Change<'_> {
         }
     }
 
-    /// Has the candidate judged before anybody can load it. `false`: that is not possible here, and the check must
-    /// follow the swap.
+    /// Checks the candidate before the frontend can load it. `false`: that is not possible here, and the check must follow
+    /// the swap.
     async fn check_staged(&self, staged: &[FileChange]) -> Result<bool, CommandError> {
         let Some(check) = &self.config.check else { return Ok(true) };
         if check.is_staged() {
@@ -221,23 +221,23 @@ impl Change<'_> {
             child::run(self.unconfined, &argv, check.limit).await?;
             return Ok(true);
         }
-        // Only what exists can be covered.
+        // Only a file that exists can be covered by a mount.
         if !check.isolate || staged.is_empty() || staged.iter().any(|change| change.previous.is_none()) {
             return Ok(false);
         }
         let places: Vec<_> =
             staged.iter().map(|change| (atomic_file::staging_path(&change.path), change.path.clone())).collect();
         match child::run_isolated(self.unconfined, &places, &check.argv, check.limit).await {
-            Some(judged) => judged.map(|()| true),
+            Some(checked) => checked.map(|()| true),
             None => Ok(false),
         }
     }
 
-    /// Has the frontend take what is in place, and waits for the proof.
+    /// Has the frontend load the outputs that are in place, and waits for the proof.
     async fn reload_and_prove(&mut self) -> Result<Found, Error> {
         let Step::Reloading { changes, swapped_at, .. } = self.journal.step().clone() else { return Ok((None, None)) };
         let started = Instant::now();
-        let asked = self.tell_or_reload(swapped_at).await;
+        let asked = self.apply_live_or_reload(swapped_at).await;
         self.effort.timings.reload = started.elapsed();
         let result = match asked {
             Ok(before) => {
@@ -250,19 +250,19 @@ impl Change<'_> {
         };
         match result {
             Ok(found) => Ok(self.conclude(&changes, swapped_at, found)),
-            // It went away just now; what comes next will read what is in place.
+            // It ended just now. When it is started again it reads what is in place.
             Err(error) if error.is_not_running() => Err(error),
-            // It may yet take the new outputs, late: from here on nothing is known of it.
+            // It may still load the new outputs, late: from here on nothing is known of it.
             Err(error) => {
                 let error = self.undo(&changes, error, None);
-                self.tell_previous().await;
+                self.restore_live().await;
                 Err(error)
             }
         }
     }
 
-    /// Tells the frontend over its runtime API, or asks it to reload. Returns its processes as they were before.
-    async fn tell_or_reload(&mut self, swapped_at: u64) -> Result<Option<Generation>, Error> {
+    /// Applies the change over the runtime API, or asks the frontend to reload. Returns its processes as they were before.
+    async fn apply_live_or_reload(&mut self, swapped_at: u64) -> Result<Option<Generation>, Error> {
         let config = self.config;
         if let Some(runtime) = &config.runtime {
             let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
@@ -335,8 +335,9 @@ impl Change<'_> {
         found
     }
 
-    /// A runtime API may have taken a part before it refused the rest: it is brought back to the files as they are now.
-    async fn tell_previous(&self) {
+    /// Makes the frontend agree with the files as they are now: its runtime API may have applied a part of a change before
+    /// it refused the rest.
+    async fn restore_live(&self) {
         let Some(runtime) = &self.config.runtime else { return };
         let outputs = &self.config.outputs;
         let contents: Result<Vec<_>, _> = outputs.iter().map(|o| std::fs::read_to_string(&o.path)).collect();

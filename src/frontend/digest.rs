@@ -37,7 +37,7 @@ impl Digest {
     }
 }
 
-/// What is on disk at an output's path. `None`: nothing, or nothing readable, or what is no output: a symbolic link.
+/// The content at an output's path. `None`: there is none, it cannot be read, or it is a symbolic link. Blocks.
 pub fn on_disk(path: &Path) -> Option<Digest> {
     let mut file = regular_file::open_itself(path).ok()?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);

@@ -1,5 +1,5 @@
-//! The apply record: how far the last change of a frontend came, written before each step, so that whoever restarts
-//! in the middle knows what must be undone, what is still owed, and what is already proven.
+//! The apply record: how far the last change of a frontend came, written before each step. After a restart in the middle
+//! of a change it says what must be undone, what is still to be done, and what is already proven.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub struct Proven {
     pub process: Option<Identity>,
     /// When they were swapped in, in ticks since boot.
     pub swapped_at: u64,
-    /// What its runtime API knows it again by. `None`: it has none.
+    /// What identifies it over its runtime API. `None`: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
 }
@@ -64,7 +64,7 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// How a file stands now. `None`: it is not there.
+    /// Of a file as it is now. `None`: it is not there.
     pub fn of(path: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::metadata(path).ok()?;
@@ -124,8 +124,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads the record at `path`. One that is absent or unreadable means that nothing is known to be proven, which
-    /// costs a reload and loses none.
+    /// Reads the record at `path`. If it is absent or unreadable, nothing is known to be proven, which costs one reload.
+    /// Blocks.
     pub fn open(path: PathBuf) -> Self {
         let boot = boot_id();
         let mut journal = Self { path, boot, proven: None, step: Step::Idle };
@@ -150,7 +150,7 @@ impl Journal {
         if stored.boot == self.boot {
             return;
         }
-        // Since then the machine was started anew: whatever runs has read what was in place, and no old process is left.
+        // The machine was booted since: every process has read the outputs in place, and no earlier process is left.
         if let Some(proven) = &mut self.proven {
             proven.swapped_at = 0;
         }
@@ -170,20 +170,21 @@ impl Journal {
         self.proven.as_ref()
     }
 
-    /// Records a step before it is taken.
+    /// Records a step before it is taken. Blocks until the record is on disk.
     pub fn begin(&mut self, step: Step) {
         self.step = step;
         self.save();
     }
 
-    /// Records that nothing is under way any more, and what the frontend runs. `None`: that is not known.
+    /// Records that no change is under way any more, and what the frontend runs. `None`: that is not known. Blocks until
+    /// the record is on disk.
     pub fn end(&mut self, proven: Option<Proven>) {
         self.proven = proven;
         self.begin(Step::Idle);
     }
 
-    /// A record that cannot be written does not keep the frontend from its new backends: without it a restart reloads
-    /// once more than needed, but never once less, for the files then differ from what is on record as proven.
+    /// A record that cannot be written does not stop the change: after a restart the frontend is then reloaded once more
+    /// than needed, but never once less, since the files differ from those recorded as proven.
     fn save(&self) {
         let stored =
             Stored { version: VERSION, boot: self.boot.clone(), proven: self.proven.clone(), step: self.step.clone() };

@@ -1,4 +1,4 @@
-//! From what is known of a frontend to what must be done next. Pure.
+//! Decides what must be done next for a frontend, from what is known of it. Pure.
 
 use super::digest::Digest;
 use super::journal::{Proven, Step};
@@ -7,15 +7,15 @@ use crate::sys::process::Identity;
 /// What must be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It runs what it should.
+    /// The frontend runs the outputs that are wanted.
     Nothing,
-    /// It was started after the right outputs were in place, and so runs them: only the record is behind.
+    /// It was started after the wanted outputs were in place, and so runs them: only the record must be updated.
     Adopt,
-    /// The right outputs are in place and checked, and there is no process yet to read them.
+    /// The wanted outputs are in place and checked, and no process runs yet that could read them.
     AwaitFrontend,
     /// It has, or may have, been asked to reload: look for the proof before asking again.
     Prove,
-    /// Whatever outputs differ are swapped, and it is asked to reload.
+    /// The outputs that differ must be swapped, and the frontend asked to reload.
     Apply,
 }
 
@@ -37,14 +37,14 @@ pub enum Running {
 
 /// Decides from evidence alone: the outputs wanted, those on disk, the record, and the process that runs.
 ///
-/// That the files are right is never enough: what counts is what the frontend has been proven to run.
+/// Files that are as wanted are never enough: the frontend must be proven to run them.
 pub fn plan(wanted: &Digest, on_disk: &Digest, proven: Option<&Proven>, step: &Step, running: Running) -> Action {
     if on_disk != wanted {
         return Action::Apply;
     }
     let is_on_record = *step == Step::Idle && proven.is_some_and(|proven| proven.digest == *wanted);
     match step {
-        // What it says itself outweighs any record.
+        // What the frontend itself answers outweighs any record.
         _ if running == (Running::Asked { agrees: true }) && is_on_record => Action::Nothing,
         _ if running == (Running::Asked { agrees: true }) => Action::Adopt,
         Step::Reloading { digest, before, swapped_at, asked, .. } if digest == wanted => match (running, before) {

@@ -75,12 +75,12 @@ pub struct Asked<'a> {
     pub unconfined: &'a Unconfined,
 }
 
-/// What was found: the process that runs the new outputs, where it is known by one, and what its runtime API knows it
-/// again by, where it has one.
+/// The process that runs the new outputs, if the frontend is known by a process, and the evidence of its runtime API, if
+/// it has one.
 pub type Found = (Option<Identity>, Option<Evidence>);
 
 impl Asked<'_> {
-    /// Waits for the evidence. `limit` stands in for the proof's own.
+    /// Waits for the evidence, for as long as the proof's own limit, or for `limit` if there is one.
     ///
     /// # Errors
     ///

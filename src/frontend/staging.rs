@@ -10,7 +10,7 @@ use crate::sys::unconfined::Unconfined;
 ///
 /// # Errors
 ///
-/// The previous outputs could not be brought back.
+/// The previous outputs could not be restored.
 pub fn recover(unconfined: &Unconfined, config: &Config, journal: &mut Journal) -> Result<(), atomic_file::Error> {
     if let Step::Swapping { changes } = journal.step().clone() {
         tracing::info!(frontend = %config.name, "interrupted change undone; it will be made again");
@@ -24,7 +24,7 @@ pub fn recover(unconfined: &Unconfined, config: &Config, journal: &mut Journal) 
     Ok(())
 }
 
-/// What is swapped in and checked, but was never proven: its previous versions are still there to go back to.
+/// The changes that are swapped in and checked, but not proven: their previous versions are kept to go back to.
 pub fn unproven(journal: &Journal) -> Vec<FileChange> {
     match journal.step() {
         Step::Reloading { changes, .. } => changes.clone(),
@@ -82,7 +82,7 @@ pub fn restore(unconfined: &Unconfined, changes: &[FileChange]) -> Result<(), at
     Ok(())
 }
 
-/// Removes what is staged, or kept of before, beside their places.
+/// Removes the staged or previous versions beside the outputs.
 pub fn discard<'a>(unconfined: &Unconfined, changes: impl IntoIterator<Item = &'a FileChange>) {
     for change in changes {
         atomic_file::discard(unconfined, &change.path);

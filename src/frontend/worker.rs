@@ -53,20 +53,20 @@ pub struct Worker {
     unconfined: Unconfined,
 }
 
-/// A worker at work.
+/// A running worker.
 struct Running {
     config: Config,
     templates: Vec<Template>,
     journal: Journal,
     unconfined: Unconfined,
-    /// The outputs that are ours alone to write.
+    /// The outputs that no other elasticd can write.
     locks: BTreeMap<PathBuf, TargetLock>,
     is_recovered: bool,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     report: watch::Sender<Arc<status::Frontend>>,
     last_reload: Option<Instant>,
     retry: Backoff,
-    /// Of which the frontend has ended.
+    /// The outputs of which the frontend crashed: they are not applied again.
     fatal: Option<Digest>,
     /// What the last snapshot rendered to, for every audit until there is another one.
     rendered: Option<(Arc<Snapshot>, Arc<Rendered>)>,
@@ -98,7 +98,7 @@ impl Worker {
         &self.config.name
     }
 
-    /// Where the worker says how it stands.
+    /// The worker's status, after each of its steps.
     pub fn report(&self) -> watch::Receiver<Arc<status::Frontend>> {
         self.report.subscribe()
     }
@@ -156,9 +156,10 @@ impl Running {
         }
     }
 
-    /// Makes sure that nobody else writes the outputs, and then, once, takes up what an earlier run left.
+    /// Makes sure that no other elasticd writes the outputs, and then, once, recovers from what an earlier run left.
     ///
-    /// A directory that takes no lock takes no output either, as a rule, which is said when one is written.
+    /// A directory in which no lock can be created can have no output written either, as a rule; that is reported when an
+    /// output is written.
     fn lock_outputs(&mut self) -> Result<(), lock::Error> {
         for output in &self.config.outputs {
             if self.locks.contains_key(&output.path) {
@@ -190,7 +191,7 @@ impl Running {
         }
     }
 
-    /// One comparison, and what follows from it. Returns how long to wait for the next one.
+    /// Compares once, and acts on the difference. Returns how long to wait for the next comparison.
     async fn reconcile(&mut self, shutdown: &CancellationToken) -> Duration {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else {
             return self.config.pacing.audit_interval;
@@ -220,7 +221,7 @@ impl Running {
             }
             Action::Adopt => self.adopt(&rendered, evidence).await,
             Action::AwaitFrontend => {
-                // Found again: the reason may have changed.
+                // Looked for again: the reason may have changed.
                 let why = self.config.absence(&self.unconfined).await;
                 self.not_running(&match why {
                     Ok(Some(why)) => why,
@@ -251,7 +252,7 @@ impl Running {
                 match runtime.compare(&wanted, last).await {
                     Ok(Comparison::Runs(evidence)) => (plan::Running::Asked { agrees: true }, Some(evidence)),
                     Ok(Comparison::Differs(how)) => {
-                        tracing::debug!(frontend = %self.config.name, how, "does not run what it should");
+                        tracing::debug!(frontend = %self.config.name, how, "frontend runs another configuration");
                         (plan::Running::Asked { agrees: false }, None)
                     }
                     Err(error) if error.is_not_running() => (plan::Running::No, None),
@@ -284,7 +285,7 @@ impl Running {
         }
     }
 
-    /// Keeps reloads apart. `false`: told to stop meanwhile.
+    /// Waits until `min_reload_gap` after the last reload. `false`: it is to stop.
     async fn wait_for_gap(&self, shutdown: &CancellationToken) -> bool {
         let Some(last) = self.last_reload else { return true };
         tokio::select! {
@@ -324,7 +325,7 @@ impl Running {
             Ok(Outcome::NotRunning(why)) => self.not_running(&why),
             Err(error) => {
                 if error.is_fatal() {
-                    // Once more would end it once more.
+                    // Another attempt would crash it again.
                     self.fatal = Some(rendered.digest.clone());
                 }
                 self.failed(&error.to_string())
@@ -348,7 +349,7 @@ impl Running {
 
     fn proven(&mut self, rendered: &Rendered, process: Option<Identity>) -> Duration {
         let revision = rendered.revision;
-        tracing::info!(frontend = %self.config.name, revision, pid = process.map(|p| p.pid), "proven to run the new configuration");
+        tracing::info!(frontend = %self.config.name, revision, pid = process.map(|p| p.pid), "frontend runs the new configuration");
         self.say(|report| report.proven_age_seconds = Some(SystemTime::now().into()));
         self.settled(revision, process)
     }
@@ -382,7 +383,7 @@ impl Running {
         self.config.pacing.retry_min
     }
 
-    /// Says what failed, once, and when to try again.
+    /// Logs a failure, unless it is the same as the last one, and returns how long to wait before another attempt.
     fn failed(&mut self, message: &str) -> Duration {
         if !self.report.borrow().error.as_deref().is_some_and(|before| says_the_same(before, message)) {
             tracing::error!(frontend = %self.config.name, error = message, "frontend update failed; previous configuration kept");

@@ -43,7 +43,7 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "; give elasticd's user write access to the directory",
         io::ErrorKind::ReadOnlyFilesystem => "; mount it writable for elasticd (systemd: ReadWritePaths=)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space",
-        io::ErrorKind::AlreadyExists => "; what lies beside it as .NAME.elasticd is not elasticd's: remove it",
+        io::ErrorKind::AlreadyExists => "; remove the file .NAME.elasticd beside it, which is not elasticd's",
         io::ErrorKind::ResourceBusy => "; it is a mount point itself: mount its directory instead of the file",
         _ => "",
     }
@@ -93,7 +93,7 @@ pub fn swap(unconfined: &Unconfined, target: &Path) -> Result<(), Error> {
         let staged = staging_path(target);
         let moved = match rustix::fs::renameat_with(CWD, &staged, CWD, target, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::EXIST) => exchange(&staged, target),
-            // Not every file system knows the flag; what it guards against is then up to the directory's owner.
+            // Not every file system knows the flag. Without it, a file that appears just now would be replaced.
             Err(rustix::io::Errno::INVAL) if !target.exists() => fs::rename(&staged, target),
             Err(rustix::io::Errno::INVAL) => exchange(&staged, target),
             other => other.map_err(Into::into),
@@ -119,7 +119,7 @@ pub fn unswap(unconfined: &Unconfined, target: &Path, had_previous: bool) -> Res
 
 /// Removes what lies under the target's hidden name, if anything does. Blocks.
 pub fn discard(unconfined: &Unconfined, target: &Path) {
-    // Nothing depends on it: a leftover is removed again by whoever stages next.
+    // Nothing depends on it: the next change removes a leftover.
     let _ = by_its_writer(unconfined, "clear", target, |target| {
         remove(target);
         Ok(())
@@ -140,7 +140,7 @@ fn fill(target: &Path, bytes: &[u8], ownership: Ownership) -> Result<PathBuf, Er
     let path = staging_path(target);
     remove(target);
     let fill = || -> io::Result<()> {
-        // Created anew and closed to others: whoever can write the directory cannot have us write elsewhere.
+        // Created anew and closed to others: a user who can write the directory cannot have us write elsewhere.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(bytes)?;
         // A system call filter may forbid even the change that changes nothing.
@@ -158,20 +158,20 @@ fn remove(target: &Path) {
     let _ = fs::remove_file(staging_path(target));
 }
 
-/// What [`write()`] would say of `target`, as far as that shows without writing anything.
+/// Whether [`write()`] could replace `target`, as far as that shows without writing anything.
 ///
 /// # Errors
 ///
-/// Its directory is not there, or takes nothing from us.
+/// Its directory is not there, or not writable for us.
 pub fn examine(target: &Path) -> Result<(), Error> {
     writable(directory_of(target)).map_err(failed("write", target))
 }
 
-/// Whether entries of a directory can be made and renamed by us.
+/// Whether we can create and rename entries of a directory.
 ///
 /// # Errors
 ///
-/// What the system says to that.
+/// We cannot; why.
 pub fn writable(directory: &Path) -> io::Result<()> {
     if !fs::metadata(directory)?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
@@ -186,7 +186,7 @@ pub fn is_mount_point(path: &Path) -> bool {
 }
 
 fn exchange(staged: &Path, target: &Path) -> io::Result<()> {
-    // A link or a pipe that somebody put there is nothing to go back to, nor may a confined thread move it.
+    // A link or a pipe at its place is nothing to go back to, nor may a confined thread move it.
     if !fs::symlink_metadata(target)?.is_file() {
         return fs::rename(staged, target);
     }

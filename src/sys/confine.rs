@@ -1,7 +1,7 @@
 //! What a thread may no longer do: write outside a few directories, start programs, use capabilities, gain privileges.
 //!
-//! All of it holds for the thread that asks and for those it starts, not for threads that are there already. What must
-//! stay possible is therefore left to [`super::outside`], a thread started before.
+//! All of it holds for the calling thread and for those it starts, not for threads that exist already. What must stay
+//! possible is therefore left to [`super::unconfined`], a thread started before.
 
 use std::fmt;
 use std::fs::File;
@@ -74,14 +74,14 @@ pub fn process() -> Report {
     report
 }
 
-/// Lets the thread write within `directories` alone, start no program, and keep of its capabilities only those in `keep`.
-/// Adds to `report` what came of it.
+/// From now on the thread can write within `directories` alone, start no program, and has of its capabilities only those
+/// in `keep`. Adds the result to `report`.
 pub fn thread<'a>(directories: impl IntoIterator<Item = &'a File>, keep: CapabilitySet, report: &mut Report) {
     match landlock(directories) {
         Ok(abi) => report.landlock = Some(abi),
         Err(why) => report.missing.push(format!("confined in what it writes: {why}")),
     }
-    // Where a system call filter forbids it, the list tells what is left.
+    // A system call filter may forbid it; the list shows what is left.
     let _ = shed(keep);
     let left = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
     report.capabilities = left.iter_names().map(|(name, _)| name.to_owned()).collect();
@@ -185,7 +185,7 @@ mod tests {
             }
         };
         std::thread::spawn(confined).join().expect("as it should be");
-        fs::write(beside.join("new"), "text").expect("nobody else is confined");
+        fs::write(beside.join("new"), "text").expect("no other thread is confined");
         assert!(directory(&beside.join("there")).is_err() && directory(&dir.path().join("absent")).is_err());
     }
 

@@ -26,7 +26,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// Nobody listens there, we are not admitted, or it takes longer than `limit` ([`io::ErrorKind::TimedOut`]).
+    /// No program listens there, we have no permission, or it takes longer than `limit` ([`io::ErrorKind::TimedOut`]).
     pub async fn connect(&self, limit: Duration) -> io::Result<Connection> {
         let connecting = async {
             match self {

@@ -1,4 +1,4 @@
-//! A program with all that it starts, in a process group of its own that ends when nobody wants it any more.
+//! A program with all that it starts, in a process group of its own, which is ended when it is dropped.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,12 +19,12 @@ use super::unconfined::Unconfined;
 /// How long a program is given to end between SIGTERM and SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// How often its end is looked for in that time, by a thread that has nothing else to do.
+/// How often a blocking thread checks in that time whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A running program. Dropped, the whole group gets SIGTERM at once, and SIGKILL when the program has ended or two
-/// seconds later; the runtime does not end before. Until then nobody reaps the program: its PID, which is the group's,
-/// cannot become another's.
+/// seconds later; the runtime does not end before. Until then the program is not reaped: its PID, which is also the
+/// group's, cannot become another process's.
 #[derive(Debug)]
 pub struct Group(Option<Running>);
 
@@ -37,7 +37,7 @@ struct Running {
     _turn: Option<OwnedSemaphorePermit>,
 }
 
-#[expect(deprecated, reason = "what follows it is unsafe, for files that are not owned; this one is")]
+#[expect(deprecated, reason = "its successor is unsafe, for descriptors that are not owned; this one is")]
 fn readiness(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
@@ -125,7 +125,7 @@ impl Running {
             std::thread::sleep(LOOK);
         }
         let _ = killpg(self.group, Signal::SIGKILL);
-        // Nothing outlives that for long, but in the depths of a broken file system; then let it be.
+        // Only a program that waits for a broken file system outlives that for long; it is then left alone.
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline + TERM_GRACE {
             std::thread::sleep(LOOK);
         }

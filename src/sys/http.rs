@@ -19,7 +19,7 @@ pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody could be asked.
+    /// There was no connection.
     #[error("cannot connect to {endpoint}: {source}")]
     Connect {
         /// Where.
@@ -27,8 +27,8 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// What came is no answer.
-    #[error("no answer to {method} {path} from {endpoint}: {cause}")]
+    /// There was no complete response.
+    #[error("no complete response to {method} {path} from {endpoint}: {cause}")]
     Answer {
         /// Where.
         endpoint: Endpoint,
@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether nobody listens there: the program does not run.
+    /// Whether no program listens there.
     pub fn is_absent(&self) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         matches!(self, Self::Connect { source, .. } if matches!(source.kind(), NotFound | ConnectionRefused))
@@ -53,7 +53,7 @@ impl Error {
 ///
 /// # Errors
 ///
-/// Nobody listens there, or no whole answer of at most [`MAX_ANSWER`] bytes came within `limit`.
+/// No program listens there, or no complete response of at most [`MAX_ANSWER`] bytes came within `limit`.
 pub async fn send(
     endpoint: &Endpoint,
     method: Method,
@@ -82,11 +82,11 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// One request on a connection that is at thread. The error is a text, as it only ever becomes part of a message.
+/// One request on an open connection. The error is a text, as it only ever becomes part of a message.
 ///
 /// # Errors
 ///
-/// No whole answer of at most `max` bytes came.
+/// No complete response of at most `max` bytes came.
 pub async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Full<Bytes>>,

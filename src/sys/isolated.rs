@@ -1,4 +1,5 @@
-//! A program that sees files of ours in place of others, and nobody else does: it runs in a mount namespace of its own.
+//! A program that sees files of ours in place of others, which no other program does: it runs in a mount namespace of
+//! its own.
 //!
 //! The namespace is entered by another run of this very program, which then becomes the one asked for: between fork and
 //! exec only a process of a single thread may do such things safely.
@@ -13,14 +14,14 @@ use std::process::Command;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// The first argument by which [`enter`] is asked for.
+/// The first argument of a run that is to [`enter`] a namespace.
 pub const WORD: &str = "isolated-check";
 
 /// The exit status of a run in which the program asked for was not started. It may end with that status too, so what
-/// counts is that such a run also says [`Failure`], after [`SAYS`].
+/// counts is that such a run also prints [`Failure`], after [`SAYS`].
 pub const NOT_STARTED: u8 = 121;
 
-/// How everything begins that such a run says.
+/// The beginning of all that such a run prints.
 pub const SAYS: &str = "elasticd: ";
 
 /// Why the program asked for was not started.
@@ -34,7 +35,7 @@ pub enum Failure {
     NotStarted(io::Error),
 }
 
-/// Tells from how a run ended that, and why, it is one in which the program was not started.
+/// Why the program was not started, from how the run ended. `None`: it was started.
 pub fn failure(code: Option<i32>, output: &str) -> Option<Failure> {
     let said = output.strip_prefix(SAYS).filter(|_| code == Some(NOT_STARTED.into()))?;
     let started = said.strip_prefix("not started: ").map(|why| Failure::NotStarted(io::Error::other(why)));
@@ -62,7 +63,7 @@ pub fn enter(arguments: impl IntoIterator<Item = OsString>) -> Result<Infallible
     let mut arguments = arguments.into_iter();
     unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|errno| Failure::NotIsolated(format!("cannot make a mount namespace: {errno}")))?;
-    // Otherwise what is mounted here would show up in the namespace we came from.
+    // Otherwise these mounts would be seen in the namespace we came from, too.
     bind(None, Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
     loop {
         match (arguments.next(), arguments.next()) {

@@ -1,4 +1,4 @@
-//! A directory that only one process uses at a time.
+//! Locks on a directory or a file that only one process uses at a time.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,19 +15,18 @@ use super::unconfined::Unconfined;
 /// The lock's file name in the directory.
 const FILE: &str = "lock";
 
-/// Neither a link is followed, nor a pipe waited at.
+/// A link is not followed, and a pipe not waited for.
 const FLAGS: i32 = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
 
-/// How long a lock that is held is waited for, and how often it is looked at. A program that is just being started
-/// shares its starter's files until it has become itself: for that moment it holds the locks of a starter that was
-/// killed meanwhile.
+/// How long a lock that is held is waited for, and how often it is tried. Between fork and exec a child shares its
+/// parent's files: for that moment it holds the locks of a parent that was killed meanwhile.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(10));
 
 /// Locks a file, waiting for a moment if it is held. Blocks the thread.
 ///
 /// # Errors
 ///
-/// `EWOULDBLOCK`: somebody holds it for longer. Anything else: the file cannot be locked.
+/// `EWOULDBLOCK`: another process holds it for longer. Anything else: the file cannot be locked.
 pub fn exclusive(mut file: File) -> Result<Flock<File>, Errno> {
     let deadline = Instant::now() + PATIENCE.0;
     loop {
@@ -40,12 +39,12 @@ pub fn exclusive(mut file: File) -> Result<Flock<File>, Errno> {
     }
 }
 
-/// Held as long as it lives, and let go by the kernel however the process ends.
+/// Held as long as it lives; the kernel releases it however the process ends.
 #[derive(Debug)]
 pub struct DirectoryLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 
 /// A file that only one process replaces at a time: held as long as it lives. Its lock file lies beside it, under a
-/// hidden name, and goes with it; one that a killed process left is taken up by the next.
+/// hidden name, and is removed with it; one that a killed process left is used by the next.
 #[derive(Debug)]
 pub struct TargetLock {
     path: PathBuf,
@@ -55,14 +54,14 @@ pub struct TargetLock {
 
 impl Drop for TargetLock {
     fn drop(&mut self) {
-        // Still held: nobody else's is removed. A leftover does no harm.
+        // It is still held, so that it is not another process's file that is removed. A leftover does no harm.
         let path = self.path.clone();
         let _ = beside(&self.unconfined, &self.path, move || std::fs::remove_file(path));
     }
 }
 
-/// Locks the file at `target`, which need not exist. `None`: there is no lock to be had beside it, as in a directory that
-/// takes nothing or is not there yet, or on a file system without locks. Blocks for a moment if it is held.
+/// Locks the file at `target`, which need not exist. `None`: it cannot be locked, as in a directory that is not
+/// writable or not there yet, or on a file system without locks. Blocks for a moment if it is held.
 ///
 /// # Errors
 ///
@@ -84,14 +83,14 @@ pub fn target(unconfined: &Unconfined, target: &Path) -> Result<Option<TargetLoc
             Err(Errno::EWOULDBLOCK) => return Err(Error::Target(target.to_owned())),
             Err(_) => return Ok(None),
         };
-        // Whoever held it until now has removed it: another file may lie there by now.
+        // The process that held it until now has removed it: another file may lie there by now.
         if std::fs::symlink_metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino())) {
             return Ok(Some(TargetLock { path, unconfined: unconfined.clone(), _lock: lock }));
         }
     }
 }
 
-/// Has `work` done by whoever may write into the directory of `path`.
+/// Runs `work` on the thread that may write into the directory of `path`.
 fn beside<T: Send + 'static>(
     unconfined: &Unconfined,
     path: &Path,
@@ -140,7 +139,7 @@ pub fn lock(directory: &Path) -> Result<DirectoryLock, Error> {
     })
 }
 
-/// Whether another process holds `directory`. Nothing is made: where nobody ever locked it, nobody holds it.
+/// Whether another process holds `directory`. Creates no lock file. Blocks for a moment if it is held.
 ///
 /// # Errors
 ///

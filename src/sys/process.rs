@@ -236,11 +236,19 @@ impl Process {
     /// There is none, or it is not what it should be.
     pub async fn find(unconfined: &Unconfined, find: &Find) -> Result<Self, Error> {
         let find = find.clone();
-        let look = move || match &find {
+        unconfined.run(move || Self::find_here(&find)).await
+    }
+
+    /// The same on the calling thread, which must not be confined. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is not what it should be.
+    pub fn find_here(find: &Find) -> Result<Self, Error> {
+        match find {
             Find::PidFile { path, executable } => Self::by_pid_file(path, executable),
             Find::Match { executable } => Self::by_executable(executable),
-        };
-        unconfined.run(look).await
+        }
     }
 
     /// Holds a process that was found before, if it still runs.

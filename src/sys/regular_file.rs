@@ -1,6 +1,6 @@
-//! Files that others may have put something else in the place of: read only if they are what they should be.
+//! Files in whose place other users may have put something else: read only if they are regular files. Functions block.
 //!
-//! A pipe would keep whoever opens it waiting for ever, and a device would never end.
+//! Opening a pipe could wait for ever, and a device might never end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -25,7 +25,7 @@ pub fn open_itself(path: &Path) -> io::Result<File> {
     opened(path, nix::libc::O_NOFOLLOW)
 }
 
-/// Reads what only root and we can have written: state of our own, that decides what is served and what is undone.
+/// Reads a file that only root and we can have written: state of our own, that decides what is served and undone.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether what a user owns is as good as ours: root's is, and our own.
+/// Whether a user's files are trusted like ours: root's are, and our own.
 pub fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }

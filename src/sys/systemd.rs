@@ -1,4 +1,4 @@
-//! What systemd wants to hear. Unconfined systemd every call does nothing.
+//! Notifications to systemd (`sd_notify(3)`). Without systemd every function does nothing.
 
 use std::sync::LazyLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Announcements that may wait for their reader.
+/// How many notifications may wait to be sent.
 const QUEUE: usize = 64;
 
-type Announcement = Box<dyn FnOnce() -> std::io::Result<()> + Send>;
+type Notification = Box<dyn FnOnce() -> std::io::Result<()> + Send>;
 
 /// Tells systemd that the service is ready.
 pub fn ready() {
@@ -45,21 +45,21 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-/// Sends from a thread of its own, in order: once the kernel keeps as many datagrams as it will
-/// (net.unix.max_dgram_qlen), a send waits for whoever should read them, and nothing else may wait with it.
-fn notify(announcement: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
-    static SENDER: LazyLock<SyncSender<Announcement>> = LazyLock::new(|| {
-        let (sender, announcements) = sync_channel::<Announcement>(QUEUE);
+/// Sends from a thread of its own, in order: once the kernel holds as many datagrams as it will
+/// (net.unix.max_dgram_qlen), a send waits for systemd to read them, and nothing else may wait with it.
+fn notify(notification: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+    static SENDER: LazyLock<SyncSender<Notification>> = LazyLock::new(|| {
+        let (sender, notifications) = sync_channel::<Notification>(QUEUE);
         std::thread::spawn(move || {
-            for announce in announcements {
-                if let Err(error) = announce() {
+            for send in notifications {
+                if let Err(error) = send() {
                     tracing::debug!(%error, "sd_notify failed");
                 }
             }
         });
         sender
     });
-    if std::env::var_os("NOTIFY_SOCKET").is_some() && SENDER.try_send(Box::new(announcement)).is_err() {
+    if std::env::var_os("NOTIFY_SOCKET").is_some() && SENDER.try_send(Box::new(notification)).is_err() {
         tracing::debug!("sd_notify failed: systemd does not read its socket");
     }
 }

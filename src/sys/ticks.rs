@@ -20,8 +20,8 @@ pub fn ticks(duration: Duration) -> u64 {
     duration.as_secs() * hertz + u64::from(duration.subsec_millis()) * hertz / 1000
 }
 
-/// Tells one run of the machine from another; ticks of different ones cannot be compared. `BOOT_ID` is what a unit with
-/// `ProcSubset=pid` passes on of it (`%b`), for there is no more of `/proc` there than its processes.
+/// The id of this boot of the machine; ticks of different boots cannot be compared. A unit with `ProcSubset=pid` sees
+/// nothing of `/proc` but its processes, and passes the id on as `BOOT_ID` (`%b`).
 pub fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").or_else(|_| std::env::var("BOOT_ID"));
     text.unwrap_or_default().trim().replace('-', "")

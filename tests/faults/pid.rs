@@ -92,7 +92,7 @@ fn rewritten(rounds: u32, random: &mut fastrand::Rng) -> String {
         let _stop = SetOnDrop(&stopped);
         while sent < rounds && sent + refused < rounds * 1000 {
             thread::yield_now();
-            match Process::find(&find(&path)) {
+            match Process::find_here(&find(&path)) {
                 Ok(process) if process.identity.pid != frontend.id().cast_signed() => wrong += 1,
                 found => match found.and_then(|process| process.signal(Signal::HUP)) {
                     Ok(()) => sent += 1,
@@ -141,14 +141,14 @@ pub fn inside(_: &str) {
         fs::write(&path, pid.to_string()).expect("written");
         if round % 2 == 0 {
             // Between the look and the signal: the worst moment there is.
-            let process = Process::find(&find(&path)).expect("it runs");
+            let process = Process::find_here(&find(&path)).expect("it runs");
             ended_by(frontend);
             next_pid(pid);
             let bystander = bystander();
             assert_eq!(bystander.id(), pid, "reused");
             assert!(matches!(process.signal(Signal::HUP), Err(Error::Refused { .. })), "the process is gone");
             // Looked up again, it is another program.
-            assert!(matches!(Process::find(&find(&path)), Err(Error::OtherProgram { .. })));
+            assert!(matches!(Process::find_here(&find(&path)), Err(Error::OtherProgram { .. })));
             assert_eq!(ended_by(bystander), Some(9), "not signalled");
             reused += 1;
         } else {
@@ -156,7 +156,7 @@ pub fn inside(_: &str) {
             let bystander = thread::scope(|scope| {
                 let looking = scope.spawn(|| {
                     for _ in 0..40 {
-                        if let Ok(process) = Process::find(&find(&path)) {
+                        if let Ok(process) = Process::find_here(&find(&path)) {
                             let _ = process.signal(Signal::HUP);
                         }
                     }

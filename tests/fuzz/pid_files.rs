@@ -3,7 +3,6 @@
 use std::process::{Child, Command, Stdio};
 
 use elasticd::sys::process::{Executable, Find, Process};
-use elasticd::sys::unconfined::Unconfined;
 
 use crate::{for_a_while, mutated};
 
@@ -44,14 +43,12 @@ fn whatever_a_pid_file_holds() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("pid");
     let find = Find::PidFile { path: path.clone(), executable: Executable::new("sleep") };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let unconfined = Unconfined::default();
     let mut found = 0_u64;
     for_a_while("pid files", |random| {
         let bytes = mutated(random, &seeds, TOKENS);
         std::fs::write(&path, &bytes).expect("written");
         let text = String::from_utf8_lossy(&bytes);
-        match runtime.block_on(Process::find(&unconfined, &find)) {
+        match Process::find_here(&find) {
             Ok(process) => {
                 found += 1;
                 // `+5` and `005` are 5.
