@@ -13,6 +13,7 @@ use crate::model::{FieldFault, Name, Selector};
 use crate::provider;
 use crate::provider::poll::PollSchedule;
 use crate::status;
+use crate::sys::unconfined::Unconfined;
 
 /// The type that `[publish]` may be of: there is none.
 pub const TYPE: Option<&str> = None;
@@ -58,7 +59,7 @@ pub struct Publisher(Infallible);
 
 impl Publisher {
     /// A publisher of this configuration.
-    pub fn new(config: Config, _refresh: watch::Receiver<u64>) -> Self {
+    pub fn new(config: Config, _refresh: watch::Receiver<u64>, _unconfined: Unconfined) -> Self {
         match config.0 {}
     }
 
