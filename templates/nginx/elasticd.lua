@@ -1,38 +1,39 @@
--- Backends for nginx, asked from elasticd's socket: no file, no reload, no DNS.
+-- Backends for nginx from elasticd's socket: no file, no reload, no DNS.
 --
 --   load_module modules/ndk_http_module.so;              # Debian's libnginx-mod-http-lua does this itself
 --   load_module modules/ngx_http_lua_module.so;
 --   http {
 --     lua_package_path "/etc/nginx/lua/?.lua;;";         # where this file is
 --     lua_shared_dict elasticd 10m;                      # about 100,000 backends
---     lua_socket_log_errors off;                         # this says once what it cannot do
+--     lua_socket_log_errors off;                         # this module logs a failure once
 --     init_worker_by_lua_block { require("elasticd").start() }
 --     upstream web {
---       server 127.0.0.1:1 down;                         # never used, but nginx wants one
+--       server 127.0.0.1:1 down;                         # never used, but nginx requires one
 --       balancer_by_lua_block { require("elasticd").balance("web") }
 --       keepalive 64;
 --     }
---     server { location / { proxy_pass http://web; } }   # proxy_next_upstream says what is tried again elsewhere
+--     server { location / { proxy_pass http://web; } }   # proxy_next_upstream sets what is retried
 --   }
 --
--- One worker at a time asks elasticd, with a request that is answered when something changes; all workers share what
--- it learns. While elasticd is away the last list stays. nginx's workers must be let in: set api.group to their group.
+-- One worker at a time sends elasticd a request that is answered when something changes; the workers share the list in
+-- memory. While elasticd does not answer, the last list is kept. nginx's workers need access to the socket: set api.group
+-- to their group.
 
 local balancer = require "ngx.balancer"
 
 local M = {}
 
--- How long elasticd is asked to wait for a change, in seconds.
+-- How long elasticd waits for a change before it answers, in seconds.
 local WAIT = 25
--- For how long the worker that asks is believed to live, in seconds; it says so again each second.
+-- How long a worker is the only one that asks, in seconds; it renews that each second.
 local LEASE = 3
--- The pauses, in seconds, after a failure to ask: the first, and the longest.
+-- The first and the longest pause after a failed request, in seconds.
 local RETRY, RETRY_MAX = 0.1, 2
 
 local options = { socket = "/run/elasticd/elasticd.sock", dict = "elasticd", tries = 3, rest = 10 }
 local dict
 
--- Sends one request. Returns the status, the revision and the body; or nil and what is wrong.
+-- Sends one request. Returns the status, the revision and the body; or nil and the error.
 local function ask(path)
     local socket = ngx.socket.tcp()
     socket:settimeouts(1000, 1000, (WAIT + 10) * 1000)
@@ -79,7 +80,7 @@ local function ask(path)
     return finish(status, tonumber(headers["x-elasticd-revision"]), body)
 end
 
--- Asks once, and keeps what is new. Returns nil and what is wrong, if anything is.
+-- Sends one request, and keeps a new list. Returns nil and the error if that fails.
 local function refresh()
     local revision = dict:get("revision")
     local path = "/v1/services?format=text"
@@ -90,9 +91,9 @@ local function refresh()
     if status == 304 then
         return true
     elseif status ~= 200 then
-        return nil, status and "it answers " .. status or now
+        return nil, status and "status " .. status or now
     end
-    -- The list first: whoever sees the new revision must find it.
+    -- The list first: a worker that reads the new revision must find it.
     local kept, problem = dict:set("backends", body)
     if not kept then
         return nil, "lua_shared_dict " .. options.dict .. " is too small: " .. problem
@@ -102,7 +103,7 @@ local function refresh()
     return true
 end
 
--- Asks for as long as this worker may.
+-- Keeps the list up to date, for as long as this worker holds the lease.
 local function lead()
     local me, failures = ngx.worker.pid(), 0
     local asking = ngx.thread.spawn(function()
@@ -115,7 +116,7 @@ local function lead()
                 failures = 0
             else
                 if failures == 0 then
-                    ngx.log(ngx.WARN, "elasticd cannot be asked at ", options.socket, ": ", problem, "; the last list stays")
+                    ngx.log(ngx.WARN, "no answer from elasticd at ", options.socket, ": ", problem, "; keeping the last list")
                 end
                 failures = failures + 1
                 ngx.sleep(math.min(RETRY * 2 ^ math.min(failures, 10), RETRY_MAX))
@@ -128,7 +129,7 @@ local function lead()
             ngx.sleep(1)
         end
     end)
-    -- A worker that is told to end must not wait for an answer.
+    -- A worker that has to exit must not wait for an answer.
     ngx.thread.wait(asking, renewing)
     ngx.thread.kill(asking)
     ngx.thread.kill(renewing)
@@ -153,7 +154,7 @@ end
 --   socket   elasticd's query socket (/run/elasticd/elasticd.sock)
 --   dict     the name of the lua_shared_dict (elasticd)
 --   tries    attempts for one request, each at another backend (3)
---   rest     seconds for which a worker spares a backend that failed (10)
+--   rest     seconds for which a worker does not use a backend after a failure (10)
 function M.start(given)
     for key, value in pairs(given or {}) do
         if options[key] == nil then
@@ -168,9 +169,9 @@ function M.start(given)
     ngx.timer.at(0, tick)
 end
 
--- What this worker has made of the list.
-local made = { generation = nil, services = {} }
--- Until when it spares which backend.
+-- The list as this worker has parsed it.
+local parsed = { generation = nil, services = {} }
+-- The backends that failed, and until when this worker does not use them.
 local resting = {}
 
 local function read(text)
@@ -189,13 +190,13 @@ end
 
 local function backends(name)
     local generation = dict:get("generation")
-    if generation ~= made.generation then
-        made = { generation = generation, services = read(dict:get("backends") or "") }
+    if generation ~= parsed.generation then
+        parsed = { generation = generation, services = read(dict:get("backends") or "") }
     end
-    return made.services[name]
+    return parsed.services[name]
 end
 
--- One of the service's backends, by weight, that `avoided` does not say to avoid.
+-- One of the service's backends, by weight, for which `avoided` returns false.
 local function choose(service, avoided)
     local total = 0
     for i = 1, #service do
@@ -235,7 +236,7 @@ end
 function M.balance(name)
     local service = backends(name)
     if not service or #service == 0 then
-        -- nginx then turns to the servers it knows itself, all of which are down, and answers 502.
+        -- nginx then uses the servers of its configuration, which are all down, and answers 502.
         ngx.log(ngx.ERR, "elasticd: service ", name, " has no backends")
         return
     end
@@ -261,7 +262,7 @@ function M.balance(name)
             end
             return until_when ~= nil
         end
-        -- Rather one that has failed than none; rather one that failed another request than one that failed this.
+        -- If all are resting, one that has not failed this request; if all have failed it, any of them.
         backend = choose(service, function(key) return tried[key] or rests(key) end)
             or choose(service, function(key) return tried[key] end)
             or draw(service)

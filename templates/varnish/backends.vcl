@@ -1,11 +1,12 @@
 {#-
   One director for each service, for Varnish 6.4 or later. Include it in the main VCL, after the line `vcl 4.1;`, and write
-  `set req.backend_hint = web.backend();` for the service `web`. Options (vars):
-    director  random or hash (each by weight), round_robin or fallback (which know no weight), shard (by weight)
+  `set req.backend_hint = web.backend();` for the service `web`. Variables:
+    director  random, hash or shard (by weight), round_robin or fallback (these ignore weights)
     backend   attributes of every backend, as VCL
-    probe     the attributes of the backends' probe, as VCL, or "" for none; without .initial. A new VCL starts with new
-              probes: unless they take every backend for healthy at first, each change would answer 503 for a moment
-  A director's name is its service's, unless that is no identifier of VCL: see the functions vcl_director and vcl_backend.
+    probe     attributes of the backends' probe, as VCL, without .initial; "": no probe. Every VCL has probes of its own:
+              unless these assume at first that every backend is healthy, each change would cause some answers 503
+  A director has the name of its service, if that is a valid VCL identifier: see the functions vcl_director and
+  vcl_backend.
   A service without backends answers 503.
 -#}
 # Written by elasticd: changes made here are lost.
