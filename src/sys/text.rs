@@ -12,7 +12,7 @@ pub fn shorten(text: &str, max: usize) -> String {
 
 /// The text on one line of at most `max` characters: trimmed, with a blank for each control character, and shortened.
 pub fn one_line(text: &str, max: usize) -> String {
-    let short = shorten(text.trim(), max).replace(char::is_control, " ");
+    let short = shorten(text.replace(char::is_control, " ").trim(), max);
     match short.strip_suffix('…') {
         Some(start) => format!("{}…", start.trim_end()),
         None => short,
