@@ -30,6 +30,7 @@ mod envoy_asks;
 mod fleet;
 #[cfg(feature = "nats")]
 mod fleet_access;
+mod formats;
 mod haproxy;
 mod haproxy_syntax;
 mod harness;
