@@ -1,96 +1,34 @@
-//! The composition root: [`App::build`] does all that can fail, [`App::run`] supervises, reloads and drains.
+//! The composition root: [`App::build`] does everything that can fail, [`App::run`] supervises, reloads and drains.
 
 mod bootstrap;
 mod daemon;
+mod error;
+mod reload;
+mod supervise;
 mod supervisor;
+mod tasks;
 
-use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_tokio::Signals;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::api::{self, Api};
-use crate::config::{Config, Faults};
-use crate::frontend::{self, Worker};
-use crate::model::Name;
-use crate::registry::{self, Registry};
-use crate::sys::lock::{self, DirectoryLock};
+use crate::config::Config;
+use crate::frontend::Worker;
+use crate::registry::Registry;
+use crate::sys::lock::DirectoryLock;
 use crate::sys::unconfined::Unconfined;
 use crate::sys::{confine, systemd};
 pub use bootstrap::Bootstrap;
-use daemon::{Daemon, Shown, build_worker};
+use daemon::{ApiState, Daemon, Inputs, QUEUE};
+pub use error::Error;
+use tasks::build_worker;
 
-/// Observations that may wait for the registry.
-const QUEUE: usize = 16;
-
-/// Why elasticd did not start, or stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] Faults),
-    /// The state directory cannot be created.
-    #[error("cannot create `state_dir` {path}: {source}; create it, writable for elasticd's user")]
-    StateDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The state directory cannot be locked.
-    #[error(transparent)]
-    Lock(#[from] lock::Error),
-    /// The thread that starts programs cannot be started.
-    #[error("cannot start a thread: {0}; allow elasticd some more tasks")]
-    Thread(#[source] io::Error),
-    /// A socket cannot be opened.
-    #[error(transparent)]
-    Api(#[from] api::Error),
-    /// A frontend's worker cannot be built.
-    #[error("frontends.{name}: {source}")]
-    Frontend {
-        /// The frontend.
-        name: Name,
-        /// Why.
-        source: frontend::BuildError,
-    },
-    /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
-    Signals(#[source] io::Error),
-    /// A part of elasticd ended that never should.
-    #[error("{0} ended unexpectedly; elasticd stops rather than live on half-working")]
-    Ended(String),
-}
-
-impl From<&Error> for ExitCode {
-    /// The codes are those of sysexits.h, as far as it has one.
-    fn from(error: &Error) -> Self {
-        match error {
-            Error::Config(_) => Self::from(78),
-            Error::Ended(_) => Self::from(70),
-            Error::StateDir { .. }
-            | Error::Lock(_)
-            | Error::Thread(_)
-            | Error::Api(_)
-            | Error::Frontend { .. }
-            | Error::Signals(_) => Self::from(1),
-        }
-    }
-}
-
-/// What is asked of the running parts, and where it arrives.
-struct Inputs {
-    controls: api::Controls,
-    registry_inbox: mpsc::Receiver<registry::Event>,
-    reloads: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
-}
-
-/// Everything elasticd consists of, built and not yet running.
+/// All parts of elasticd, built but not yet running.
 #[expect(missing_debug_implementations, reason = "the stream of signals has none")]
 pub struct App {
     file: PathBuf,
@@ -99,7 +37,7 @@ pub struct App {
     registry: Registry,
     workers: Vec<Worker>,
     api: Api,
-    shown: Shown,
+    api_state: ApiState,
     signals: Signals,
     inputs: Inputs,
     lock: DirectoryLock,
@@ -112,8 +50,8 @@ impl App {
     /// # Errors
     ///
     /// Something could not be built; nothing has been started.
-    pub fn build(ground: Bootstrap) -> Result<Self, Error> {
-        let Bootstrap { file, config, lock, confinement, unconfined } = ground;
+    pub fn build(bootstrap: Bootstrap) -> Result<Self, Error> {
+        let Bootstrap { file, config, lock, confinement, unconfined } = bootstrap;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
         let registry = Registry::build(config.settings(), &config.state_dir);
         let workers = config
@@ -121,7 +59,7 @@ impl App {
             .iter()
             .map(|f| build_worker(f, &config, &registry.snapshots(), &unconfined))
             .collect::<Result<_, _>>()?;
-        let shown = Shown::default();
+        let api_state = ApiState::default();
         let (registry_events, registry_inbox) = mpsc::channel(QUEUE);
         let (reload, reloads) = mpsc::channel(QUEUE);
         let controls = api::Controls { refresh: watch::Sender::new(0), reload, registry: registry_events };
@@ -129,15 +67,15 @@ impl App {
         let sources = api::Sources {
             snapshot: registry.snapshots(),
             registry: registry.report(),
-            frontends: shown.frontends.subscribe(),
-            ready: shown.ready.subscribe(),
-            fleet: shown.fleet.subscribe(),
+            frontends: api_state.frontends.subscribe(),
+            ready: api_state.ready.subscribe(),
+            fleet: api_state.fleet.subscribe(),
             started: SystemTime::now(),
             confinement: Arc::clone(&confinement),
             controls,
         };
         let api = Api::bind(&config.api, sources)?;
-        Ok(Self { file, config, confinement, registry, workers, api, shown, signals, inputs, lock, unconfined })
+        Ok(Self { file, config, confinement, registry, workers, api, api_state, signals, inputs, lock, unconfined })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -146,13 +84,13 @@ impl App {
     ///
     /// # Errors
     ///
-    /// A part of elasticd ended by itself.
+    /// A task ended unexpectedly.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, confinement, registry, workers, api, shown, mut signals, inputs, lock, unconfined } =
+        let Self { file, config, confinement, registry, workers, api, api_state, mut signals, inputs, lock, unconfined } =
             self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
-        let mut daemon = Daemon::start(file, config, shown, inputs, registry, workers, api, unconfined);
+        let mut daemon = Daemon::start(file, config, api_state, inputs, registry, workers, api, unconfined);
         let ended = daemon.supervise(&mut signals).await;
         systemd::stopping();
         tracing::info!("stopping");

@@ -1,18 +1,18 @@
-//! What is taken before there is a runtime, and so more than one thread.
+//! What happens before the runtime starts, while there is only one thread.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Error;
+use super::error::Error;
 use crate::config::{Config, Confine};
 use crate::sys::confine;
 use crate::sys::lock::{self, DirectoryLock};
 use crate::sys::unconfined::Unconfined;
 
-/// What elasticd stands on before it has a runtime, and so more than one thread: a state directory of its own, and no
-/// more rights than it needs.
+/// The result of the first step of a start, made before the runtime starts its threads: a locked state directory, and a
+/// process without rights it does not need.
 #[derive(Debug)]
 pub struct Bootstrap {
     pub(super) file: PathBuf,
@@ -23,15 +23,15 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Takes the state directory that `config`, read from `file`, names, and confines this thread and all that it starts
-    /// from now on.
+    /// Locks the state directory of `config`, which was read from `file`, and confines this thread and every thread that
+    /// it starts from now on.
     ///
     /// # Errors
     ///
-    /// The state directory cannot be had.
+    /// The state directory cannot be created or is in use, or a thread cannot be started.
     pub fn take(file: PathBuf, config: Config) -> Result<Self, Error> {
         let mut directory = std::fs::DirBuilder::new();
-        // Tags are nobody else's business.
+        // The state holds tags, which other users need not read.
         directory
             .recursive(true)
             .mode(0o700)
@@ -39,11 +39,11 @@ impl Bootstrap {
             .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
         let lock = lock::lock(&config.state_dir)?;
         for output in config.frontends.iter().flat_map(|frontend| &frontend.outputs) {
-            // Let go at once: the worker takes it when it starts, and keeps it.
+            // Only tried here: the worker takes the lock when it starts.
             drop(lock::target(&Unconfined::default(), &output.path)?);
         }
-        // Without systemd nobody makes /run/elasticd. Only the last directory: more would hide a misspelt path. Where it
-        // cannot be made, binding says so.
+        // Without systemd nothing creates /run/elasticd. Only the last directory is created, since more would hide a
+        // misspelt path. If that fails, binding the socket reports it.
         if let Some(directory) = config.api.socket.parent() {
             let _ = std::fs::create_dir(directory);
         }
@@ -58,14 +58,14 @@ impl Bootstrap {
     }
 }
 
-/// Leaves what programs need to a thread of their own, and gives up the rest.
+/// Starts the unconfined thread that runs programs, and confines this one.
 fn confine(config: &Config) -> io::Result<(confine::Report, Unconfined)> {
     let mut report = confine::process();
     let unconfined = Unconfined::start()?;
     unconfined.allow_directories(config.output_directories());
     let sockets = [Some(&config.api.socket), config.api.admin_socket.as_ref()];
     let directories = sockets.into_iter().flatten().filter_map(|socket| socket.parent()).chain([&*config.state_dir]);
-    // What is not there cannot be written to either; whoever needs it says so.
+    // A directory that cannot be opened is reported by the part that needs it.
     let opened: Vec<_> = directories.filter_map(|directory| confine::directory(directory).ok()).collect();
     confine::thread(&opened, confine::SERVING, &mut report);
     Ok((report, unconfined))

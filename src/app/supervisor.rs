@@ -1,4 +1,4 @@
-//! The tasks of the daemon. One that ends before it was told to is noticed.
+//! The tasks of the daemon. A task that ends without having been stopped is noticed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sys::human::HumanDuration;
 
-/// Runs tasks that end only when told to.
+/// Runs tasks that end only when they are stopped.
 #[derive(Debug, Default)]
 pub struct Supervisor {
     tasks: JoinSet<()>,
     names: HashMap<Id, (String, CancellationToken)>,
     stop: CancellationToken,
-    /// Ends what did not stop in time.
+    /// Aborts tasks on threads of their own that did not stop in time.
     abort: CancellationToken,
 }
 
 impl Supervisor {
-    /// Starts a task, and returns what tells it, and it alone, to stop.
+    /// Starts a task. The token returned stops it, and no other task.
     pub fn spawn<F>(&mut self, name: String, task: impl FnOnce(CancellationToken) -> F) -> CancellationToken
     where
         F: Future<Output = ()> + Send + 'static,
@@ -42,16 +42,16 @@ impl Supervisor {
         F: Future<Output = ()>,
     {
         let (stop, abort, runtime) = (self.stop.child_token(), self.abort.clone(), Handle::current());
-        let told = stop.clone();
+        let stopped = stop.clone();
         let run = move || {
-            runtime.block_on(abort.run_until_cancelled(task(told)));
+            runtime.block_on(abort.run_until_cancelled(task(stopped)));
         };
         let handle = self.tasks.spawn_blocking(run);
         self.names.insert(handle.id(), (name, stop.clone()));
         stop
     }
 
-    /// Returns the name of a task that ended, or panicked, without having been told to stop. Cancel-safe.
+    /// Returns the name of a task that ended, or panicked, without having been stopped. Cancel-safe.
     pub async fn ended(&mut self) -> String {
         loop {
             let (id, panicked) = match self.tasks.join_next_with_id().await {
@@ -66,7 +66,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells all tasks to stop, and ends those that have not after `limit`.
+    /// Stops all tasks, and aborts those that still run after `limit`.
     pub async fn drain(&mut self, limit: Duration) {
         self.stop.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
@@ -83,9 +83,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_ends_or_panics_is_named_and_one_told_to_is_not() {
+    async fn a_task_that_ends_or_panics_is_named_and_one_that_was_stopped_is_not() {
         let mut supervisor = Supervisor::default();
-        let stop = supervisor.spawn("told".to_owned(), |stop| async move { stop.cancelled().await });
+        let stop = supervisor.spawn("stopped".to_owned(), |stop| async move { stop.cancelled().await });
         stop.cancel();
         supervisor.spawn("panics".to_owned(), |_| async { panic!("on purpose") });
         assert_eq!(supervisor.ended().await, "panics");

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::Target;
+use super::pool::Target;
 use crate::model::{HealthCheck, Percent};
 
 /// Why a backend is out that has never been probed.

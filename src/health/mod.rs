@@ -4,6 +4,7 @@
 //! bounded number is under way at a time; [`evaluate`] decides from their results which backends are out.
 
 pub mod evaluate;
+mod pool;
 pub mod probe;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{HealthCheck, Name};
 use crate::sys::backoff::Jitter;
 use evaluate::{Evaluator, NOT_CHECKED_YET};
+pub use pool::{HealthReport, Pool, Target};
 use probe::Outcome;
 
 /// The number of probes under way at a time, over all services, and so of the sockets that are open for them.
@@ -29,42 +31,6 @@ const JITTER: Jitter = Jitter::PlusMinus { percent: 10 };
 
 /// How often the log repeats that this machine cannot probe.
 const LOCAL_FAULT_LOG_INTERVAL: Duration = Duration::from_mins(1);
-
-/// The backends of a service to be probed, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
-    /// The service.
-    pub service: Name,
-    /// How they are probed.
-    pub check: HealthCheck,
-    /// All candidates, whether they are in or out at the moment.
-    pub targets: Vec<Target>,
-    /// The ids of those that failed before elasticd was restarted. Used when the service is first seen.
-    pub failed: BTreeSet<String>,
-}
-
-/// One backend to be probed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The backend's id, unique within the service.
-    pub id: String,
-    /// Where the backend serves. The check may name another port.
-    pub address: SocketAddr,
-}
-
-/// The health of one service's backends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthReport {
-    /// The service.
-    pub service: Name,
-    /// The backends that the report is about, by id. One that is not here, or has another address here, has not been
-    /// checked.
-    pub targets: BTreeMap<String, SocketAddr>,
-    /// The backends that are out, by id, and why: `health check failed: connection refused`. Never all of them.
-    pub out: BTreeMap<String, String>,
-    /// Whether so many fail that a fault of this machine is assumed, and no backend is taken out.
-    pub panicking: bool,
-}
 
 /// Probes the backends of `pools` until stopped, and reports the results.
 ///

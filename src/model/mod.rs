@@ -3,11 +3,14 @@
 //! Nothing here does I/O, reads a clock, or depends on another module.
 
 mod backend;
+mod condition;
+mod exclusion;
 mod fault;
 mod health;
 mod instance;
 mod name;
 mod pattern;
+mod percent;
 pub mod selection;
 mod selector;
 mod service;
@@ -15,15 +18,18 @@ mod snapshot;
 mod tags;
 
 pub use backend::{Backend, BackendState};
+pub use condition::{Attribute, Condition};
+pub use exclusion::{Exclusion, Reason};
 pub use fault::FieldFault;
 pub use health::{HealthCheck, Probe};
 pub use instance::{Availability, Instance, InstanceState};
 pub use name::{Name, NameError};
 pub use pattern::{Created, Origin, Pattern, ServiceTags};
-pub use selection::{Exclusion, Member, Reason, Selection, select, select_one};
-pub use selector::{Attribute, Condition, Selector};
+pub use percent::Percent;
+pub use selection::{Member, Selection, select, select_one};
+pub use selector::Selector;
 pub use service::{
-    AddressKind, AtLeast, Guard, MAX_WEIGHT, OnEmpty, Percent, PortRule, Prefer, Service, SourcesMode, WeightRule,
+    AddressKind, AtLeast, Guard, MAX_WEIGHT, OnEmpty, PortRule, Prefer, Service, SourcesMode, WeightRule,
 };
 pub use snapshot::{ServiceSet, Snapshot};
 pub use tags::Tags;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::selection::bare;
+use super::condition::bare;
 use super::{Condition, Instance, InstanceState, Name, PortRule, Selector, Service};
 
 /// The largest number of services that one pattern creates. Tags may be written by people who must not exhaust elasticd.

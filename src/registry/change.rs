@@ -1,9 +1,10 @@
 //! Changes that an operator or a program asks for over the admin API.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::Registry;
-use super::registration::{self, Registered};
+use super::pool::Pool;
+use super::registration::{self, Registered, Registrations};
 use crate::model::{Backend, Name};
 use crate::sys::human::list;
 
@@ -75,33 +76,35 @@ impl Change {
     }
 }
 
-impl Registry {
-    /// Makes a change. It is served once the registry has settled.
-    pub(super) fn apply_change(&mut self, change: Change, now: SystemTime) -> Result<(), ChangeError> {
-        let service = change.service().clone();
-        let Some(pool) = self.pools.get_mut(&service) else {
-            return Err(ChangeError::UnknownService { name: service, known: self.pools.keys().cloned().collect() });
-        };
-        let registrations = &mut self.saved.registered;
-        match change {
-            Change::Accept { .. } => {
-                let backends = pool.accept_held().ok_or_else(|| ChangeError::NothingHeld(service.clone()))?;
-                tracing::info!(%service, backends, "held set accepted on request");
+/// Makes a change of the services or of the registered backends. It is served once the registry has settled.
+pub(super) fn apply(
+    change: Change,
+    pools: &mut BTreeMap<Name, Pool>,
+    registrations: &mut Registrations,
+    now: SystemTime,
+) -> Result<(), ChangeError> {
+    let service = change.service().clone();
+    let Some(pool) = pools.get_mut(&service) else {
+        return Err(ChangeError::UnknownService { name: service, known: pools.keys().cloned().collect() });
+    };
+    match change {
+        Change::Accept { .. } => {
+            let backends = pool.accept_held().ok_or_else(|| ChangeError::NothingHeld(service.clone()))?;
+            tracing::info!(%service, backends, "held set accepted on request");
+        }
+        Change::Register { backend, ttl, .. } => {
+            let registered = registrations.entry(service.clone()).or_default();
+            if registered.len() >= registration::MAX_PER_SERVICE && !registered.contains_key(&backend.id) {
+                return Err(ChangeError::TooManyRegistrations(service));
             }
-            Change::Register { backend, ttl, .. } => {
-                let registered = registrations.entry(service.clone()).or_default();
-                if registered.len() >= registration::MAX_PER_SERVICE && !registered.contains_key(&backend.id) {
-                    return Err(ChangeError::TooManyRegistrations(service));
-                }
-                registered.insert(backend.id.clone(), Registered::new(backend, ttl, now));
-            }
-            Change::Deregister { id, .. } => {
-                let registered = registrations.get_mut(&service);
-                if registered.and_then(|registered| registered.remove(&id)).is_none() {
-                    return Err(ChangeError::NotRegistered { service, id });
-                }
+            registered.insert(backend.id.clone(), Registered::new(backend, ttl, now));
+        }
+        Change::Deregister { id, .. } => {
+            let registered = registrations.get_mut(&service);
+            if registered.and_then(|registered| registered.remove(&id)).is_none() {
+                return Err(ChangeError::NotRegistered { service, id });
             }
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -186,7 +186,7 @@ impl Registry {
             }
             Event::Change(change, answer) => {
                 let service = change.service().clone();
-                let result = self.apply_change(change, now);
+                let result = change::apply(change, &mut self.pools, &mut self.saved.registered, now);
                 let due = self.settle_now();
                 let revision = self.saved.snapshot.services.get(&service).map_or(0, |set| set.revision);
                 // The client may have gone.

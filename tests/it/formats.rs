@@ -184,7 +184,8 @@ fn the_position_in_a_fleets_sets_is_read() {
     let position: Value = serde_json::from_str(include_str!("golden/formats/fleet-1.json")).expect("JSON");
     // The term is a time in milliseconds: that of the golden file, moved to a year that is still to come.
     let later = position["term"].as_u64().expect("a number") + 100 * 365 * 86_400_000;
-    let position = include_str!("golden/formats/fleet-1.json").replace(&position["term"].to_string(), &later.to_string());
+    let position =
+        include_str!("golden/formats/fleet-1.json").replace(&position["term"].to_string(), &later.to_string());
     let nats = crate::harness::nats::Nats::start();
     let publisher = publisher(&nats.url(), &["a"]);
     await_lead(&publisher);

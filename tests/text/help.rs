@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 
 fn help(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_elasticd"));
-    let output = command.args(arguments).arg("--help").env_clear().stdin(Stdio::null()).output().expect("elasticd runs");
+    let output =
+        command.args(arguments).arg("--help").env_clear().stdin(Stdio::null()).output().expect("elasticd runs");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }

@@ -179,9 +179,14 @@ fn render_check_and_frontends() {
     elasticd.write("backends.yaml", &(web(1..=3) + OTHERS));
     elasticd.write("list.json", "{}\n");
     let mut all = String::new();
-    for arguments in
-        [&["check"][..], &["render", "list"], &["render", "--diff", "list"], &["frontends"], &["frontends", "hosts"], &["status"]]
-    {
+    for arguments in [
+        &["check"][..],
+        &["render", "list"],
+        &["render", "--diff", "list"],
+        &["frontends"],
+        &["frontends", "hosts"],
+        &["status"],
+    ] {
         all += &shown(&elasticd, arguments);
     }
     insta::assert_snapshot!(all);
@@ -207,10 +212,12 @@ fn a_wrong_pid_file() {
     let elasticd = elasticd.start();
     let error = until_or(
         || elasticd.log(),
-        || elasticd.try_get("/v1/status").and_then(|(_, _, body)| {
-            let status: serde_json::Value = serde_json::from_str(&body).ok()?;
-            status["frontends"]["nginx"]["error"].as_str().map(str::to_owned)
-        }),
+        || {
+            elasticd.try_get("/v1/status").and_then(|(_, _, body)| {
+                let status: serde_json::Value = serde_json::from_str(&body).ok()?;
+                status["frontends"]["nginx"]["error"].as_str().map(str::to_owned)
+            })
+        },
     );
     sleeper.kill().expect("it runs");
     sleeper.wait().expect("it ends");

@@ -157,7 +157,9 @@ fn read_event(level: String, arguments: &Group, texts: &mut Texts) {
                 event.fields.push(named.map(TokenTree::to_string).collect::<String>());
             }
             // `%name`, `?name`, or a path of which the last word names the field.
-            path => event.fields.extend(path.iter().rfind(|t| matches!(t, TokenTree::Ident(_))).map(ToString::to_string)),
+            path => {
+                event.fields.extend(path.iter().rfind(|t| matches!(t, TokenTree::Ident(_))).map(ToString::to_string))
+            }
         }
         for token in argument.iter().skip_while(|token| !is_punct(Some(token), '=')) {
             walk(token.clone().into(), texts);
