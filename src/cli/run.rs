@@ -17,7 +17,7 @@ pub fn run(file: PathBuf, log: &log::Args) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!(%error, "elasticd stopped with an error");
             ExitCode::from(&error)
         }
     }

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Tags;
 
+/// The largest weight: HAProxy's, the smallest bound among the frontends
+/// (HAProxy configuration manual, section 5.2, `weight`).
+pub const MAX_WEIGHT: u16 = 256;
+
 /// One member of a service. Its serialised form is what templates see, what the socket answers and what the state
 /// file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,7 +23,7 @@ pub struct Backend {
     pub port: u16,
     /// The availability zone, where the provider knows it. Any text: it must be escaped.
     pub zone: Option<String>,
-    /// The share of traffic relative to the service's other backends: 0 (none) to [`MAX_WEIGHT`](super::MAX_WEIGHT).
+    /// The share of traffic relative to the service's other backends: 0 (none) to [`MAX_WEIGHT`].
     pub weight: u16,
     /// Whether new traffic is welcome.
     pub state: BackendState,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use jiff::fmt::friendly::SpanPrinter;
 use serde::Serialize;
 
+use super::backend::MAX_WEIGHT;
 use super::condition::{Attribute, Condition, bare};
-use super::instance::InstanceState;
+use super::instance::{AddressKind, InstanceState};
 use super::name::Name;
-use super::service::{AddressKind, MAX_WEIGHT};
 
 /// The longest instance id, in bytes. EC2's have 19.
 pub(super) const MAX_ID_LEN: usize = 128;

@@ -124,3 +124,27 @@ pub enum Availability {
         why: String,
     },
 }
+
+/// Which of an instance's addresses a service uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressKind {
+    /// The IPv4 address inside the cloud's network.
+    #[default]
+    PrivateIpv4,
+    /// The IPv4 address on the internet.
+    PublicIpv4,
+    /// The first IPv6 address.
+    Ipv6,
+}
+
+impl AddressKind {
+    /// The kind as the configuration writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PrivateIpv4 => "private_ipv4",
+            Self::PublicIpv4 => "public_ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}

@@ -17,19 +17,17 @@ mod service;
 mod snapshot;
 mod tags;
 
-pub use backend::{Backend, BackendState};
+pub use backend::{Backend, BackendState, MAX_WEIGHT};
 pub use condition::{Attribute, Condition};
 pub use exclusion::{Exclusion, Reason};
 pub use fault::FieldFault;
 pub use health::{HealthCheck, Probe};
-pub use instance::{Availability, Instance, InstanceState};
+pub use instance::{AddressKind, Availability, Instance, InstanceState};
 pub use name::{Name, NameError};
 pub use pattern::{Created, Origin, Pattern, ServiceTags};
 pub use percent::Percent;
 pub use selection::{Member, Selection, select, select_one};
 pub use selector::Selector;
-pub use service::{
-    AddressKind, AtLeast, Guard, MAX_WEIGHT, OnEmpty, PortRule, Prefer, Service, SourcesMode, WeightRule,
-};
+pub use service::{AtLeast, Guard, OnEmpty, PortRule, Prefer, Service, SourcesMode, WeightRule};
 pub use snapshot::{ServiceSet, Snapshot};
 pub use tags::Tags;

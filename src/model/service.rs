@@ -3,13 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::{HealthCheck, Name, Percent, Selector};
-
-/// The largest weight: HAProxy's, the smallest bound among the frontends
-/// (HAProxy configuration manual, section 5.2, `weight`).
-pub const MAX_WEIGHT: u16 = 256;
+use super::{AddressKind, HealthCheck, Name, Percent, Selector};
 
 /// A named pool: which of a provider's instances belong to it, and how they become backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,30 +101,6 @@ impl AtLeast {
     }
 }
 
-/// Which of an instance's addresses a service uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AddressKind {
-    /// The IPv4 address inside the cloud's network.
-    #[default]
-    PrivateIpv4,
-    /// The IPv4 address on the internet.
-    PublicIpv4,
-    /// The first IPv6 address.
-    Ipv6,
-}
-
-impl AddressKind {
-    /// The kind as the configuration writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PrivateIpv4 => "private_ipv4",
-            Self::PublicIpv4 => "public_ipv4",
-            Self::Ipv6 => "ipv6",
-        }
-    }
-}
-
 /// Where a backend's port comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PortRule {
@@ -146,7 +118,7 @@ pub enum PortRule {
     },
 }
 
-/// Where a backend's weight comes from: 0 (no new traffic) to [`MAX_WEIGHT`].
+/// Where a backend's weight comes from: 0 (no new traffic) to [`MAX_WEIGHT`](super::MAX_WEIGHT).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum WeightRule {
     /// What the provider says of the instance, or 1.
@@ -168,7 +140,7 @@ pub enum WeightRule {
         /// Used for every other kind.
         default: u16,
     },
-    /// [`Instance::size`](super::Instance::size), at most [`MAX_WEIGHT`].
+    /// [`Instance::size`](super::Instance::size), at most [`MAX_WEIGHT`](super::MAX_WEIGHT).
     Size {
         /// Used for instances of unknown size.
         default: u16,

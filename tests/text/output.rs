@@ -62,7 +62,6 @@ fn elasticd() -> Elasticd {
         phase("list") == "proven" && phase("refused") == "failed" && phase("nginx") != "applying"
     });
     elasticd.write("backends.yaml", &(web(1..=4) + OTHERS));
-    assert_eq!(elasticd.run(&["refresh"]).0, 0);
     elasticd.await_status("held", |status| status["services"]["web"]["held"]["reason"] == "drop");
     elasticd
 }
@@ -86,7 +85,12 @@ fn mask_line(line: &str) -> String {
     if let Some(at) = line.find("confined") {
         return format!("{}confined …", &line[..at]);
     }
+    if line.contains(", looked at as ") {
+        return "(the configuration file, and the user)".to_owned();
+    }
     let words: Vec<&str> = line.split(' ').collect();
+    // How often a provider was polled or a frontend attempted depends on how long the test takes.
+    let is_counted = ["local", "missing", "list", "nginx", "refused"].contains(&words[0]);
     let mut masked: Vec<String> = Vec::new();
     for (at, word) in words.iter().enumerate() {
         let bare = word.trim_matches(['(', ')', ',', ':', ';']);
@@ -96,6 +100,10 @@ fn mask_line(line: &str) -> String {
         let last = masked.iter().rev().find(|word| !word.is_empty()).map(String::as_str).unwrap_or_default();
         if is_age && (next.starts_with("ago") || last == "up" || last == "up:") {
             masked.push(word.replace(bare, "AGE"));
+        } else if is_counted && is_number {
+            masked.push("N".to_owned());
+        } else if is_age && last == "in" && bare.contains('.') {
+            masked.push("TIME".to_owned());
         } else if is_number && last == "PID" {
             masked.push(word.replace(bare, "N"));
         } else if word.ends_with('Z') && word.len() == 27 {
@@ -169,7 +177,8 @@ fn changes_and_refusals() {
     }
     elasticd.configure(&CONFIG.replace("[services.web]", "[service.web]").replace("'1h'", "'15'"));
     all += &shown(&elasticd, &["check"]);
-    all += &shown(&elasticd, &["reload"]);
+    let admin = elasticd.path("admin.sock").display().to_string();
+    all += &shown(&elasticd, &["--socket", &admin, "reload"]);
     insta::assert_snapshot!(all);
 }
 
