@@ -86,8 +86,19 @@ impl App {
     ///
     /// A task ended unexpectedly.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, confinement, registry, workers, api, api_state, mut signals, inputs, lock, unconfined } =
-            self;
+        let Self {
+            file,
+            config,
+            confinement,
+            registry,
+            workers,
+            api,
+            api_state,
+            mut signals,
+            inputs,
+            lock,
+            unconfined,
+        } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
         let mut daemon = Daemon::start(file, config, api_state, inputs, registry, workers, api, unconfined);
