@@ -25,6 +25,7 @@
 //! | [`sys`] | atomic files, processes, sockets: leaves that know nothing of the rest |
 //! | [`app`] | composition: builds all that can fail, then runs, reloads and drains |
 //! | [`cli`] | one file per subcommand |
+//! | [`units`] | durations, sizes and file modes, as people write them |
 
 pub mod api;
 pub mod app;
@@ -43,6 +44,7 @@ mod readiness;
 pub mod registry;
 pub mod status;
 pub mod sys;
+pub mod units;
 
 #[cfg(not(feature = "nats"))]
 pub use no_fleet as fleet;

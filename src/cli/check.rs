@@ -3,10 +3,15 @@
 use std::path::Path;
 
 use super::{Exit, complain};
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Reads the configuration and says what is wrong with it.
 pub fn run(file: &Path) -> Exit {
+    for (variable, instead) in config::former_variables() {
+        complain(&format!(
+            "{variable} is ignored: write {instead}, as keys of the configuration begin with ELASTICD__"
+        ));
+    }
     match Config::load(file) {
         Ok(config) => {
             let counts = [

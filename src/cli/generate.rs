@@ -1,4 +1,4 @@
-//! `elasticd completions` and `elasticd man`, generated from the definition of the command line.
+//! `elasticd completions`, `elasticd man` and `elasticd schema`, generated from the command line and the configuration.
 
 use clap::Command;
 use clap_complete::Shell;
@@ -24,6 +24,11 @@ pub fn completions(args: &CompletionsArgs, mut command: Command) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "elasticd", &mut script);
     super::print(&script)
+}
+
+/// Prints the JSON Schema of the configuration.
+pub fn schema() -> Exit {
+    super::print(format!("{:#}\n", crate::config::schema()).as_bytes())
 }
 
 /// Prints a manual page.

@@ -40,8 +40,9 @@ Exit codes:
   78  the configuration is wrong
 
 Environment:
-  Any key of the configuration can be set as ELASTICD_KEY, with __ between the parts of the key:
-  ELASTICD_API__SOCKET=/tmp/elasticd.sock sets api.socket.";
+  Any key of the configuration can be set as ELASTICD__KEY, with __ between the parts of the key:
+  ELASTICD__API__SOCKET=/tmp/elasticd.sock sets api.socket. Of other variables that begin with
+  ELASTICD_ only those that are named above are read.";
 
 /// Gives frontends the addresses of their backends, learnt from the cloud's own tags.
 #[derive(Debug, Parser)]
@@ -97,6 +98,8 @@ enum Command {
     Init(presets::InitArgs),
     /// Try elasticd with a small configuration in ./elasticd-demo
     Demo,
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
     /// Print completions for a shell
     Completions(generate::CompletionsArgs),
     /// Print the manual page of elasticd or of a subcommand
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Fleet(args) => asked(block_on(fleet::run(&args, &socket_path(socket, &config)))).into(),
         Command::Frontends(args) => presets::frontends(&args).into(),
         Command::Init(args) => presets::init(&args).into(),
+        Command::Schema => generate::schema().into(),
         Command::Completions(args) => generate::completions(&args, Cli::command()).into(),
         Command::Man(args) => generate::man(&args, Cli::command()).into(),
     }

@@ -1,6 +1,7 @@
 //! `elasticd frontends` and `elasticd init`: the frontends known by name, and a configuration to start from.
 
 use super::{Exit, client, complain};
+use crate::config;
 use crate::frontend::{Raw, preset};
 use crate::provider;
 
@@ -23,7 +24,7 @@ pub fn frontends(args: &FrontendsArgs) -> Exit {
     match &args.frontend {
         None => {
             let header = ["FRONTEND", "OUTPUT", "TAKES A CHANGE BY", "PROOF", ""].map(str::to_owned).to_vec();
-            let rows = preset::names().into_iter().map(|name| row(name, &preset::defaults(name).unwrap_or_default()));
+            let rows = preset::names().into_iter().filter_map(|name| Some(row(name, &config::preset(name)?)));
             let table = client::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
             super::print(table.as_bytes())
         }
@@ -36,7 +37,7 @@ pub fn frontends(args: &FrontendsArgs) -> Exit {
 
 /// Prints a configuration to start from.
 pub fn init(args: &InitArgs) -> Exit {
-    match (preset::defaults_text(&args.frontend), preset::defaults(&args.frontend)) {
+    match (preset::defaults_text(&args.frontend), config::preset(&args.frontend)) {
         (Some(text), Some(defaults)) => super::print(starter(&args.frontend, &defaults, text).as_bytes()),
         _ => unknown(&args.frontend),
     }
@@ -48,8 +49,8 @@ fn unknown(name: &str) -> Exit {
 }
 
 fn row(name: &str, defaults: &Raw) -> Vec<String> {
-    let outputs = defaults.outputs.as_deref().unwrap_or_default();
-    let paths: Vec<_> = outputs.iter().flat_map(|output| &output.path).map(|path| path.display().to_string()).collect();
+    let paths: Vec<_> =
+        defaults.outputs.iter().flat_map(|output| &output.path).map(|path| path.display().to_string()).collect();
     let description = defaults.description.clone().unwrap_or_default();
     vec![name.to_owned(), paths.join(" "), defaults.takes_a_change_by(), defaults.proof_in_words(), description]
 }
@@ -104,14 +105,14 @@ mod tests {
     #[test]
     fn a_starter_holds_every_default_of_its_preset() {
         for name in preset::names() {
-            let (text, defaults) = (preset::defaults_text(name).expect("built in"), preset::defaults(name));
+            let (text, defaults) = (preset::defaults_text(name).expect("built in"), config::preset(name));
             let starter = starter(name, &defaults.expect("built in"), text);
             // Uncommented, the defaults are what they are without being written.
             let (_, defaults) = starter.split_once("# The defaults:\n").expect("there");
             let uncommented: String =
                 defaults.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or_default())).collect();
             let written = figment_of(&format!("[frontends.{name}]\n{uncommented}"), name);
-            let preset = preset::defaults(name).expect("built in");
+            let preset = config::preset(name).expect("built in");
             assert_eq!(Raw { description: preset.description.clone(), ..written }, preset);
         }
     }

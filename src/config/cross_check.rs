@@ -5,62 +5,61 @@ use std::path::Path;
 
 use figment::value::Value;
 
-use super::Config;
+use super::configuration::Config;
 use super::layers::Layers;
+use super::section::Section;
 use crate::model::Name;
 use crate::provider;
 
-impl Config {
-    /// Notes the faults that only the sections together show. A section that could not be read still counts as defined.
-    pub(super) fn cross_check(&self, layers: &mut Layers) {
-        let defined = |layers: &Layers, section: &str| -> BTreeSet<String> {
-            let table = layers.values.get(section).and_then(Value::as_dict);
-            table.map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
-        };
-        let providers = defined(layers, "providers");
-        let services = defined(layers, "services");
-        for service in self.all_services() {
-            let mut section = layers.section(&["services", service.name.as_str()]);
-            for provider in service.providers.iter().filter(|provider| !providers.contains(provider.as_str())) {
-                let message = format!("there is no provider {provider:?}; {}", known("providers", &providers));
-                section.fault("provider", message);
+/// Notes the faults that only the sections together show. A section that could not be read still counts as defined.
+pub fn cross_check(config: &Config, layers: &mut Layers) {
+    let defined = |layers: &Layers, section: &str| -> BTreeSet<String> {
+        let table = layers.values.get(section).and_then(Value::as_dict);
+        table.map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
+    };
+    let providers = defined(layers, "providers");
+    let services = defined(layers, "services");
+    for service in config.all_services() {
+        let mut section = Section::at(layers, &["services", service.name.as_str()]);
+        for provider in service.providers.iter().filter(|provider| !providers.contains(provider.as_str())) {
+            let message = format!("there is no provider {provider:?}; {}", known("providers", &providers));
+            section.fault("provider", message);
+        }
+    }
+    let all: Vec<_> = config.all_services().cloned().collect();
+    let mut outputs: BTreeMap<&Path, &Name> = BTreeMap::new();
+    for frontend in &config.frontends {
+        let mut section = Section::at(layers, &["frontends", frontend.name.as_str()]);
+        // Services that tags will create are not known yet.
+        let is_unknown = |name: &&Name| !services.contains(name.as_str()) && config.patterns.is_empty();
+        for service in frontend.services.iter().filter(is_unknown) {
+            let message = format!("there is no service {service:?}; {}", known("services", &services));
+            section.fault("services", message);
+        }
+        for output in &frontend.outputs {
+            if let Some(other) = outputs.insert(&output.path, &frontend.name) {
+                let message = format!("{} is written by frontends.{other} as well", output.path.display());
+                section.fault("output", message);
             }
         }
-        let all: Vec<_> = self.all_services().cloned().collect();
-        let mut outputs: BTreeMap<&Path, &Name> = BTreeMap::new();
-        for frontend in &self.frontends {
-            let mut section = layers.section(&["frontends", frontend.name.as_str()]);
-            // Services that tags will create are not known yet.
-            let is_unknown = |name: &&Name| !services.contains(name.as_str()) && self.patterns.is_empty();
-            for service in frontend.services.iter().filter(is_unknown) {
-                let message = format!("there is no service {service:?}; {}", known("services", &services));
-                section.fault("services", message);
-            }
-            for output in &frontend.outputs {
-                if let Some(other) = outputs.insert(&output.path, &frontend.name) {
-                    let message = format!("{} is written by frontends.{other} as well", output.path.display());
-                    section.fault("output", message);
-                }
-            }
-            if frontend.follows_all_services && frontend.outputs.iter().any(|o| o.service.is_some()) {
-                let message = "missing: an output for each service cannot be made for those that tags create; list the \
-                               frontend's services";
-                section.fault("services", message);
-            }
-            section.report(frontend.verify(&all));
+        if frontend.follows_all_services && frontend.outputs.iter().any(|o| o.service.is_some()) {
+            let message = "missing: an output for each service cannot be made for those that tags create; list the \
+                           frontend's services";
+            section.fault("services", message);
         }
-        let mut top = layers.section(&[]);
-        let asks_where = self.all_services().any(|service| service.prefer.is_some());
-        if self.zone.is_none() && asks_where && !provider::can_look_up_zone() {
-            let message = "missing: a service prefers our own zone, and this elasticd is built without a provider whose \
-                           cloud could be asked for it";
-            top.fault("zone", message);
-        }
-        let publishes = top.has("publish");
-        // A publisher may have no services of its own.
-        if services.is_empty() && !publishes {
-            top.fault("services", "there is none: nothing would be discovered; write [services.NAME]");
-        }
+        section.report(frontend.verify(&all));
+    }
+    let mut top = Section::at(layers, &[]);
+    let asks_where = config.all_services().any(|service| service.prefer.is_some());
+    if config.zone.is_none() && asks_where && !provider::can_look_up_zone() {
+        let message = "missing: a service prefers our own zone, and this elasticd is built without a provider whose \
+                       cloud could be asked for it";
+        top.fault("zone", message);
+    }
+    let publishes = top.unread().contains_key("publish");
+    // A publisher may have no services of its own.
+    if services.is_empty() && !publishes {
+        top.fault("services", "there is none: nothing would be discovered; write [services.NAME]");
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use figment::value::Value;
 
-use super::Provider;
 use super::layers::Layers;
-use super::service::RawSelector;
+use super::providers::Provider;
+use super::section::Section;
+use super::service::raw::RawSelector;
 use crate::fleet;
 use crate::model::Name;
 use crate::provider;
@@ -41,7 +42,7 @@ pub(super) fn link_fallbacks(layers: &mut Layers, providers: &mut BTreeMap<Name,
             Some(None) => continue,
             None => format!("there is no provider {fallback:?}"),
         };
-        layers.section(&["providers", name.as_str()]).fault("fallback", message);
+        Section::at(layers, &["providers", name.as_str()]).fault("fallback", message);
     }
 }
 
@@ -49,7 +50,7 @@ pub(super) fn link_fallbacks(layers: &mut Layers, providers: &mut BTreeMap<Name,
 pub(super) fn publish(layers: &mut Layers, providers: &BTreeMap<Name, Provider>) -> Option<fleet::Config> {
     let is_table = matches!(layers.values.get("publish")?, Value::Dict(..));
     let all = all(layers, providers);
-    let mut section = layers.section(&["publish"]);
+    let mut section = Section::at(layers, &["publish"]);
     let Some(known) = fleet::TYPE else {
         section.fault("", "this elasticd was built without publishing to a fleet: use a build that has it");
         return None;
@@ -60,6 +61,8 @@ pub(super) fn publish(layers: &mut Layers, providers: &BTreeMap<Name, Provider>)
     }
     section.read_type(&[known]);
     let select: Option<RawSelector> = section.read_some(RawSelector::KEYS);
-    let select = select.map(|raw| raw.resolve(&mut section)).unwrap_or_default();
+    let mut faults = Vec::new();
+    let select = select.map(|raw| raw.resolve(&mut faults)).unwrap_or_default();
+    section.report(faults);
     section.resolve(|raw: fleet::Raw| raw.resolve(select, &all))
 }

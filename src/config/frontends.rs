@@ -2,26 +2,65 @@
 
 use std::path::Path;
 
+use figment::value::Value;
+
+use super::keys::keys_of;
 use super::layers::Layers;
+use super::preset::Preset;
+use super::section::Section;
 use crate::frontend::{self, preset};
 use crate::model::Name;
 
 /// Every frontend without faults; the faults of the others are noted. `base` is the directory in which relative paths of
 /// templates start.
 pub fn frontends(layers: &mut Layers, services: &[Name], base: &Path) -> Vec<frontend::Config> {
-    let mut known = preset::names();
-    known.push(preset::CUSTOM);
-    let mut frontends = Vec::new();
-    for text in layers.tables("frontends") {
-        let mut section = layers.section(&["frontends", &text]);
-        let name = section.name();
-        let type_name = section.read_type(&known);
-        let raw: Option<frontend::Raw> = section.read_rest();
-        let (Some(name), Some(type_name), Some(raw)) = (name, type_name, raw) else { continue };
-        match raw.over(preset::defaults(&type_name).unwrap_or_default()).resolve(name, &type_name, services, base) {
-            Ok(config) => frontends.push(config),
-            Err(faults) => section.report(faults),
+    let names = Section::names(layers, "frontends");
+    names.iter().filter_map(|name| frontend(&mut Section::at(layers, &["frontends", name]), services, base)).collect()
+}
+
+fn frontend(section: &mut Section, services: &[Name], base: &Path) -> Option<frontend::Config> {
+    let name = section.name();
+    let type_name = section.read_type(&types());
+    let preset = type_name.as_ref().map(|type_name| Preset::under(type_name, section.unread()));
+    if let Some(preset) = &preset {
+        check_vars(section, preset);
+        section.lay_over(preset);
+    }
+    let raw: frontend::Raw = section.read_rest()?;
+    match raw.resolve(name?, &type_name?, services, base) {
+        Ok(config) => Some(config),
+        Err(faults) => {
+            section.report(faults);
+            None
         }
     }
-    frontends
 }
+
+/// What `type` may be.
+pub fn types() -> Vec<&'static str> {
+    preset::names().into_iter().chain([preset::CUSTOM]).collect()
+}
+
+/// Notes variables that the preset's own templates do not know. The operator's own templates may use any.
+fn check_vars(section: &mut Section, preset: &Preset) {
+    let written = section.unread();
+    let has_own_templates = written.contains_key("template") || written.contains_key("outputs");
+    let vars = written.get("vars").and_then(Value::as_dict).map(|vars| vars.keys().cloned().collect::<Vec<_>>());
+    if has_own_templates || preset.is_empty() {
+        return;
+    }
+    let known = preset.vars();
+    for var in vars.unwrap_or_default().iter().filter(|var| !known.contains(&var.as_str())) {
+        let message = if keys_of::<frontend::Raw>().contains(var) {
+            format!("unknown variable; if the frontend's key is meant, write it above [{}.vars]", section.key())
+        } else if known.is_empty() {
+            "unknown variable; the preset has none".to_owned()
+        } else {
+            format!("unknown variable; the preset's are {}", known.join(", "))
+        };
+        section.fault(&format!("vars.{var}"), message);
+    }
+}
+
+#[cfg(test)]
+mod tests;

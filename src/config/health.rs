@@ -1,65 +1,98 @@
-//! `[services.NAME.health]`, from what is written to what holds.
+//! `[services.NAME.health]`.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use hyper::http::uri::{Authority, PathAndQuery};
-use jiff::fmt::serde::unsigned_duration::friendly::compact;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::{FieldFault, HealthCheck, Percent, Probe};
+use crate::units::{TimeSpan, duration};
 
-/// The statuses there are (RFC 9110, section 15).
+/// The valid statuses (RFC 9110, section 15).
 const STATUSES: RangeInclusive<u16> = 100..=599;
 
-/// The statuses that mean well unless configured: a success, or a redirect.
+/// The statuses of a backend that works, unless configured: a success, or a redirect.
 const GOOD: RangeInclusive<u16> = 200..=399;
 
-/// The most successes or failures in a row that can be asked for: beyond, it is a mistake.
+/// The most successes or failures in a row that can be configured: more would be a mistake.
 const MOST_IN_A_ROW: u32 = 1000;
 
-/// A service's health check, as written.
-#[derive(Debug, Clone, Deserialize)]
+/// How elasticd itself checks whether a backend works.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "HealthCheck")]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
-    /// `"http"` or `"tcp"`.
+    /// `"http"`: the backend answers a `GET` in plain HTTP/1.1. `"tcp"`: it accepts a connection. TLS is not spoken.
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["http", "tcp"]))]
     pub kind: String,
-    /// For `http`: what is asked for; `/`, if left out.
+    /// For `http`: the path that is asked for, with its query if it has one. Left out: `/`.
     pub path: Option<String>,
-    /// For `http`: the `Host` header.
+    /// For `http`: the `Host` header. Left out: the address and the port that are asked.
     pub host: Option<String>,
-    /// For `http`: the statuses that mean well.
+    /// For `http`: the statuses of a backend that works, such as `204`, `"200-299"` or a list of them. Redirects
+    /// are not followed. Left out: `"200-399"`.
     pub status: Option<RawStatus>,
-    /// See [`HealthCheck::interval`]; written `"5s"`.
-    #[serde(default, with = "compact::optional")]
-    pub interval: Option<Duration>,
-    /// See [`HealthCheck::timeout`]; written `"2s"`.
-    #[serde(default, with = "compact::optional")]
-    pub timeout: Option<Duration>,
-    /// See [`HealthCheck::rise`].
-    pub rise: Option<u32>,
-    /// See [`HealthCheck::fall`].
-    pub fall: Option<u32>,
-    /// See [`HealthCheck::port`].
+    /// The time between the starts of two checks of one backend, ±10 % jitter: 100 ms to 1 h.
+    #[serde(default = "default_interval")]
+    pub interval: TimeSpan,
+    /// How long one check may take in all; at most `interval`. Left out: `"2s"`, or `interval` if that is shorter.
+    pub timeout: Option<TimeSpan>,
+    /// How many successes in a row bring a failing backend back. A new backend needs one alone.
+    #[serde(default = "default_rise")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub rise: u32,
+    /// How many failures in a row take a backend out.
+    #[serde(default = "default_fall")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub fall: u32,
+    /// The port that is checked. Left out: the backend's own.
+    #[schemars(range(min = 1))]
     pub port: Option<u16>,
-    /// See [`HealthCheck::panic`]; written `"50%"`.
-    pub panic: Option<Percent>,
+    /// If fewer than this part of the backends would be left, the failure is taken for the sidecar's own, and no backend is
+    /// taken out.
+    #[serde(default = "default_panic")]
+    pub panic: Percent,
+}
+
+const DEFAULTS: HealthCheck = HealthCheck::new(Probe::Tcp);
+
+fn default_interval() -> TimeSpan {
+    TimeSpan(DEFAULTS.interval)
+}
+
+fn default_rise() -> u32 {
+    DEFAULTS.rise
+}
+
+fn default_fall() -> u32 {
+    DEFAULTS.fall
+}
+
+fn default_panic() -> Percent {
+    DEFAULTS.panic
 }
 
 /// One status or range of them, or several.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "Status")]
 #[serde(untagged, expecting = "expected a status such as 204, a range such as \"200-299\", or a list of them")]
 pub enum RawStatus {
+    /// One status, or one range.
     One(RawRange),
+    /// Several.
     Many(Vec<RawRange>),
 }
 
 /// One status, or a range of them.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "Range")]
 #[serde(untagged, expecting = "expected a status such as 204, or a range such as \"200-299\"")]
 pub enum RawRange {
+    /// A status, 100 to 599.
     Number(u16),
+    /// A range, such as `200-299`.
     Text(String),
 }
 
@@ -71,34 +104,27 @@ impl Raw {
     /// Every fault.
     pub fn resolve(self) -> Result<HealthCheck, Vec<FieldFault>> {
         let mut faults = Vec::new();
-        let defaults = HealthCheck::new(Probe::Tcp);
-        let interval = self.interval.unwrap_or(defaults.interval);
+        let (interval, rise, fall) = (self.interval.0, self.rise, self.fall);
+        let (shortest, longest) = (HealthCheck::INTERVALS.start(), HealthCheck::INTERVALS.end());
         if !HealthCheck::INTERVALS.contains(&interval) {
-            faults.push(FieldFault::new("interval", format!("{interval:?} is not from \"100ms\" to \"1h\"")));
+            let message = format!("{} is not from {} to {}", self.interval, duration(*shortest), duration(*longest));
+            faults.push(FieldFault::new("interval", message));
         }
-        let timeout = self.timeout.unwrap_or(defaults.timeout.min(interval));
+        let timeout = self.timeout.map_or(DEFAULTS.timeout.min(interval), Into::into);
         if timeout.is_zero() || timeout > interval {
-            faults.push(FieldFault::new(
-                "timeout",
-                format!("{timeout:?} is not from \"1ms\" to the interval, which is {interval:?}"),
-            ));
+            let message = format!("{} is not from 1ms to the interval, which is {}", duration(timeout), self.interval);
+            faults.push(FieldFault::new("timeout", message));
         }
-        let in_a_row = |key, number: Option<u32>, default, faults: &mut Vec<FieldFault>| {
-            let number = number.unwrap_or(default);
+        for (key, number) in [("rise", rise), ("fall", fall)] {
             if !(1..=MOST_IN_A_ROW).contains(&number) {
                 faults.push(FieldFault::new(key, format!("{number} is not from 1 to {MOST_IN_A_ROW}")));
             }
-            number
-        };
-        let rise = in_a_row("rise", self.rise, defaults.rise, &mut faults);
-        let fall = in_a_row("fall", self.fall, defaults.fall, &mut faults);
-        if self.port == Some(0) {
-            faults.push(FieldFault::new(
-                "port",
-                "0 is not a port: use 1 to 65535, or leave it out for the backend's own",
-            ));
         }
-        let (port, panic) = (self.port, self.panic.unwrap_or(defaults.panic));
+        if self.port == Some(0) {
+            let message = "0 is not a port: use 1 to 65535, or leave it out for the backend's own";
+            faults.push(FieldFault::new("port", message));
+        }
+        let (port, panic) = (self.port, self.panic);
         let probe = self.probe(&mut faults);
         match probe {
             Some(probe) if faults.is_empty() => Ok(HealthCheck { probe, interval, timeout, rise, fall, port, panic }),
@@ -196,6 +222,8 @@ fn statuses_of(raw: &RawRange) -> Result<RangeInclusive<u16>, FieldFault> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn resolve(json: &str) -> Result<HealthCheck, Vec<String>> {

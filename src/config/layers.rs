@@ -1,28 +1,17 @@
 //! The layers of a configuration, and typed reading of them that finds every fault, not just the first.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use figment::error::{Actual, Kind};
-use figment::providers::{Env, Format, Toml};
+use figment::error::Kind;
+use figment::providers::{Format, Toml};
 use figment::value::{Dict, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::de::DeserializeOwned;
 
-use super::DEFAULT_SOCKET;
+use super::environment;
+use super::explain::{explain, not_toml};
 use super::fault::Fault;
-use super::section::Section;
-
-/// What every environment variable starts with. Below it `__` separates the parts of a key.
-const PREFIX: &str = "ELASTICD_";
-
-/// Variables of the program itself rather than of its configuration.
-const NOT_KEYS: &[&str] = &["config", "log", "log_format", "socket"];
-
-/// What holds where nothing else is written.
-fn defaults() -> String {
-    format!("state_dir = \"/var/lib/elasticd\"\napi.socket = \"{DEFAULT_SOCKET}\"\n")
-}
+use super::preset::Preset;
 
 /// All layers, merged.
 #[derive(Debug)]
@@ -35,7 +24,7 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Defaults, then `file`, then `conf.d/*.toml` beside it in the order of their names, then the environment.
+    /// `file`, then `conf.d/*.toml` beside it in the order of their names, then the environment.
     ///
     /// # Errors
     ///
@@ -47,7 +36,7 @@ impl Layers {
             message,
         };
         let mut faults = Vec::new();
-        let mut figment = Figment::from(Toml::string(&defaults()));
+        let mut figment = Figment::new();
         let fragments =
             fragments(file).map_err(|(path, error)| vec![whole(&path, format!("cannot list it: {error}"))])?;
         for path in std::iter::once(file.to_owned()).chain(fragments) {
@@ -69,7 +58,7 @@ impl Layers {
         if !faults.is_empty() {
             return Err(faults);
         }
-        figment = figment.merge(Env::prefixed(PREFIX).ignore(NOT_KEYS).split("__"));
+        figment = figment.merge(environment::layer());
         let values = match figment.data() {
             Ok(mut profiles) => profiles.remove(&Profile::Default).unwrap_or_default(),
             Err(error) => {
@@ -96,8 +85,9 @@ impl Layers {
             {
                 path.push(name.clone());
             }
-            let found = find(value, &path).map(Value::tag).unwrap_or_else(|| value.tag());
-            let message = explain(&error.kind, if path.len() == 1 { more } else { &[] });
+            let found_value = find(value, &path).cloned();
+            let found = found_value.as_ref().map_or_else(|| value.tag(), Value::tag);
+            let message = explain(&error.kind, place, &path, found_value.as_ref(), more);
             self.fault_at(found, [place, &path].concat().join("."), message);
             if !remove(value, &path) {
                 return None;
@@ -127,35 +117,26 @@ impl Layers {
         self.fault_at(tag, key.join("."), message.into());
     }
 
-    /// The handle of one section, to read it or to note faults in it.
-    pub fn section(&mut self, path: &[&str]) -> Section<'_> {
-        let path: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
-        let value = find(&Value::from(self.values.clone()), &path).cloned().unwrap_or_else(|| Dict::new().into());
-        Section::new(self, path, value)
+    /// The value at `path` in all layers.
+    pub fn value(&self, path: &[String]) -> Option<Value> {
+        find(&Value::from(self.values.clone()), path).cloned()
     }
 
-    /// The names of the tables in the table `section`; anything else there is a fault.
-    pub fn tables(&mut self, section: &str) -> Vec<String> {
-        let Some(value) = self.values.get(section).cloned() else { return Vec::new() };
-        let Value::Dict(_, entries) = value else {
-            self.section(&[section]).fault("", format!("must be a table: write [{section}.NAME]"));
-            return Vec::new();
-        };
-        let (tables, others): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|(_, value)| matches!(value, Value::Dict(..)));
-        for (name, _) in others {
-            self.section(&[section, &name]).fault("", format!("must be a table: write [{section}.{name}]"));
-        }
-        tables.into_iter().map(|(name, _)| name).collect()
+    /// Lays a preset under the section at `path`, and returns the section's keys and the preset's.
+    pub fn lay_over(&mut self, path: &[String], preset: &Preset) -> Dict {
+        self.figment = std::mem::take(&mut self.figment).join(preset.layer(path));
+        let merged = self.figment.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default));
+        let merged = Value::from(merged.unwrap_or_default());
+        find(&merged, path).and_then(Value::as_dict).cloned().unwrap_or_default()
     }
-}
 
-/// Where, and why. Without the line itself, as the parser would show it: it may hold a secret.
-fn not_toml(text: &str, at: Option<Range<usize>>, why: &str) -> String {
-    let before = at.and_then(|at| text.get(..at.start)).unwrap_or_default();
-    let (line, last) = (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default());
-    let why = why.trim_end().replace('\n', ", ");
-    format!("is not TOML: line {line} column {}: {why}", last.chars().count() + 1)
+    /// The layers of this text alone.
+    #[cfg(test)]
+    pub fn of_text(toml: &str) -> Self {
+        let figment = Figment::from(Toml::string(toml));
+        let values = figment.data().expect("TOML").remove(&Profile::Default).unwrap_or_default();
+        Self { figment, values, faults: Vec::new() }
+    }
 }
 
 fn fragments(file: &Path) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
@@ -177,25 +158,8 @@ fn fragments(file: &Path) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
 fn place(metadata: &Metadata, key: &str) -> Option<String> {
     match &metadata.source {
         Some(figment::Source::File(path)) => Some(path.display().to_string()),
-        _ if metadata.name.contains("environment") => {
-            Some(format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase()))
-        }
+        _ if metadata.name.contains("environment") => Some(environment::variable(key)),
         _ => None,
-    }
-}
-
-fn explain(kind: &Kind, more: &[&str]) -> String {
-    match kind {
-        Kind::UnknownField(_, expected) if expected.is_empty() && more.is_empty() => {
-            "unknown key; none is expected here".to_owned()
-        }
-        Kind::UnknownField(_, expected) => {
-            format!("unknown key; the keys here are {}", [expected, more].concat().join(", "))
-        }
-        Kind::MissingField(name) => format!("the key {name} is missing"),
-        // What is written there may be a secret in the wrong place.
-        Kind::InvalidType(Actual::Str(_), expected) => format!("invalid type: found a text, expected {expected}"),
-        other => other.to_string(),
     }
 }
 

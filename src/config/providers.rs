@@ -1,10 +1,10 @@
 //! `[providers.NAME]`.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
-use std::time::Duration;
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::layers::Layers;
@@ -14,12 +14,10 @@ use crate::provider;
 use crate::provider::poll::PollSchedule;
 use crate::provider::{Configuration, TypeVisitor};
 use crate::registry::ProviderSettings;
+use crate::units::TimeSpan;
 
 /// The shortest and the longest interval between polls.
-const INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(24));
-
-/// How long one poll may take, where nothing else is configured.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const INTERVALS: RangeInclusive<TimeSpan> = TimeSpan::from_millis(100)..=TimeSpan::from_secs(24 * 60 * 60);
 
 /// A provider, and how often it is asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,19 +36,27 @@ impl Provider {
 }
 
 /// The keys every provider has, beside `type` and its own.
-#[derive(Deserialize)]
-struct RawSchedule {
-    #[serde(default, with = "compact::optional")]
-    interval: Option<Duration>,
-    #[serde(default, with = "compact::optional")]
-    timeout: Option<Duration>,
+#[derive(Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct RawSchedule {
+    /// The time between two polls, ±10 % jitter: 100 ms to 24 h. While the source throttles it is doubled, up to 16 times
+    /// and to 15 min at most, and goes back by one `interval` with each poll that succeeds.
+    interval: TimeSpan,
+    /// How long one poll may take as a whole, not counting the time that it waits for a budget of calls.
+    timeout: TimeSpan,
+}
+
+impl Default for RawSchedule {
+    fn default() -> Self {
+        Self { interval: TimeSpan::from_secs(15), timeout: TimeSpan::from_secs(60) }
+    }
 }
 
 /// Every provider without faults; the faults of the others are noted. `state_dir` is `None` if that key has a fault.
 pub fn providers(layers: &mut Layers, state_dir: Option<&Path>) -> BTreeMap<Name, Provider> {
     let mut providers = BTreeMap::new();
-    for text in layers.tables("providers") {
-        let mut section = layers.section(&["providers", &text]);
+    for text in Section::names(layers, "providers") {
+        let mut section = Section::at(layers, &["providers", &text]);
         let name = section.name();
         let type_name = section.read_type(provider::TYPES);
         let pace = pace(&mut section);
@@ -59,7 +65,7 @@ pub fn providers(layers: &mut Layers, state_dir: Option<&Path>) -> BTreeMap<Name
         let any_name = || "unnamed".parse().expect("a valid name");
         let context = provider::Context {
             name: &name.clone().unwrap_or_else(any_name),
-            timeout: pace.map_or(TIMEOUT, |pace| pace.timeout),
+            timeout: pace.map_or(RawSchedule::default().timeout.0, |pace| pace.timeout),
             state_dir,
         };
         let config = provider::visit_type(&type_name, ReadConfig { section: &mut section, context });
@@ -91,13 +97,13 @@ impl TypeVisitor for ReadConfig<'_, '_, '_> {
 
 fn pace(section: &mut Section) -> Option<PollSchedule> {
     let raw: RawSchedule = section.read_some(&["interval", "timeout"])?;
-    let interval = raw.interval.unwrap_or(Duration::from_secs(15));
-    let timeout = raw.timeout.unwrap_or(TIMEOUT);
-    if !(INTERVALS.0..=INTERVALS.1).contains(&interval) {
-        section.fault("interval", format!("{interval:?} is not between 100ms and 24h"));
+    let RawSchedule { interval, timeout } = raw;
+    if !INTERVALS.contains(&interval) {
+        let message = format!("{interval} is not between {} and {}", INTERVALS.start(), INTERVALS.end());
+        section.fault("interval", message);
     }
     if timeout.is_zero() {
         section.fault("timeout", "must be longer than 0s");
     }
-    Some(PollSchedule { interval, timeout })
+    Some(PollSchedule { interval: interval.0, timeout: timeout.0 })
 }

@@ -1,9 +1,10 @@
 //! One table of the configuration, with its place.
 
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
 use super::layers::Layers;
+use super::preset::Preset;
 use crate::model::{FieldFault, Name, NameError};
 
 /// A table of the configuration while it is read: its place, those of its keys that were not read yet, and the layers
@@ -19,8 +20,26 @@ pub struct Section<'l> {
 
 impl<'l> Section<'l> {
     /// The section at `path`, of which nothing was read yet.
-    pub fn new(layers: &'l mut Layers, path: Vec<String>, unread: Value) -> Self {
+    pub fn at(layers: &'l mut Layers, path: &[&str]) -> Self {
+        let path: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
+        let unread = layers.value(&path).unwrap_or_else(|| Dict::new().into());
         Self { layers, path, unread, read: Vec::new() }
+    }
+
+    /// The names of the tables in the table `section`; anything else there is a fault.
+    pub fn names(layers: &mut Layers, section: &str) -> Vec<String> {
+        let Some(value) = layers.values.get(section).cloned() else { return Vec::new() };
+        let Value::Dict(_, entries) = value else {
+            Section::at(layers, &[section]).fault("", format!("must be a table: write [{section}.NAME]"));
+            return Vec::new();
+        };
+        let (tables, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(_, value)| matches!(value, Value::Dict(..)));
+        for (name, _) in others {
+            let message = format!("must be a table: write [{section}.{name}]");
+            Section::at(layers, &[section, &name]).fault("", message);
+        }
+        tables.into_iter().map(|(name, _)| name).collect()
     }
 
     /// Leaves out keys that are read elsewhere.
@@ -28,11 +47,6 @@ impl<'l> Section<'l> {
         if let Value::Dict(_, unread) = &mut self.unread {
             unread.retain(|key, _| !keys.contains(&key.as_str()));
         }
-    }
-
-    /// Whether there is such a key that was not read yet.
-    pub fn has(&self, key: &str) -> bool {
-        self.unread.as_dict().is_some_and(|unread| unread.contains_key(key))
     }
 
     /// Its own name, the last part of its key, if that can be one.
@@ -55,9 +69,28 @@ impl<'l> Section<'l> {
         }
     }
 
+    /// Its own key, dotted.
+    pub fn key(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// The keys that are written there and were not read yet.
+    pub fn unread(&self) -> &Dict {
+        static NONE: Dict = Dict::new();
+        self.unread.as_dict().unwrap_or(&NONE)
+    }
+
+    /// Lays a preset's keys under those that are written.
+    pub fn lay_over(&mut self, preset: &Preset) {
+        let mut keys = self.layers.lay_over(&self.path, preset);
+        keys.retain(|key, _| !self.read.contains(&key.as_str()));
+        self.unread = keys.into();
+    }
+
     /// Reads `type`, which must be one of `known`.
     pub fn read_type(&mut self, known: &[&str]) -> Option<String> {
         let Value::Dict(_, keys) = &mut self.unread else { return None };
+        self.read.push("type");
         match keys.remove("type") {
             Some(Value::String(_, text)) if known.contains(&text.as_str()) => return Some(text),
             Some(other) => {

@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
@@ -126,7 +127,7 @@ fn all_faults_come_at_once_each_with_its_file_and_key() {
     let faults = etc.faults();
     for expected in [
         "elasticd.toml: state_dir: \"relative\" is not an absolute path",
-        "elasticd.toml: stat_dir: unknown key; the keys here are state_dir, zone, confine, api",
+        "elasticd.toml: stat_dir: unknown key: did you mean `state_dir`? The keys here are state_dir, zone, confine, api, ",
         "elasticd.toml: api.mode: \"9999\" is not a mode",
         "elasticd.toml: api.max_connections: must be at least 1",
         "elasticd.toml: providers.prod.type: \"ec3\" is none of fixed, file",
@@ -244,16 +245,93 @@ fn the_faults_of_a_fleet_are_all_reported_at_once() {
         "elasticd.toml: publish.leader_ttl: 1s is not between 2s and 1h",
         "elasticd.toml: publish.replicas: 7 is not between 1 and 5",
         "elasticd.toml: publish.providers: there is no provider \"nope\"",
-        "elasticd.toml: publish.selct: unknown key; the keys here are leader_ttl, replicas, providers, url, urls, tls,",
+        "elasticd.toml: publish.selct: unknown key: did you mean `select`? The keys here are leader_ttl, replicas, \
+         providers, url, urls, tls,",
         "elasticd.toml: publish.select.Role: is an empty list",
         "elasticd.toml: providers.p.url: holds a name or password",
         "elasticd.toml: providers.p.fleet: missing",
         "elasticd.toml: providers.p.fallback: is this provider itself",
         "elasticd.toml: providers.p.fleet_size: must be more than 0",
-        "elasticd.toml: providers.p.intervall: unknown key; the keys here are provider, fallback, fallback_after, \
-         fallback_spacing, fleet_size, url,",
+        "elasticd.toml: providers.p.intervall: unknown key: did you mean `interval`? The keys here are provider, fallback, \
+         fallback_after, fallback_spacing, fleet_size, url,",
     ] {
         assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected:?} is not among {faults:#?}");
     }
     assert!(!faults.concat().contains("secret"), "{faults:?}");
+}
+
+#[test]
+fn a_fault_says_what_to_write() {
+    for (keys, expected) in [
+        ("[service.web]\nprovider = 'prod'", "service: unknown section: did you mean [services.web]?"),
+        ("[upstreams.web]\nport = 80", "upstreams: unknown section; the sections are providers, services, frontends"),
+        ("[providers.prod]\ninterval = 15", "providers.prod.interval: 15 has no unit: write \"15s\", in quotes"),
+        ("[providers.prod]\ninterval = '15'", "providers.prod.interval: \"15\" has no unit: write \"15s\""),
+        ("[providers.prod]\ninterval = '15 sekunden'", "is not a duration: write \"500ms\", \"15s\" or \"1m 30s\""),
+        (
+            "[services.web]\nguard.max_drop = 50",
+            "services.web.guard.max_drop: 50 is a number: write \"50%\", in quotes",
+        ),
+        (
+            "[services.web]\nselect = 'Role=web'",
+            "services.web.select: found a text, expected conditions such as { Role =",
+        ),
+        (
+            "[frontends.nginx]\nmode = 644",
+            "frontends.nginx.mode: 644 is a number: write the mode in quotes, such as \"0644\"",
+        ),
+        (
+            "[frontends.nginx]\ncheck = 'nginx -t'",
+            "frontends.nginx.check: a command is a list: write [\"nginx\", \"-t\"]",
+        ),
+        (
+            "[frontends.nginx]\noutput = ['/a']",
+            "frontends.nginx.output: one path in quotes is expected; for several outputs write \
+             [[frontends.nginx.outputs]]",
+        ),
+        (
+            "[frontends.nginx]\nzone = 'a'",
+            "frontends.nginx.zone: unknown key here: `zone` belongs at the top, before the",
+        ),
+        ("[frontends.nginx]\nservice = ['web']", "frontends.nginx.service: unknown key: did you mean `services`?"),
+        (
+            "[frontends.nginx.vars]\nservices = ['web']",
+            "frontends.nginx.vars.services: unknown variable; if the frontend's key is meant, write it above",
+        ),
+        ("[api]\nmetrics = ':9464'", "api.metrics: \":9464\" is not an address with a port: write \"127.0.0.1:9464\""),
+        ("[api]\nsocket = 7", "api.socket: found the number 7, expected a text: write \"7\", in quotes"),
+        ("[api]\nmax_connections = '9'", "api.max_connections: found a text, expected a whole number"),
+        ("[services.web]\nmin_age = '25h'", "services.web.min_age: 25h is more than 24h"),
+        (
+            "[services.web]\nhealth = { type = 'tcp', interval = '2h' }",
+            "web.health.interval: 2h is not from 100ms to 1h",
+        ),
+        ("[services.web]\nexpire = '1s'", "services.web.expire: a single provider's last set never expires"),
+    ] {
+        let etc = Etc::new(GOOD).fragment("fault.toml", keys);
+        let faults = etc.faults();
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{expected:?} is not in {faults:#?}");
+    }
+}
+
+#[test]
+fn the_quotes_of_a_text_are_explained() {
+    let faults = Etc::new("state_dir = '/x\"").faults();
+    assert!(faults[0].contains("a text that begins with ' ends with '"), "{faults:?}");
+}
+
+#[test]
+fn sizes_are_read_as_people_write_them() {
+    let exec = |max_bytes: &str| {
+        Etc::new(GOOD)
+            .fragment("exec.toml", &format!("[providers.e]\ntype = 'exec'\ncommand = ['/x']\nmax_bytes = {max_bytes}"))
+    };
+    assert!(exec("'1MiB'").load().is_ok() && exec("1048576").load().is_ok());
+    assert_eq!(exec("'2GiB'").faults(), ["conf.d/exec.toml: providers.e.max_bytes: 2GiB is not between 1B and 1GiB"]);
+    assert_eq!(
+        exec("'many'").faults(),
+        [
+            "conf.d/exec.toml: providers.e.max_bytes: \"many\" is not a size: write \"64MiB\", \"500kB\" or a number of bytes"
+        ]
+    );
 }

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact;
-
 use super::leader::Rules;
 use crate::model::{FieldFault, Name, Selector};
 use crate::provider;
 use crate::provider::nats::connection;
 use crate::provider::poll::PollSchedule;
-use crate::sys::human::HumanDuration;
+use crate::units::{TimeSpan, duration};
 
 /// The shortest and the longest `leader_ttl`.
 const TTLS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_hours(1));
@@ -43,11 +41,10 @@ impl Config {
 }
 
 connection::with_connection_keys! {
-    /// The keys of `[publish]` beside `type` and a selector's, as written.
+    /// What is published to a fleet, through NATS JetStream.
     pub struct Raw {
         /// Within this time after a leader has died another publisher leads: 2 s to 1 h; `"10s"`, if left out.
-        #[serde(default, with = "compact::optional")]
-        pub leader_ttl: Option<Duration>,
+        pub leader_ttl: Option<TimeSpan>,
         /// How many servers keep the bucket, if it is created: 1 to 5; 1, if left out.
         pub replicas: Option<usize>,
         /// The providers whose sets are published; all that poll a source themselves, if left out.
@@ -70,9 +67,9 @@ impl Raw {
         let mut faults = Vec::new();
         let connection = self.connection().resolve().map_err(|wrong| faults.extend(wrong)).ok();
         let providers = published(self.providers, all, &mut faults);
-        let bound = self.leader_ttl.unwrap_or(Duration::from_secs(10));
+        let bound = self.leader_ttl.map_or(Duration::from_secs(10), Into::into);
         if !(TTLS.0..=TTLS.1).contains(&bound) {
-            faults.push(FieldFault::new("leader_ttl", format!("{} is not between 2s and 1h", HumanDuration(bound))));
+            faults.push(FieldFault::new("leader_ttl", format!("{} is not between 2s and 1h", duration(bound))));
         }
         let replicas = self.replicas.unwrap_or(1);
         // What JetStream takes (NATS documentation, "Streams", Replicas: at most 5).

@@ -33,7 +33,7 @@ use self::pieces::{END, LITERAL, VALUE, without_markers};
 use super::functions;
 
 /// The syntax for which values are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Escape {
     /// No encoding: values are written as they are, for plain text that nothing parses.

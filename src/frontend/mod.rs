@@ -22,6 +22,6 @@ mod verify;
 mod worker;
 
 pub use config::{CANDIDATE, Check, Config, Output, Pacing, Proof, Reload};
-pub use parse::{gid, parse_mode};
+pub use parse::gid;
 pub use raw::Raw;
 pub use worker::{BuildError, Worker};

@@ -1,19 +1,7 @@
-//! Modes, owners and signals as people write them.
+//! Owners and signals, as people write them.
 
 use nix::unistd::{Group, User};
 use rustix::process::Signal;
-
-/// Reads permission bits as people write them: octal digits, `"0644"`.
-///
-/// # Errors
-///
-/// What was expected instead.
-pub fn parse_mode(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777 && text.bytes().all(|b| b.is_ascii_digit()))
-        .ok_or_else(|| format!("{text:?} is not a mode: write octal digits, such as \"0644\""))
-}
 
 /// The id of a group given by name or number.
 ///
@@ -44,11 +32,11 @@ fn id(kind: &str, text: &str, look_up: impl FnOnce(&str) -> nix::Result<Option<u
     }
 }
 
-/// A signal by which servers reload, with `SIG` before its name or without.
+/// A signal that servers reload on, with `SIG` before its name or without.
 ///
 /// # Errors
 ///
-/// It is none: KILL and STOP would merely end or halt.
+/// It is another signal: KILL and STOP, for example, only end or stop a server.
 pub fn signal(name: &str) -> Result<Signal, String> {
     Ok(match name.strip_prefix("SIG").unwrap_or(name) {
         "HUP" => Signal::HUP,
@@ -61,21 +49,8 @@ pub fn signal(name: &str) -> Result<Signal, String> {
         "CONT" => Signal::CONT,
         _ => {
             return Err(format!(
-                "{name:?} is not a signal a frontend reloads by: HUP, USR1, USR2, WINCH, INT, TERM, QUIT or CONT"
+                "{name:?} is not a signal that a frontend reloads on: write HUP, USR1, USR2, WINCH, INT, TERM, QUIT or CONT"
             ));
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mode_is_octal_digits() {
-        assert_eq!(parse_mode("0640"), Ok(0o640));
-        for bad in ["", "0888", "rw", "+644", "1777"] {
-            assert!(parse_mode(bad).is_err(), "{bad:?}");
-        }
-    }
 }

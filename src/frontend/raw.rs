@@ -1,186 +1,259 @@
-//! One frontend as it is written: every key optional, and laid over its preset.
+//! The keys of one frontend, as they are written in the configuration and in a preset.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::escape::Escape;
 use super::runtime::Protocol;
-use crate::model::Name;
+use crate::model::{CommandLine, Name};
+use crate::units::{FileMode, TimeSpan};
 
 /// The keys of `[frontends.NAME]` and of a `preset.toml`, beside `type`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+///
+/// The keys of the preset that `type` names lie under those of the section: a key that the section has wins, and of
+/// `vars` each variable that it has.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys are those of the configuration reference in the README")]
 pub struct Raw {
-    /// What the preset is for; only presets have it.
+    /// A note on what the frontend is for. elasticd makes no use of it.
     pub description: Option<String>,
+    /// The services that the templates get, in this order. Left out: all services, those that tags create included.
     pub services: Option<Vec<Name>>,
+    /// The path of the file that is written, if there is one alone; absolute. `{service}` in it stands for an output for
+    /// each service. Several outputs are written as `[[frontends.NAME.outputs]]`.
     pub output: Option<PathBuf>,
+    /// The template of the only output: the path of a file, relative to the configuration's directory or absolute, or the
+    /// name of a built-in template such as `nginx/upstreams.conf`.
     pub template: Option<String>,
-    pub mode: Option<String>,
+    /// The mode of the only output. Left out: that of the preset, or else `"0644"`.
+    pub mode: Option<FileMode>,
+    /// The owner of the only output, by name or number. Left out: that of the file that is replaced.
     pub owner: Option<String>,
+    /// The group of the only output, by name or number. Left out: that of the file that is replaced.
     pub group: Option<String>,
-    pub outputs: Option<Vec<RawOutput>>,
+    /// The outputs, where there are several.
+    #[serde(default)]
+    pub outputs: Vec<RawOutput>,
+    /// The syntax in which values are escaped in templates. A frontend of type `custom` has to name it.
     pub escape: Option<Escape>,
+    /// The frontend's own main configuration: what `{config}` stands for in commands, and what some runtime APIs load.
     pub config: Option<PathBuf>,
+    /// What is spoken at `api`.
     pub runtime: Option<Protocol>,
+    /// Where the frontend's runtime API listens: an address with a port, or the path of a Unix socket. Empty: the API is
+    /// not used.
     pub api: Option<String>,
+    /// The file that holds the secret of the runtime API, where it wants one.
     pub secret_file: Option<PathBuf>,
-    #[serde(default, with = "compact::optional")]
-    pub api_timeout: Option<Duration>,
-    pub check: Option<Vec<String>>,
-    #[serde(default, with = "compact::optional")]
-    pub check_timeout: Option<Duration>,
-    pub isolate_check: Option<bool>,
+    /// How long one request to the runtime API may take.
+    // Varnish compiles for up to 8 s (1,000 backends with gcc, measured) before it answers.
+    #[serde(default = "default::api_timeout")]
+    pub api_timeout: TimeSpan,
+    /// The command that judges a candidate: program and arguments. Exit status 0 is a pass. `{candidate}` stands for the
+    /// first output, staged; without it the command is run right after the swap, and judges what is in place. An empty
+    /// list: no check.
+    pub check: Option<CommandLine>,
+    /// How long the check may take.
+    #[serde(default = "default::command_timeout")]
+    pub check_timeout: TimeSpan,
+    /// Whether a check without `{candidate}` is run, where elasticd may (CAP_SYS_ADMIN), in a mount namespace of its own,
+    /// where it alone sees the candidate in place. Elsewhere, and with `false`, it follows the swap, which is undone if it
+    /// fails. It must be `false` for a check that asks a daemon, such as `docker exec`: a preset's `true` holds only as long
+    /// as `check` names the preset's program.
+    #[serde(default)]
+    pub isolate_check: bool,
+    /// How the frontend takes new outputs, if its runtime API does not take the change: `"none"`, `{ signal = "HUP" }`,
+    /// `{ command = ["program", …], timeout = "30s" }` or `{ master = "/run/haproxy-master.sock" }`.
     pub reload: Option<RawReload>,
+    /// The file that holds the PID of the process to be signalled; absolute. Empty: the process is found by `executable`
+    /// alone.
     pub pid_file: Option<PathBuf>,
+    /// The program that may be signalled, by name or path, such as `nginx` or `/usr/sbin/nginx`.
     pub executable: Option<String>,
+    /// What shows that the frontend runs the new outputs. `"workers"`: the signalled process has new workers, and the old
+    /// ones are gone or shutting down. `"generation"`: it has new ones. `"runtime"`: the runtime API shows it.
+    /// `{ command = ["program", …] }`: the command succeeds; it is repeated until it does. `"none"`: a reload that did not
+    /// fail is enough.
     pub proof: Option<RawProof>,
-    #[serde(default, with = "compact::optional")]
-    pub proof_timeout: Option<Duration>,
+    /// How long the proof may take to appear.
+    // Twice the slowest reload of nginx that field reports tell of (7 to 8 s, ingress-nginx#3314), and some.
+    #[serde(default = "default::proof_timeout")]
+    pub proof_timeout: TimeSpan,
+    /// Variables of the templates. Each preset has its own; see `elasticd frontends NAME`.
     #[serde(default)]
     pub vars: BTreeMap<String, serde_json::Value>,
-    #[serde(default, with = "compact::optional")]
-    pub settle: Option<Duration>,
-    #[serde(default, with = "compact::optional")]
-    pub settle_max: Option<Duration>,
-    #[serde(default, with = "compact::optional")]
-    pub min_reload_gap: Option<Duration>,
-    #[serde(default, with = "compact::optional")]
-    pub audit_interval: Option<Duration>,
-    #[serde(default, with = "compact::optional")]
-    pub retry_min: Option<Duration>,
-    #[serde(default, with = "compact::optional")]
-    pub retry_max: Option<Duration>,
-    #[serde(default, with = "compact::optional")]
-    pub restart_grace: Option<Duration>,
+    /// Changes are gathered until none has come for so long.
+    #[serde(default = "default::settle")]
+    pub settle: TimeSpan,
+    /// How long a change waits at most while others are gathered. Left out: `"1s"`, or `settle` if that is longer.
+    pub settle_max: Option<TimeSpan>,
+    /// The shortest time between two reloads. None is dropped.
+    #[serde(default = "default::min_reload_gap")]
+    pub min_reload_gap: TimeSpan,
+    /// How often the frontend and its files are compared with what is wanted although nothing has changed.
+    #[serde(default = "default::audit_interval")]
+    pub audit_interval: TimeSpan,
+    /// The pause after a first failed attempt, and between two looks at whether a frontend that does not run has started.
+    #[serde(default = "default::retry_min")]
+    pub retry_min: TimeSpan,
+    /// The longest pause after a failed attempt: each further failure doubles the pause up to this. Left out: `"1m"`, or
+    /// `retry_min` if that is longer.
+    pub retry_max: Option<TimeSpan>,
+    /// How long a frontend that ended when it was asked to reload may take to be restarted by its supervisor, before the
+    /// change is rolled back.
+    #[serde(default = "default::restart_grace")]
+    pub restart_grace: TimeSpan,
 }
 
-/// One of `outputs`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+/// What holds where neither the configuration nor a preset says anything.
+pub(super) mod default {
+    use crate::units::TimeSpan;
+
+    pub const SETTLE_MAX: TimeSpan = TimeSpan::from_secs(1);
+    pub const RETRY_MAX: TimeSpan = TimeSpan::from_secs(60);
+
+    pub const fn api_timeout() -> TimeSpan {
+        TimeSpan::from_secs(60)
+    }
+
+    pub const fn command_timeout() -> TimeSpan {
+        TimeSpan::from_secs(30)
+    }
+
+    pub const fn proof_timeout() -> TimeSpan {
+        TimeSpan::from_secs(20)
+    }
+
+    pub const fn settle() -> TimeSpan {
+        TimeSpan::from_millis(100)
+    }
+
+    pub const fn min_reload_gap() -> TimeSpan {
+        TimeSpan::from_secs(1)
+    }
+
+    pub const fn audit_interval() -> TimeSpan {
+        TimeSpan::from_secs(10)
+    }
+
+    pub const fn retry_min() -> TimeSpan {
+        TimeSpan::from_secs(1)
+    }
+
+    pub const fn restart_grace() -> TimeSpan {
+        TimeSpan::from_secs(5)
+    }
+}
+
+/// One of several outputs, which are swapped together.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[schemars(rename = "Output")]
 #[serde(deny_unknown_fields)]
 pub struct RawOutput {
+    /// The path of the file that is written; absolute. `{service}` in it stands for an output for each service, whose
+    /// template sees that service alone; the file of a service that is no longer configured stays.
     pub path: Option<PathBuf>,
+    /// The path of the template, relative to the configuration's directory or absolute, or the name of a built-in one.
     pub template: Option<String>,
-    pub mode: Option<String>,
+    /// The file's mode. Left out: `"0644"`.
+    pub mode: Option<FileMode>,
+    /// The file's owner, by name or number. Left out: that of the file that is replaced.
     pub owner: Option<String>,
+    /// The file's group, by name or number. Left out: that of the file that is replaced.
     pub group: Option<String>,
 }
 
-/// `reload`: `"none"`, `{ signal = "HUP" }`, `{ command = [...] }` or `{ master = "/run/haproxy-master.sock" }`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// How a frontend takes new outputs.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[schemars(rename = "Reload")]
 #[serde(
     untagged,
     expecting = "expected \"none\", { signal = \"HUP\" }, { command = [\"program\", …], timeout = \"30s\" } or \
                  { master = \"/run/haproxy-master.sock\" }"
 )]
 pub enum RawReload {
+    /// By itself, or not at all.
     Nothing(Nothing),
+    /// By a signal.
     Signal(RawSignal),
+    /// By a command.
     Command(RawCommand),
+    /// By HAProxy's master process.
     Master(RawMaster),
 }
 
-/// `proof`: `"none"`, `"workers"`, `"generation"`, `"runtime"` or `{ command = [...] }`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// What shows that a frontend runs the new outputs.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[schemars(rename = "Proof")]
 #[serde(
     untagged,
     expecting = "expected \"none\", \"workers\", \"generation\", \"runtime\" or { command = [\"program\", …] }"
 )]
 pub enum RawProof {
+    /// One of the proofs that elasticd knows.
     Word(ProofWord),
+    /// A command that exits with 0 once the frontend runs them; it is repeated until it does.
     Command(RawCommand),
 }
 
-/// The word `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Nothing is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Nothing {
+    /// Nothing is done.
     None,
 }
 
 /// A proof that one word names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProofWord {
+    /// Nothing beyond a reload that did not fail.
     None,
+    /// The signalled process has new children, and the old ones are gone or shutting down.
     Workers,
+    /// The signalled process has new children, and has written its pid file anew.
     Generation,
+    /// The runtime API shows it.
     Runtime,
 }
 
 /// A reload by signal.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "Signal")]
 #[serde(deny_unknown_fields)]
 pub struct RawSignal {
+    /// The signal: HUP, USR1, USR2, WINCH, INT, TERM, QUIT or CONT, with `SIG` before it or without.
     pub signal: String,
 }
 
 /// A reload by HAProxy's master process.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "Master")]
 #[serde(deny_unknown_fields)]
 pub struct RawMaster {
+    /// The socket of the master process (`haproxy -S`).
     pub master: String,
-    #[serde(default, with = "compact::optional")]
-    pub timeout: Option<Duration>,
+    /// How long it may take.
+    #[serde(default = "default::command_timeout")]
+    pub timeout: TimeSpan,
 }
 
 /// A reload or a proof by command.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "Command")]
 #[serde(deny_unknown_fields)]
 pub struct RawCommand {
-    pub command: Vec<String>,
-    #[serde(default, with = "compact::optional")]
-    pub timeout: Option<Duration>,
+    /// Program and arguments. There is no shell.
+    pub command: CommandLine,
+    /// How long it may take. Left out: `"30s"` for a reload, `proof_timeout` for a proof.
+    pub timeout: Option<TimeSpan>,
 }
 
 impl Raw {
-    /// Lays these keys over a preset's: what is written here wins, and `vars` are merged key by key.
-    pub fn over(self, preset: Self) -> Self {
-        let mut vars = preset.vars;
-        vars.extend(self.vars);
-        // Another program than the preset's may well ask a daemon, which sees nothing of a private namespace.
-        let program = |check: &Option<Vec<String>>| check.as_ref().and_then(|argv| argv.first().cloned());
-        let same_program = self.check.is_none() || program(&self.check) == program(&preset.check);
-        let isolate_check = self.isolate_check.or(preset.isolate_check.filter(|_| same_program));
-        Self {
-            description: preset.description,
-            services: self.services.or(preset.services),
-            output: self.output.or(preset.output),
-            template: self.template.or(preset.template),
-            mode: self.mode.or(preset.mode),
-            owner: self.owner.or(preset.owner),
-            group: self.group.or(preset.group),
-            outputs: self.outputs.or(preset.outputs),
-            escape: self.escape.or(preset.escape),
-            config: self.config.or(preset.config),
-            runtime: self.runtime.or(preset.runtime),
-            api: self.api.or(preset.api),
-            secret_file: self.secret_file.or(preset.secret_file),
-            api_timeout: self.api_timeout.or(preset.api_timeout),
-            isolate_check,
-            check: self.check.or(preset.check),
-            check_timeout: self.check_timeout.or(preset.check_timeout),
-            reload: self.reload.or(preset.reload),
-            pid_file: self.pid_file.or(preset.pid_file),
-            executable: self.executable.or(preset.executable),
-            proof: self.proof.or(preset.proof),
-            proof_timeout: self.proof_timeout.or(preset.proof_timeout),
-            vars,
-            settle: self.settle.or(preset.settle),
-            settle_max: self.settle_max.or(preset.settle_max),
-            min_reload_gap: self.min_reload_gap.or(preset.min_reload_gap),
-            audit_interval: self.audit_interval.or(preset.audit_interval),
-            retry_min: self.retry_min.or(preset.retry_min),
-            retry_max: self.retry_max.or(preset.retry_max),
-            restart_grace: self.restart_grace.or(preset.restart_grace),
-        }
-    }
-
     /// How a preset's frontend takes a change, for people.
     pub fn takes_a_change_by(&self) -> String {
         let api = self.runtime.filter(|runtime| runtime.takes_changes()).map(|_| "its API".to_owned());

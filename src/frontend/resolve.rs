@@ -1,35 +1,20 @@
 //! From a frontend as it is written to one that can work, with all faults at once.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::config::{Check, Config, Output, Pacing, Proof, Reload, SERVICE};
 use super::escape::Escape;
-use super::parse::{gid, parse_mode, signal, uid};
+use super::parse::{gid, signal, uid};
 use super::preset;
-use super::raw::{ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload};
+use super::raw::{ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload, default};
 use super::runtime::{Access, Runtime};
 use crate::model::{FieldFault, Name};
 use crate::sys::atomic_file::Ownership;
 use crate::sys::process::{Executable, Find};
+use crate::units::{FileMode, TimeSpan};
 
-const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Varnish compiles for up to 8 s (1,000 backends with gcc, measured) before it answers.
-const API_TIMEOUT: Duration = Duration::from_secs(60);
 /// In a command's arguments: the path of the frontend's own main configuration, the key `config`.
 const MAIN_CONFIG: &str = "{config}";
-/// Twice the slowest reload of nginx that field reports tell of (7 to 8 s, ingress-nginx#3314), and some.
-const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
-const PACING: Pacing = Pacing {
-    settle: Duration::from_millis(100),
-    settle_max: Duration::from_secs(1),
-    min_reload_gap: Duration::from_secs(1),
-    audit_interval: Duration::from_secs(10),
-    retry_min: Duration::from_secs(1),
-    retry_max: Duration::from_secs(60),
-    restart_grace: Duration::from_secs(5),
-};
 
 impl Raw {
     /// Fills in what is left out and refuses what cannot work. `base` is where relative template paths start,
@@ -81,11 +66,11 @@ impl Raw {
 
     /// `output` and its companions are the short way to write, or to override, the only output.
     fn resolve_outputs(&self, services: &[Name], base: &Path, faults: &mut Vec<FieldFault>) -> Vec<Output> {
-        let mut raws = self.outputs.clone().unwrap_or_default();
+        let mut raws = self.outputs.clone();
         let short = RawOutput {
             path: self.output.clone(),
             template: self.template.clone(),
-            mode: self.mode.clone(),
+            mode: self.mode,
             owner: self.owner.clone(),
             group: self.group.clone(),
         };
@@ -96,7 +81,7 @@ impl Raw {
                     *only = RawOutput {
                         path: short.path.or(only.path.take()),
                         template: short.template.or(only.template.take()),
-                        mode: short.mode.or(only.mode.take()),
+                        mode: short.mode.or(only.mode),
                         owner: short.owner.or(only.owner.take()),
                         group: short.group.or(only.group.take()),
                     };
@@ -124,26 +109,26 @@ impl Raw {
 
     fn resolve_check(&self, faults: &mut Vec<FieldFault>) -> Option<Check> {
         // An empty list is how a preset's check is switched off.
-        let argv = self.check.clone().filter(|argv| !argv.is_empty())?;
+        let argv = self.check.as_deref().filter(|argv| !argv.is_empty())?;
         let argv = self.with_main_config("check", argv, faults);
-        let limit = positive("check_timeout", self.check_timeout.unwrap_or(CHECK_TIMEOUT), faults);
-        Some(Check { argv, limit, isolate: self.isolate_check.unwrap_or(false) })
+        let limit = positive("check_timeout", self.check_timeout, faults).0;
+        Some(Check { argv, limit, isolate: self.isolate_check })
     }
 
     /// Puts the path of the frontend's main configuration where a command's arguments ask for it.
-    fn with_main_config(&self, key: &str, argv: Vec<String>, faults: &mut Vec<FieldFault>) -> Vec<String> {
+    fn with_main_config(&self, key: &str, argv: &[String], faults: &mut Vec<FieldFault>) -> Vec<String> {
         let Some(path) = &self.config else {
             if argv.iter().any(|argument| argument.contains(MAIN_CONFIG)) {
                 let message = format!("missing: {key} mentions {MAIN_CONFIG}, the frontend's own main configuration");
                 faults.push(FieldFault::new("config", message));
             }
-            return argv;
+            return argv.to_vec();
         };
-        argv.into_iter().map(|argument| argument.replace(MAIN_CONFIG, &path.to_string_lossy())).collect()
+        argv.iter().map(|argument| argument.replace(MAIN_CONFIG, &path.to_string_lossy())).collect()
     }
 
     fn resolve_runtime(&self, faults: &mut Vec<FieldFault>) -> Option<Runtime> {
-        let timeout = positive("api_timeout", self.api_timeout.unwrap_or(API_TIMEOUT), faults);
+        let timeout = positive("api_timeout", self.api_timeout, faults).0;
         // An empty address is how a preset's runtime API is switched off.
         let address = self.api.as_deref().filter(|address| !address.is_empty())?;
         let Some(protocol) = self.runtime else {
@@ -159,11 +144,12 @@ impl Raw {
         match &self.reload {
             None | Some(RawReload::Nothing(_)) => Reload::None,
             Some(RawReload::Command(raw)) => {
-                let limit = positive("reload.timeout", raw.timeout.unwrap_or(RELOAD_TIMEOUT), faults);
+                let timeout = raw.timeout.unwrap_or(default::command_timeout());
+                let limit = positive("reload.timeout", timeout, faults).0;
                 Reload::Command { argv: self.command("reload.command", raw, faults), limit }
             }
             Some(RawReload::Master(raw)) => {
-                let limit = positive("reload.timeout", raw.timeout.unwrap_or(RELOAD_TIMEOUT), faults);
+                let limit = positive("reload.timeout", raw.timeout, faults).0;
                 match raw.master.parse() {
                     Ok(endpoint) => Reload::Master { endpoint, limit },
                     Err(message) => {
@@ -201,13 +187,14 @@ impl Raw {
     }
 
     fn resolve_proof(&self, reload: &Reload, has_runtime: bool, faults: &mut Vec<FieldFault>) -> Proof {
-        let limit = positive("proof_timeout", self.proof_timeout.unwrap_or(PROOF_TIMEOUT), faults);
+        let limit = positive("proof_timeout", self.proof_timeout, faults).0;
         // A frontend whose preset's reload was replaced by a command has no process of which we know the children.
         let is_signalled = matches!(reload, Reload::Signal { .. });
         match &self.proof {
-            Some(RawProof::Command(raw)) => {
-                Proof::Command { argv: self.command("proof.command", raw, faults), limit: raw.timeout.unwrap_or(limit) }
-            }
+            Some(RawProof::Command(raw)) => Proof::Command {
+                argv: self.command("proof.command", raw, faults),
+                limit: raw.timeout.map_or(limit, |timeout| timeout.0),
+            },
             Some(RawProof::Word(ProofWord::Runtime)) if has_runtime => Proof::Runtime { limit },
             Some(RawProof::Word(ProofWord::Workers)) if is_signalled => Proof::Workers { limit },
             Some(RawProof::Word(ProofWord::Generation | ProofWord::Runtime)) if is_signalled => {
@@ -221,29 +208,28 @@ impl Raw {
         if raw.command.first().is_none_or(String::is_empty) {
             faults.push(FieldFault::new(key, "is empty: write the program and its arguments as a list"));
         }
-        self.with_main_config(key, raw.command.clone(), faults)
+        self.with_main_config(key, &raw.command, faults)
     }
 
     fn resolve_pacing(&self, faults: &mut Vec<FieldFault>) -> Pacing {
-        let settle = self.settle.unwrap_or(PACING.settle);
-        let settle_max = self.settle_max.unwrap_or(PACING.settle_max.max(settle));
-        if settle_max < settle {
-            faults.push(FieldFault::new("settle_max", format!("{settle_max:?} is shorter than settle, {settle:?}")));
-        }
-        let retry_min = positive("retry_min", self.retry_min.unwrap_or(PACING.retry_min), faults);
-        let retry_max = self.retry_max.unwrap_or(PACING.retry_max.max(retry_min));
-        if retry_max < retry_min {
-            faults
-                .push(FieldFault::new("retry_max", format!("{retry_max:?} is shorter than retry_min, {retry_min:?}")));
+        let (settle, retry_min) = (self.settle, positive("retry_min", self.retry_min, faults));
+        let settle_max = self.settle_max.unwrap_or(default::SETTLE_MAX.max(settle));
+        let retry_max = self.retry_max.unwrap_or(default::RETRY_MAX.max(retry_min));
+        for (key, longest, shortest_key, shortest) in
+            [("settle_max", settle_max, "settle", settle), ("retry_max", retry_max, "retry_min", retry_min)]
+        {
+            if longest < shortest {
+                faults.push(FieldFault::new(key, format!("{longest} is shorter than {shortest_key}, {shortest}")));
+            }
         }
         Pacing {
-            settle,
-            settle_max,
-            min_reload_gap: self.min_reload_gap.unwrap_or(PACING.min_reload_gap),
-            audit_interval: positive("audit_interval", self.audit_interval.unwrap_or(PACING.audit_interval), faults),
-            retry_min,
-            retry_max,
-            restart_grace: self.restart_grace.unwrap_or(PACING.restart_grace),
+            settle: settle.0,
+            settle_max: settle_max.0,
+            min_reload_gap: self.min_reload_gap.0,
+            audit_interval: positive("audit_interval", self.audit_interval, faults).0,
+            retry_min: retry_min.0,
+            retry_max: retry_max.0,
+            restart_grace: self.restart_grace.0,
         }
     }
 }
@@ -269,11 +255,6 @@ fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fi
     if !path.is_absolute() || path.file_name().is_none() {
         fault("path", format!("{path:?} is not an absolute path of a file"));
     }
-    let mode = raw.mode.as_deref().unwrap_or("0644");
-    let mode = parse_mode(mode).unwrap_or_else(|message| {
-        fault("mode", message);
-        0
-    });
     let template = match raw.template.as_deref() {
         None => Err("missing: name a template file, or a built-in one such as \"nginx/upstreams.conf\"".to_owned()),
         Some(name) => read_template(name, base),
@@ -288,7 +269,7 @@ fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fi
         service: None,
         template_name: raw.template.unwrap_or_default(),
         template,
-        ownership: Ownership { mode, uid, gid },
+        ownership: Ownership { mode: raw.mode.unwrap_or(FileMode(0o644)).0, uid, gid },
     };
     (faults.len() == before).then_some(output)
 }
@@ -305,80 +286,9 @@ fn read_template(name: &str, base: &Path) -> Result<String, String> {
     }
 }
 
-fn positive(key: &str, duration: Duration, faults: &mut Vec<FieldFault>) -> Duration {
+fn positive(key: &str, duration: TimeSpan, faults: &mut Vec<FieldFault>) -> TimeSpan {
     if duration.is_zero() {
         faults.push(FieldFault::new(key, "must be longer than 0s"));
     }
     duration
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn raw(toml: &str) -> Raw {
-        use figment::providers::{Format, Toml};
-        figment::Figment::from(Toml::string(toml)).extract().unwrap_or_else(|e| panic!("{toml}: {e}"))
-    }
-
-    fn resolve(toml: &str) -> Result<Config, Vec<FieldFault>> {
-        let nginx = preset::defaults("nginx").expect("built in");
-        let name = "front".parse().expect("a name");
-        raw(toml).over(nginx).resolve(name, "nginx", &["web".parse().expect("a name")], Path::new("/nonexistent"))
-    }
-
-    #[test]
-    fn every_key_of_a_preset_can_be_overridden() {
-        let config =
-            resolve("output = '/tmp/x.conf'\nmode = '0600'\nvars.keepalive = 7\nsettle = '2s'").expect("valid");
-        assert_eq!(config.outputs.len(), 1);
-        assert_eq!(config.outputs[0].path, Path::new("/tmp/x.conf"));
-        assert_eq!(config.outputs[0].ownership.mode, 0o600);
-        assert_eq!(config.vars["keepalive"], 7);
-        assert!(config.vars.contains_key("zone_size"), "the other variables stay");
-        assert_eq!(config.pacing.settle_max, Duration::from_secs(2), "never shorter than settle");
-        let pacing = resolve("audit_interval = '1s'\nretry_min = '2m'\nrestart_grace = '0s'").expect("valid").pacing;
-        assert_eq!(pacing.audit_interval, Duration::from_secs(1));
-        assert_eq!((pacing.retry_min, pacing.retry_max), (Duration::from_mins(2), Duration::from_mins(2)));
-        assert_eq!(pacing.restart_grace, Duration::ZERO);
-        assert!(matches!(config.reload, Reload::Signal { find: Find::PidFile { .. }, .. }));
-        assert!(matches!(config.proof, Proof::Workers { .. }));
-        assert_eq!(config.services.len(), 1, "all services, if left out");
-
-        let config = resolve("check = []\npid_file = ''\nreload = { command = ['true'] }").expect("valid");
-        assert_eq!(config.check, None);
-        assert!(matches!(config.reload, Reload::Command { .. }));
-        assert_eq!(config.proof, Proof::None);
-        let config = resolve("pid_file = ''").expect("valid");
-        assert!(matches!(config.reload, Reload::Signal { find: Find::Match { .. }, .. }));
-    }
-
-    #[test]
-    fn all_faults_come_at_once_each_with_its_key() {
-        let faults = resolve(
-            "output = 'relative'\ntemplate = 'none.conf'\nmode = '999'\nowner = 'no-such-user'\ngroup = 'no-such-group'\n\
-             reload = { signal = 'KILL' }\nsettle = '5s'\nsettle_max = '1s'\ncheck_timeout = '0s'\n\
-             audit_interval = '0s'\nretry_min = '0s'\nretry_max = '0s'",
-        )
-        .expect_err("all wrong");
-        let mut keys: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
-        keys.sort_unstable();
-        assert_eq!(
-            keys,
-            [
-                "audit_interval",
-                "check_timeout",
-                "outputs.0.group",
-                "outputs.0.mode",
-                "outputs.0.owner",
-                "outputs.0.path",
-                "outputs.0.template",
-                "reload.signal",
-                "retry_min",
-                "settle_max"
-            ]
-        );
-        let faults = resolve("retry_min = '5s'\nretry_max = '2s'").expect_err("the longest pause is the shorter one");
-        assert_eq!(faults, [FieldFault::new("retry_max", "2s is shorter than retry_min, 5s")]);
-    }
 }

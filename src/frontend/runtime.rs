@@ -23,7 +23,7 @@ pub use haproxy::reload_by_master;
 use serde::Deserialize;
 
 /// The protocol of a frontend's runtime API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Apache's `mod_status`: for the proof alone.

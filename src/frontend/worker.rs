@@ -411,15 +411,17 @@ fn says_the_same(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::preset;
+    use crate::frontend::Raw;
     use crate::model::ServiceSet;
 
     #[test]
     fn a_snapshot_is_rendered_once_and_the_next_one_anew() {
         let dir = tempfile::tempdir().expect("a directory");
         let web: Name = "web".parse().expect("a name");
-        let json = preset::defaults("json").expect("built in");
-        let config = json.resolve("json".parse().expect("a name"), "json", std::slice::from_ref(&web), dir.path());
+        let output = serde_json::json!({ "path": "/nonexistent", "template": "json/services.json" });
+        let raw: Raw =
+            serde_json::from_value(serde_json::json!({ "escape": "json", "outputs": [output] })).expect("keys");
+        let config = raw.resolve("json".parse().expect("a name"), "json", std::slice::from_ref(&web), dir.path());
         let worker = Worker::build(config.expect("valid"), dir.path(), watch::channel(None).1, Unconfined::default())
             .expect("built");
         let mut running = Running::open(worker);

@@ -27,7 +27,7 @@ pub enum Condition {
 }
 
 /// An attribute of an instance that a selector may name, besides tags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Attribute {
     /// [`Instance::vpc`].

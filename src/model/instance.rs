@@ -74,7 +74,7 @@ impl Instance {
 }
 
 /// An instance's lifecycle state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstanceState {
     /// Being started.
@@ -126,7 +126,7 @@ pub enum Availability {
 }
 
 /// Which of an instance's addresses a service uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressKind {
     /// The IPv4 address inside the cloud's network.

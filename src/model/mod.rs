@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, or depends on another module.
 
 mod backend;
+mod command_line;
 mod condition;
 mod exclusion;
 mod fault;
@@ -18,6 +19,7 @@ mod snapshot;
 mod tags;
 
 pub use backend::{Backend, BackendState, MAX_WEIGHT};
+pub use command_line::CommandLine;
 pub use condition::{Attribute, Condition};
 pub use exclusion::{Exclusion, Reason};
 pub use fault::FieldFault;

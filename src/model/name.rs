@@ -24,6 +24,9 @@ pub struct Name(Arc<str>);
 pub struct NameError(String);
 
 impl Name {
+    /// The regular expression of every name.
+    pub const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$";
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -58,7 +61,7 @@ impl JsonSchema for Name {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*$", "minLength": 1, "maxLength": MAX_LEN })
+        json_schema!({ "type": "string", "pattern": Self::PATTERN })
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{AddressKind, HealthCheck, Name, Percent, Selector};
 
@@ -65,7 +66,7 @@ impl Service {
 }
 
 /// What the providers of a service are to each other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourcesMode {
     /// All their backends are served.
@@ -147,14 +148,15 @@ pub enum WeightRule {
     },
 }
 
-/// The policy that accepts a newly observed set, or holds it back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The policy that accepts a newly observed set, or holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Guard {
-    /// What to do with an empty set.
+    /// Whether an empty set is held until a person accepts it, or taken like any other drop.
     pub on_empty: OnEmpty,
-    /// The largest part of the backends that may vanish in one observation without being confirmed.
+    /// The largest part of the backends that may be gone from one observation without being confirmed.
     pub max_drop: Percent,
-    /// How many observations in a row must show a larger drop before it is believed; at least 1.
+    /// How many observations in a row must show a larger drop before it is accepted; at least 1.
     pub confirm: u32,
 }
 
@@ -165,10 +167,10 @@ impl Default for Guard {
 }
 
 /// What the guard does with an empty set.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnEmpty {
-    /// Keeps the backends it has until somebody accepts the empty set.
+    /// Keeps the backends until a person accepts the empty set.
     #[default]
     Hold,
     /// Takes an empty set like any other drop: once `confirm` observations in a row have shown it.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::poll::PollSchedule;
@@ -24,8 +25,9 @@ pub trait Configuration: Any + Clone + fmt::Debug + PartialEq + Send + Sync {
     /// The type, as a section's `type` names it.
     const TYPE: &'static str;
 
-    /// The keys of its section as they are written, beside `type`, `interval` and `timeout`.
-    type Raw: DeserializeOwned;
+    /// The keys of its section as they are written, beside `type`, `interval` and `timeout`. Its JSON Schema, and with it
+    /// the documentation of its fields, becomes part of that of the configuration.
+    type Raw: DeserializeOwned + JsonSchema;
 
     /// The lines of a section to start from, for `elasticd init`, if the type is a good one to start with.
     const EXAMPLE: Option<&'static str> = None;

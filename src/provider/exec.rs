@@ -6,14 +6,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::instance_spec::Text;
 use super::{BuildContext, Configuration, Context, ErrorKind, Provider, format};
-use crate::model::{FieldFault, Instance};
+use crate::model::{CommandLine, FieldFault, Instance};
 use crate::sys::child::{self, Program};
 use crate::sys::human::HumanDuration;
 use crate::sys::unconfined::Unconfined;
+use crate::units::ByteSize;
 
 /// How many lines of what a program said last an error repeats.
 const LAST_LINES: usize = 3;
@@ -43,20 +45,21 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The same, as written.
-#[derive(Debug, Clone, Deserialize)]
+/// Instances that a program prints, as JSON or YAML.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
-    /// `command = ["/usr/local/bin/list-instances", "--all"]`
-    pub command: Vec<String>,
-    /// `env = { PROJECT = "shop" }`
+    /// The program, by its absolute path, and its arguments. There is no shell. Arguments are in no message.
+    pub command: CommandLine,
+    /// Variables that are added to its environment.
     #[serde(default)]
     pub env: BTreeMap<String, Text>,
-    /// `pass_env = ["AWS_REGION"]`
+    /// Names of elasticd's own variables that it gets, beside PATH, HOME, LANG and TZ.
     #[serde(default)]
     pub pass_env: Vec<String>,
-    /// `max_bytes = 1048576`; 64 MiB, if left out.
-    pub max_bytes: Option<usize>,
+    /// How much it may print, up to 1GiB. A program that prints more is ended.
+    #[serde(default = "format::default_max_bytes")]
+    pub max_bytes: ByteSize,
 }
 
 impl Raw {
@@ -94,7 +97,7 @@ impl Raw {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Config { command: self.command, env, pass_env: self.pass_env, max_bytes, timeout })
+        Ok(Config { command: self.command.into(), env, pass_env: self.pass_env, max_bytes, timeout })
     }
 }
 
@@ -323,7 +326,7 @@ mod tests {
             "env: \"\" is not the name of a variable",
             "pass_env: \"A=B\" is not the name of a variable",
             "env: the value of A holds a NUL",
-            "max_bytes: 0 is not between 1 and 1073741824",
+            "max_bytes: 0B is not between 1B and 1GiB",
         ]) {
             assert!(fault.starts_with(expected), "{fault}");
         }

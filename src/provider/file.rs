@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::digest::Output;
 use sha2::{Digest as _, Sha256};
@@ -19,11 +20,11 @@ pub struct Config {
     pub path: PathBuf,
 }
 
-/// Where the file is, as written.
-#[derive(Debug, Clone, Deserialize)]
+/// Instances in a JSON or YAML file, which is read at each interval and whenever it changes.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
-    /// `path = "/etc/elasticd/backends.yaml"`
+    /// The path of the file, absolute. `.json`, `.yaml` and `.yml` say what it holds; otherwise its first character does.
     pub path: PathBuf,
 }
 

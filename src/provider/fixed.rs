@@ -1,6 +1,7 @@
 //! `fixed`: instances written in the configuration itself.
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::instance_spec::{self, InstanceSpec, Place};
@@ -14,11 +15,11 @@ pub struct Config {
     pub instances: Vec<Instance>,
 }
 
-/// The instances, as written.
-#[derive(Debug, Clone, Deserialize)]
+/// Instances written in the configuration itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
-    /// `instances = [{ address = "10.0.0.1:8080" }]`
+    /// The instances, such as `[{ address = "10.0.0.1:8080" }]`.
     pub instances: Vec<InstanceSpec>,
 }
 

@@ -10,6 +10,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, Ma
 use super::instance_spec::{self, Fault, InstanceSpec, Place, Text};
 use crate::model::{FieldFault, Instance, Tags};
 use crate::sys::text;
+use crate::units::ByteSize;
 
 /// The label of a target group that says its zone.
 const ZONE: &str = "zone";
@@ -27,13 +28,16 @@ pub const MAX_SIZE: usize = 64 * 1024 * 1024;
 /// The most that may be configured, in bytes: it is held in memory.
 const LARGEST_SIZE: usize = 1024 * 1024 * 1024;
 
-/// The `max_bytes` of a provider.
-pub(super) fn max_bytes(written: Option<usize>) -> Result<usize, FieldFault> {
-    let max = written.unwrap_or(MAX_SIZE);
-    if (1..=LARGEST_SIZE).contains(&max) {
-        return Ok(max);
-    }
-    Err(FieldFault::new("max_bytes", format!("{max} is not between 1 and {LARGEST_SIZE} (1 GiB)")))
+/// The `max_bytes` of a provider where none is configured.
+pub(super) const fn default_max_bytes() -> ByteSize {
+    ByteSize(MAX_SIZE as u64)
+}
+
+/// The `max_bytes` of a provider, within its bounds.
+pub(super) fn max_bytes(written: ByteSize) -> Result<usize, FieldFault> {
+    let valid = usize::try_from(written.0).ok().filter(|max| (1..=LARGEST_SIZE).contains(max));
+    let largest = ByteSize(LARGEST_SIZE as u64);
+    valid.ok_or_else(|| FieldFault::new("max_bytes", format!("{written} is not between 1B and {largest}")))
 }
 
 /// Why something is no set of instances.

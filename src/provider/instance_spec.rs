@@ -11,10 +11,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use super::machine_size;
 use crate::model::{Availability, Instance, InstanceState, MAX_WEIGHT, Tags};
 
-/// One instance as written. `T` is how its format reads the value of a tag: [`Text`] where numbers have a type of
-/// their own, `String` where a format hands over every scalar as it was spelt (YAML: `1.10` must not become `1.1`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+/// One instance as written.
+// `T` is how its format reads the value of a tag: `Text` where numbers have a type of their own, `String` where a format
+// hands over every scalar as it was spelt (YAML: `1.10` must not become `1.1`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Instance")]
 pub struct InstanceSpec<T = Text> {
     /// Unique within the provider. Left out: the text of `address`.
     pub id: Option<String>,
@@ -28,7 +30,7 @@ pub struct InstanceSpec<T = Text> {
     pub ipv6: Option<Ipv6Addr>,
     /// The port, 1 to 65535.
     pub port: Option<u16>,
-    /// The share of traffic, 0 to [`MAX_WEIGHT`].
+    /// The share of traffic, 0 to 256.
     pub weight: Option<u16>,
     /// The availability zone.
     pub zone: Option<String>,
@@ -38,7 +40,7 @@ pub struct InstanceSpec<T = Text> {
     pub subnet: Option<String>,
     /// The group that scales it, such as an Auto Scaling group.
     pub group: Option<String>,
-    /// `type`: the kind of machine, such as `m7g.large`.
+    /// The kind of machine, such as `m7g.large`.
     #[serde(rename = "type")]
     pub instance_type: Option<String>,
     /// The lifecycle state; running, if left out.
@@ -48,9 +50,11 @@ pub struct InstanceSpec<T = Text> {
     #[serde(default)]
     pub availability: Reported,
     /// When the machine was last started, RFC 3339.
+    #[schemars(with = "Option<String>")]
     pub launched: Option<Timestamp>,
     /// The tags. A value may be a number or a boolean: it counts as its text.
     #[serde(default, deserialize_with = "tags::<T, _>", bound = "T: Deserialize<'de> + Into<String>")]
+    #[schemars(with = "BTreeMap<String, Text>")]
     pub tags: Tags,
     /// How the tags' values are read.
     #[serde(skip)]
@@ -108,16 +112,16 @@ impl fmt::Display for Place {
     }
 }
 
-/// An [`Availability`], as written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+/// Whether an instance is meant to take traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reported {
-    /// `ready`: it may take traffic.
+    /// It may take traffic.
     #[default]
     Ready,
-    /// `leaving`: what it has begun it may finish, and nothing new is to come.
+    /// It may finish what it has begun, and gets no new traffic.
     Leaving,
-    /// `out`: it is to take no traffic.
+    /// It takes no traffic.
     Out,
 }
 
@@ -138,6 +142,20 @@ pub struct Text(pub String);
 impl From<Text> for String {
     fn from(text: Text) -> Self {
         text.0
+    }
+}
+
+impl schemars::JsonSchema for Text {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["string", "number", "boolean"] })
     }
 }
 

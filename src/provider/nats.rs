@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
-use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -24,6 +23,7 @@ use super::poll::PollSchedule;
 use super::{BuildContext, Configuration, Context, ErrorKind, Provider};
 use crate::model::{FieldFault, Instance, Name};
 use crate::status;
+use crate::units::TimeSpan;
 pub use reader::Problem;
 use reader::{Reader, View};
 use set_assembler::SetAssembler;
@@ -42,19 +42,18 @@ pub struct Config {
 }
 
 connection::with_connection_keys! {
-    /// The keys of the section, as written.
+    /// The sets that publishers of a fleet put into NATS JetStream.
     pub struct Raw {
         /// The provider's name at the publishers; the section's own, if left out.
         pub provider: Option<Name>,
         /// The provider that is polled while the fleet is silent.
         pub fallback: Option<Name>,
-        /// For how long the fleet must be silent before; `"60s"`, if left out.
-        #[serde(default, with = "compact::optional")]
-        pub fallback_after: Option<Duration>,
-        /// The whole fleet together polls the fallback at most once in this time; `"1s"`, if left out.
-        #[serde(default, with = "compact::optional")]
-        pub fallback_spacing: Option<Duration>,
-        /// How many sidecars there are, until the publishers report it.
+        /// For how long the fleet must be silent before the fallback is polled. Left out: `"60s"`.
+        pub fallback_after: Option<TimeSpan>,
+        /// The whole fleet together polls the fallback at most once in this time: each sidecar at most once in this time
+        /// multiplied by the number of sidecars, and never more often than the fallback's `interval`. Left out: `"1s"`.
+        pub fallback_spacing: Option<TimeSpan>,
+        /// How many sidecars there are, until the publishers report it. Left out: 1,000.
         pub fleet_size: Option<usize>,
     }
 }
@@ -83,8 +82,8 @@ impl Raw {
         faults.extend(zero.map(|(key, _)| FieldFault::new(*key, "must be more than 0")));
         self.fallback.clone().map(|name| Fallback {
             name,
-            after: self.fallback_after.unwrap_or(Duration::from_secs(60)),
-            spacing: self.fallback_spacing.unwrap_or(Duration::from_secs(1)),
+            after: self.fallback_after.map_or(Duration::from_secs(60), Into::into),
+            spacing: self.fallback_spacing.map_or(Duration::from_secs(1), Into::into),
             fleet_size: self.fleet_size,
             provider: None,
         })

@@ -11,18 +11,19 @@ use source::{Scope, Source, circles, describe};
 
 /// Each module, and the modules it may import. Any module may import its own parts.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("sys", &[]),
-    ("model", &[]),
+    ("units", &[]),
+    ("sys", &["units"]),
+    ("model", &["units"]),
     ("status", &["model", "sys"]),
-    ("provider", &["model", "status", "sys"]),
-    ("fleet", &["model", "provider", "status", "sys"]),
-    ("no_fleet", &["model", "provider", "status"]),
-    ("health", &["model", "sys"]),
-    ("registry", &["health", "model", "provider", "status", "sys"]),
-    ("frontend", &["model", "status", "sys"]),
-    ("api", &["model", "registry", "status", "sys"]),
-    ("config", &["api", "fleet", "frontend", "model", "provider", "registry", "sys"]),
-    ("readiness", &["model", "registry", "status", "sys"]),
+    ("provider", &["model", "status", "sys", "units"]),
+    ("fleet", &["model", "provider", "status", "sys", "units"]),
+    ("no_fleet", &["model", "provider", "status", "units"]),
+    ("health", &["model", "sys", "units"]),
+    ("registry", &["health", "model", "provider", "status", "sys", "units"]),
+    ("frontend", &["model", "status", "sys", "units"]),
+    ("api", &["model", "registry", "status", "sys", "units"]),
+    ("config", &["api", "fleet", "frontend", "model", "provider", "registry", "sys", "units"]),
+    ("readiness", &["model", "registry", "status", "sys", "units"]),
 ];
 
 /// The modules that put the others together, and so may import any of them.
@@ -59,7 +60,7 @@ const MAY_BLOCK: &[(&str, &str)] = &[
 const STATICS: &[(&str, &str)] = &[("sys/systemd.rs", "the process has one service manager, named by its environment")];
 
 /// Modules in which circles are still to be removed.
-const NOT_YET_FREE_OF_CIRCLES: &[&str] = &["cli", "config"];
+const NOT_YET_FREE_OF_CIRCLES: &[&str] = &["cli"];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

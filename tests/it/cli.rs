@@ -86,12 +86,49 @@ fn a_reload_command_that_fails_is_undone_and_made_again() {
 
 #[test]
 fn a_value_of_the_environment_wins() {
-    let elasticd = elasticd().env("ELASTICD_SERVICES__WEB__PORT", "8080");
+    let elasticd = elasticd().env("ELASTICD__SERVICES__WEB__PORT", "8080");
     let (_, said, _) = elasticd.run(&["render"]);
     assert!(said.contains("web 10.0.0.1:8080"), "{said}");
-    let elasticd = elasticd.env("ELASTICD_SERVICES__WEB__PROT", "1");
+    let elasticd = elasticd.env("ELASTICD__SERVICES__WEB__PROT", "1");
     let (code, _, error) = elasticd.run(&["check"]);
-    assert!(code == 78 && error.contains("ELASTICD_SERVICES__WEB__PROT: services.web.prot: unknown key"), "{error}");
+    assert!(code == 78 && error.contains("ELASTICD__SERVICES__WEB__PROT: services.web.prot: unknown key"), "{error}");
+}
+
+/// What Kubernetes sets in every pod beside a Service named `elasticd` with the port 9464, named `metrics`.
+const KUBERNETES: &[(&str, &str)] = &[
+    ("ELASTICD_SERVICE_HOST", "10.96.12.7"),
+    ("ELASTICD_SERVICE_PORT", "9464"),
+    ("ELASTICD_SERVICE_PORT_METRICS", "9464"),
+    ("ELASTICD_PORT", "tcp://10.96.12.7:9464"),
+    ("ELASTICD_PORT_9464_TCP", "tcp://10.96.12.7:9464"),
+    ("ELASTICD_PORT_9464_TCP_PROTO", "tcp"),
+    ("ELASTICD_PORT_9464_TCP_PORT", "9464"),
+    ("ELASTICD_PORT_9464_TCP_ADDR", "10.96.12.7"),
+];
+
+#[test]
+fn variables_of_a_kubernetes_service_are_ignored() {
+    let elasticd = KUBERNETES.iter().fold(elasticd(), |elasticd, (name, value)| elasticd.env(name, value));
+    let (code, said, error) = elasticd.run(&["check"]);
+    assert!(code == 0 && error.is_empty(), "{said}{error}");
+    let elasticd = elasticd.start();
+    elasticd.await_ready();
+    assert!(!elasticd.log().contains("environment variable"), "{}", elasticd.log());
+}
+
+#[test]
+fn a_variable_in_its_former_spelling_is_reported_with_the_new_one() {
+    let elasticd = elasticd().env("ELASTICD_SERVICES__WEB__PORT", "8080").env("ELASTICD_ZONE", "eu-west-1a");
+    let (code, _, error) = elasticd.run(&["check"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(error.contains("ELASTICD_SERVICES__WEB__PORT is ignored: write ELASTICD__SERVICES__WEB__PORT"), "{error}");
+    assert!(error.contains("ELASTICD_ZONE is ignored: write ELASTICD__ZONE"), "{error}");
+    let (_, said, _) = elasticd.run(&["render"]);
+    assert!(!said.contains("10.0.0.1:8080"), "{said}");
+    let elasticd = elasticd.start();
+    elasticd.await_ready();
+    let log = elasticd.log();
+    assert!(log.contains("ELASTICD_ZONE") && log.contains("ELASTICD__ZONE"), "{log}");
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn secrets_are_never_shown() {
     let config = if cfg!(feature = "nats") { config + nats } else { config };
     let elasticd = Elasticd::knowing(&config, &backends)
         .env("AWS_SECRET_ACCESS_KEY", SECRETS[0])
-        .env("ELASTICD_PROVIDERS__H__HEADERS__X-OTHER", SECRETS[5])
+        .env("ELASTICD__PROVIDERS__H__HEADERS__X-OTHER", SECRETS[5])
         .env("ELASTICD_LOG", "trace");
     elasticd.write("bearer", SECRETS[2]);
     elasticd.write("nkey", SECRETS[6]);

@@ -58,6 +58,7 @@ mod provider_ec2_gentle;
 mod provider_ec2_traffic;
 mod provider_exec;
 mod provider_http;
+mod schema;
 mod services;
 mod socket_activation;
 #[cfg(feature = "ec2")]

@@ -90,7 +90,7 @@ fn shells_and_systemd_and_docker_read_the_variables() {
     let text = rendered_output("env", "output = '/nonexistent/x'\n");
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("env"), &text).expect("written");
-    let said = sh(dir.path(), ". ./env; printf '%s|%s|%s' \"$ELASTICD_WEB\" \"$ELASTICD_SIX\" \"$ELASTICD_EMPTY\"");
+    let said = sh(dir.path(), ". ./env; printf '%s|%s|%s' \"$BACKENDS_WEB\" \"$BACKENDS_SIX\" \"$BACKENDS_EMPTY\"");
     assert_eq!(said, "10.0.0.1:8080,10.0.0.2:8080|[2001:db8::6]:8080|");
     // Docker takes a line as it is: there must be no quotes in it.
     assert!(!text.contains(['"', '\'', '\\']), "{text}");
@@ -106,7 +106,7 @@ fn two_services_of_one_name_are_refused_before_anything_starts() {
                   [frontends.env]\ntype = 'env'\noutput = 'DIR/env'\n";
     let (code, _, complaints) = Elasticd::new(config).run(&["check"]);
     assert_eq!(code, 78, "{complaints}");
-    let expected = "the services \"a-b\" and \"a.b\" would both be ELASTICD_A_B";
+    let expected = "the services \"a-b\" and \"a.b\" would both be BACKENDS_A_B";
     assert!(complaints.contains(expected), "{complaints}");
     let (code, _, complaints) = Elasticd::new(&format!("{config}services = ['a-b']\n")).run(&["check"]);
     assert_eq!(code, 0, "{complaints}");

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::events;
 use crate::model::FieldFault;
 use crate::provider::rate_limiter::Rate;
-use crate::sys::human::HumanDuration;
+use crate::units::{TimeSpan, duration};
 
 /// How many instances a page may hold (EC2 API reference, `DescribeInstances`, `MaxResults`).
 const PAGE_SIZES: std::ops::RangeInclusive<i64> = 5..=1000;
@@ -77,40 +78,48 @@ impl Default for Config {
     }
 }
 
-/// An `ec2` provider's configuration, as written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// Instances of AWS EC2. Credentials are found as every AWS tool does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Raw {
-    /// One region.
+    /// The region; the same as a list of one in `regions`.
     pub region: Option<String>,
-    /// More regions.
+    /// The regions whose instances are learnt, all at the same time; one that fails fails the poll. Left out: the one that the environment, the
+    /// AWS profile or the metadata service names.
     pub regions: Vec<String>,
-    /// See [`Config::endpoint_url`].
+    /// The URL of EC2, if not AWS' own, such as that of a VPC endpoint. For EC2 alone, not for STS.
     pub endpoint_url: Option<String>,
-    /// See [`Config::profile`].
+    /// The profile in AWS' own files whose credentials are used. Left out: the whole credential chain.
     pub profile: Option<String>,
-    /// See [`Config::role_arn`].
+    /// The ARN of the role that is assumed with those credentials.
     pub role_arn: Option<String>,
-    /// See [`Config::external_id`].
+    /// What the role's trust policy may ask for.
     pub external_id: Option<String>,
-    /// See [`Config::page_size`].
+    /// How many instances a page holds, 5 to 1000. Left out: 1000.
+    #[schemars(range(min = 5, max = 1000))]
     pub page_size: Option<i64>,
-    /// See [`Config::call_timeout`]; written `"30s"`.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
-    pub call_timeout: Option<Duration>,
-    /// See [`Config::events`].
+    /// How long one API call, which is one page, may take with its retries: 100 ms to 10 min. Left out: `"30s"`. With an
+    /// `api_budget` there are no retries.
+    pub call_timeout: Option<TimeSpan>,
+    /// A queue that reports changes, so that they are polled for at once.
     pub events: Option<events::Raw>,
-    /// See [`Config::auto_scaling`].
+    /// Instances of Auto Scaling groups take traffic only in the lifecycle state `InService`. Takes the IAM action
+    /// `autoscaling:DescribeAutoScalingGroups`.
     pub auto_scaling: bool,
-    /// See [`Config::auto_scaling_endpoint_url`].
+    /// The URL of Auto Scaling, if not AWS' own, such as that of a VPC endpoint. The environment variable
+    /// `AWS_ENDPOINT_URL_AUTO_SCALING` does the same.
     pub auto_scaling_endpoint_url: Option<String>,
-    /// See [`Config::status_checks`].
+    /// Instances that fail EC2's system or instance status check take no traffic. Takes
+    /// `ec2:DescribeInstanceStatus`.
     pub status_checks: bool,
-    /// See [`Config::scheduled_events`].
+    /// Instances leave a quarter of an hour before a scheduled stop, retirement, reboot or maintenance, until it is over.
+    /// Takes `ec2:DescribeInstanceStatus`.
     pub scheduled_events: bool,
-    /// See [`Config::spot`].
+    /// Spot instances leave when EC2 marks them for interruption. Takes `ec2:DescribeSpotInstanceRequests`.
     pub spot: bool,
-    /// See [`Config::api_budget`]; written `"60/min"`.
+    /// The most API calls in any span, such as `"60/min"`, `"2/s"` or `"1000/h"`: all regions and APIs of the provider
+    /// together. A call that fails is not repeated then, but with the next poll. Left out: no limit.
+    #[schemars(regex(pattern = r"^\s*[0-9]+\s*/\s*(s|min|h)\s*$"))]
     pub api_budget: Option<String>,
 }
 
@@ -163,12 +172,9 @@ impl Raw {
     }
 
     fn call_timeout(&self, faults: &mut Vec<FieldFault>) -> Duration {
-        let timeout = self.call_timeout.unwrap_or(CALL_TIMEOUT);
+        let timeout = self.call_timeout.map_or(CALL_TIMEOUT, Into::into);
         if !CALL_TIMEOUTS.contains(&timeout) {
-            faults.push(FieldFault::new(
-                "call_timeout",
-                format!("{} is not from \"100ms\" to \"10m\"", HumanDuration(timeout)),
-            ));
+            faults.push(FieldFault::new("call_timeout", format!("{} is not from 100ms to 10m", duration(timeout))));
         }
         timeout
     }

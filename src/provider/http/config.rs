@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::FieldFault;
 use crate::provider::format;
 use crate::provider::instance_spec::Text;
 use crate::sys::https::Url;
+use crate::units::ByteSize;
 
 /// Headers that are elasticd's own to write: they frame the request, or ask for what it could not read.
 const OWN: &[HeaderName] = &[
@@ -64,27 +66,30 @@ impl Authorization {
     }
 }
 
-/// The same, as written.
-#[derive(Debug, Clone, Deserialize)]
+/// Instances that an HTTP server answers with, as JSON or YAML.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
-    /// `url = "https://inventory.internal/targets"`
+    /// What is asked for: `http://host:port/path`, `https://host/path`, or over a Unix socket
+    /// `http://unix:/run/x.sock:/path`. Its query is in no message.
     pub url: String,
-    /// `headers = { X-Scope = "shop" }`
+    /// Headers that are sent with it.
     #[serde(default)]
     pub headers: BTreeMap<String, Text>,
-    /// `bearer_file = "/run/secrets/token"`
+    /// The file with the token that is sent as `Authorization: Bearer TOKEN`; absolute. It is read at each poll, and is in no message.
     pub bearer_file: Option<PathBuf>,
-    /// `authorization_file = "/run/secrets/authorization"`, which holds `Basic dXNlcjpwYXNz` or the like.
+    /// The file with the whole value of `Authorization`, such as `Basic dXNlcjpwYXNz`; absolute. It
+    /// is read at each poll, and is in no message.
     pub authorization_file: Option<PathBuf>,
-    /// `ca_file = "/etc/ssl/inventory-ca.pem"`
+    /// Certificates of authorities that are trusted beside the system's, PEM; absolute.
     pub ca_file: Option<PathBuf>,
-    /// `cert_file = "/etc/ssl/elasticd.pem"`
+    /// Our own certificate with its chain, PEM; absolute.
     pub cert_file: Option<PathBuf>,
-    /// `key_file = "/etc/ssl/elasticd.key"`
+    /// The key of our certificate, PEM; absolute.
     pub key_file: Option<PathBuf>,
-    /// `max_bytes = 1048576`; 64 MiB, if left out.
-    pub max_bytes: Option<usize>,
+    /// How large an answer may be: up to 1GiB.
+    #[serde(default = "format::default_max_bytes")]
+    pub max_bytes: ByteSize,
 }
 
 impl Raw {
@@ -196,7 +201,7 @@ mod tests {
             "cert_file: is for TLS alone",
             "authorization_file: there is a `bearer_file`",
             "key_file: is missing",
-            "max_bytes: 0 is not between",
+            "max_bytes: 0B is not between",
         ] {
             assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
         }

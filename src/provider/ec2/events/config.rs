@@ -1,6 +1,7 @@
 //! What an operator writes for `events` of an `ec2` provider.
 
 use hyper::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::FieldFault;
@@ -16,13 +17,15 @@ pub struct Config {
     pub endpoint_url: Option<String>,
 }
 
-/// The queue of events, as written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// A queue that reports changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "Events")]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
-    /// See [`Config::queue_url`].
+    /// The URL of the SQS queue, whose region is that of the URL. It must be this sidecar's own: SQS gives each message to
+    /// one reader.
     pub queue_url: String,
-    /// See [`Config::endpoint_url`].
+    /// The URL of SQS, if not AWS' own, such as that of a VPC endpoint.
     #[serde(default)]
     pub endpoint_url: Option<String>,
 }

@@ -1,0 +1,12 @@
+//! Durations, sizes and file modes, as people write and read them.
+//!
+//! The types here are what the configuration is read into; [`duration`] and [`size`] print any duration and any number of
+//! bytes for people.
+
+mod byte_size;
+mod file_mode;
+mod time_span;
+
+pub use byte_size::{ByteSize, size};
+pub use file_mode::FileMode;
+pub use time_span::{TimeSpan, duration};
