@@ -6,6 +6,7 @@ pub mod client;
 mod demo;
 pub mod diff;
 mod doctor;
+mod exit;
 mod explain;
 pub mod fleet;
 mod generate;
@@ -18,13 +19,13 @@ mod run;
 pub mod status;
 mod watch;
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::admin::Change;
+use self::exit::{Exit, complain, print};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::sys::isolated;
 
@@ -104,17 +105,6 @@ enum Command {
     Completions(generate::CompletionsArgs),
     /// Print the manual page of elasticd or of a subcommand
     Man(generate::ManArgs),
-}
-
-/// An exit code.
-#[derive(Debug, Clone, Copy)]
-struct Exit(u8);
-
-impl Exit {
-    const SUCCESS: Self = Self(0);
-    const FAILURE: Self = Self(1);
-    const UNAVAILABLE: Self = Self(69);
-    const CONFIG: Self = Self(78);
 }
 
 /// Runs the program.
@@ -198,20 +188,6 @@ fn asked(result: Result<impl Into<Exit>, client::Error>) -> Exit {
             if error.is_unavailable() { Exit::UNAVAILABLE } else { Exit::FAILURE }
         }
     }
-}
-
-fn print(text: &[u8]) -> Exit {
-    match client::write_out(text) {
-        Ok(()) => Exit::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            Exit::FAILURE
-        }
-    }
-}
-
-fn complain(error: &impl Display) {
-    eprintln!("elasticd: {error}");
 }
 
 /// Runs a command that needs a runtime only for a moment.
