@@ -284,12 +284,12 @@ mod tests {
             ("echo []; echo no >&2; echo quota >&2; exit 4", "failed (exit status: 4), saying: no | quota; run it by"),
             ("exit 1", "failed (exit status: 1) and said nothing; run it by hand"),
             ("kill -9 $$", "failed (signal: 9 (SIGKILL)) and said nothing"),
-            ("head -c 10001 /dev/zero", "printed more than 10000 bytes; it was ended: make it print less, or raise"),
+            ("printf %10001s", "printed more than 10000 bytes; it was ended: make it print less, or raise"),
         ] {
             let error = failure(&sh(script)).await;
             assert!(error.contains(expected), "{script}: {error}");
         }
-        let late = Config { timeout: Duration::from_millis(200), ..sh("echo so far >&2; sleep 1000") };
+        let late = Config { timeout: Duration::from_millis(200), ..sh("echo so far >&2; while :; do :; done") };
         let error = failure(&late).await;
         assert!(error.contains("after 0 bytes of output, saying: so far; it was ended"), "{error}");
         assert!(error.contains("raise the provider's `timeout` (200ms)"), "{error}");

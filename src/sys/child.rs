@@ -338,7 +338,3 @@ impl Messages {
         String::from_utf8_lossy(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 }
-
-#[cfg(test)]
-#[path = "child_tests.rs"]
-mod tests;

@@ -160,6 +160,7 @@ mod tests {
         fs::write(beside.join("there"), "old").expect("written");
         let opened = directory(&within).expect("opened");
         let (inside, outside) = (within.clone(), beside.clone());
+        let program = std::env::current_exe().expect("this program");
         let confined = move || {
             let mut report = Report::default();
             thread([&opened], CapabilitySet::KILL, &mut report);
@@ -174,7 +175,7 @@ mod tests {
                 fs::remove_file(outside.join("there")),
                 fs::create_dir(outside.join("new")),
                 fs::rename(inside.join("newer"), outside.join("newer")),
-                std::process::Command::new("true").status().map(drop),
+                std::process::Command::new(&program).status().map(drop),
             ];
             for (nth, refused) in refused.into_iter().enumerate() {
                 let kind = refused.expect_err("refused").kind();

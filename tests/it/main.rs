@@ -10,6 +10,7 @@ mod architecture;
 mod bad_input;
 mod caddy;
 mod caddy_syntax;
+mod child_programs;
 mod cli;
 #[cfg(feature = "ec2")]
 mod cloud;
@@ -45,6 +46,7 @@ mod nginx_syntax;
 mod openapi;
 mod pid_namespace;
 mod plain;
+mod processes;
 mod prometheus;
 #[cfg(feature = "ec2")]
 mod provider_ec2;

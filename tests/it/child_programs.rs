@@ -1,7 +1,15 @@
-use std::path::Path;
-use std::time::Instant;
+//! Programs that elasticd starts, with real ones: what they see, what is read of them, and how they end.
 
-use super::*;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use elasticd::sys::child::{CommandError, Error, Program, locate};
+use elasticd::sys::unconfined::Unconfined;
+
+/// How many bytes of a program's messages are kept: of a command's, and of a provider's program.
+const COMMAND_MESSAGES: usize = 16 * 1024;
+const PROGRAM_MESSAGES: usize = 4096;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -13,7 +21,7 @@ async fn printed(program: &Program) -> String {
     String::from_utf8(program.output(1 << 20, LONG).await.expect("an output")).expect("UTF-8")
 }
 
-/// Waits until a process has ended; nobody may reap it.
+/// Waits until a process has ended, reaped or not.
 async fn ends(pid: &str) {
     let stat = Path::new("/proc").join(pid.trim()).join("stat");
     let started = Instant::now();
@@ -36,7 +44,7 @@ async fn line(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn it_sees_nothing_that_it_was_not_given() {
+async fn a_program_sees_only_what_it_is_given() {
     let ours = tempfile::NamedTempFile::new().expect("an open file");
     let files = printed(&sh("ls -l /proc/$$/fd")).await;
     assert!(files.contains("/dev/null") && !files.contains(&ours.path().display().to_string()), "{files}");
@@ -50,14 +58,14 @@ async fn it_sees_nothing_that_it_was_not_given() {
 }
 
 #[tokio::test]
-async fn the_end_of_its_output_is_its_end() {
+async fn a_program_ends_with_its_output() {
     assert_eq!(printed(&sh("printf a; exec >&-; sleep 0.1")).await, "a");
     assert_eq!(printed(&sh("printf a; (sleep 0.1; printf b) & exit 0")).await, "ab");
     assert_eq!(printed(&sh("head -c 1000000 /dev/zero | tr '\\0' x")).await.len(), 1_000_000);
 }
 
 #[tokio::test]
-async fn a_failure_carries_its_last_words() {
+async fn a_failure_carries_the_last_messages() {
     let failure = async |script| sh(script).output(100, LONG).await.expect_err("fails");
     let Error::Failed { status, said } = failure("echo out; echo one >&2; echo two >&2; exit 3").await else {
         panic!("it failed")
@@ -65,13 +73,13 @@ async fn a_failure_carries_its_last_words() {
     assert_eq!((status.code(), said.as_str()), (Some(3), "one\ntwo\n"));
     let flood = "head -c 9999999 /dev/zero | tr '\\0' x >&2; echo end >&2; kill -9 $$";
     let Error::Failed { said, .. } = failure(flood).await else { panic!("it failed") };
-    assert!(said.len() == MAX_PROGRAM_MESSAGES && said.ends_with("xend\n"), "{said}");
+    assert!(said.len() == PROGRAM_MESSAGES && said.ends_with("xend\n"), "{said}");
     let absent = Program::new(vec!["/nonexistent/tool".to_owned()], Vec::new(), Vec::new(), &Unconfined::default());
     assert!(matches!(absent.output(1, LONG).await, Err(Error::Start(_))));
 }
 
 #[tokio::test]
-async fn a_flood_ends_it() {
+async fn too_much_output_ends_a_program() {
     let dir = tempfile::tempdir().expect("a directory");
     let pid = dir.path().join("pid");
     let program = sh(&format!("echo $$ > {}; exec yes", pid.display()));
@@ -81,13 +89,13 @@ async fn a_flood_ends_it() {
     assert!(matches!(sh("printf 12345").output(4, LONG).await, Err(Error::TooMuch { .. })));
 }
 
-/// What ignores SIGTERM, and so does what it starts, whose PID it writes.
+/// A program that ignores SIGTERM, as does its child, whose PID it writes.
 fn stubborn(pid: &Path) -> Program {
     sh(&format!("trap '' TERM; echo said >&2; sleep 1000 & echo $! > {}; wait; sleep 1000", pid.display()))
 }
 
 #[tokio::test]
-async fn what_takes_too_long_is_ended_with_all_it_started_before_the_next_begins() {
+async fn a_program_that_takes_too_long_is_ended_with_its_children_before_the_next_begins() {
     let dir = tempfile::tempdir().expect("a directory");
     let pid = dir.path().join("pid");
     let mut program = stubborn(&pid);
@@ -100,7 +108,7 @@ async fn what_takes_too_long_is_ended_with_all_it_started_before_the_next_begins
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_any_more_is_ended_with_all_it_started() {
+async fn a_program_that_is_no_longer_waited_for_is_ended_with_its_children() {
     let dir = tempfile::tempdir().expect("a directory");
     let pid = dir.path().join("pid");
     let program = stubborn(&pid);
@@ -113,7 +121,7 @@ async fn what_nobody_waits_for_any_more_is_ended_with_all_it_started() {
 }
 
 #[tokio::test]
-async fn what_it_leaves_behind_is_ended_too() {
+async fn children_that_a_program_leaves_behind_are_ended() {
     let pid = printed(&sh("sleep 1000 >/dev/null 2>&1 & echo $!")).await;
     ends(&pid).await;
     let dir = tempfile::tempdir().expect("a directory");
@@ -128,11 +136,11 @@ fn command(script: &str) -> Vec<String> {
 }
 
 async fn run(argv: &[String], limit: Duration) -> Result<(), CommandError> {
-    super::run(&Unconfined::default(), argv, limit).await
+    elasticd::sys::child::run(&Unconfined::default(), argv, limit).await
 }
 
 #[tokio::test]
-async fn a_failure_carries_the_programs_own_words() {
+async fn a_failed_command_is_reported_with_its_output() {
     run(&command("exit 0"), LONG).await.expect("succeeds");
     let error = run(&command("echo out; echo err >&2; exit 3"), LONG).await.expect_err("fails").to_string();
     assert!(error.contains("exit status: 3") && error.contains("out") && error.contains("err"), "{error}");
@@ -157,11 +165,11 @@ fn a_program_is_found_as_it_would_be_run() {
 async fn output_is_bounded_and_never_blocks_the_program() {
     let error = run(&command("head -c 1000000 /dev/zero | tr '\\0' x; exit 1"), LONG).await.expect_err("fails");
     let Error::Failed { said, .. } = error.source else { panic!("{error}") };
-    assert_eq!(said.len(), MAX_COMMAND_MESSAGES);
+    assert_eq!(said.len(), COMMAND_MESSAGES);
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_is_killed_with_what_it_started() {
+async fn a_command_that_hangs_is_killed_with_its_children() {
     let limit = Duration::from_millis(200);
     let error = run(&command("echo started; trap '' TERM; sleep 60 & wait; sleep 60"), limit).await.expect_err("hangs");
     let Error::TimedOut { said, .. } = error.source else { panic!("{error}") };
@@ -169,7 +177,7 @@ async fn a_program_that_hangs_is_killed_with_what_it_started() {
 }
 
 #[tokio::test]
-async fn a_daemon_left_behind_does_not_hold_us_up() {
+async fn a_daemon_that_a_command_leaves_behind_delays_nothing() {
     let started = std::time::Instant::now();
     run(&command("sleep 20 & exit 0"), LONG).await.expect("succeeds");
     assert!(started.elapsed() < Duration::from_secs(15));
