@@ -18,13 +18,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::{self, Api};
 use crate::config::Config;
-use crate::frontend::Worker;
 use crate::registry::Registry;
 use crate::sys::lock::DirectoryLock;
 use crate::sys::unconfined::Unconfined;
 use crate::sys::{confine, systemd};
 pub use bootstrap::Bootstrap;
-use daemon::{ApiState, Daemon, Inputs, QUEUE};
+use daemon::{ApiState, Daemon, Inputs, Parts, QUEUE};
 pub use error::Error;
 use tasks::build_worker;
 
@@ -34,9 +33,7 @@ pub struct App {
     file: PathBuf,
     config: Config,
     confinement: Arc<confine::Report>,
-    registry: Registry,
-    workers: Vec<Worker>,
-    api: Api,
+    parts: Parts,
     api_state: ApiState,
     signals: Signals,
     inputs: Inputs,
@@ -75,7 +72,8 @@ impl App {
             controls,
         };
         let api = Api::bind(&config.api, sources)?;
-        Ok(Self { file, config, confinement, registry, workers, api, api_state, signals, inputs, lock, unconfined })
+        let parts = Parts { registry, workers, api };
+        Ok(Self { file, config, confinement, parts, api_state, signals, inputs, lock, unconfined })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -86,22 +84,10 @@ impl App {
     ///
     /// A task ended unexpectedly.
     pub async fn run(self) -> Result<(), Error> {
-        let Self {
-            file,
-            config,
-            confinement,
-            registry,
-            workers,
-            api,
-            api_state,
-            mut signals,
-            inputs,
-            lock,
-            unconfined,
-        } = self;
+        let Self { file, config, confinement, parts, api_state, mut signals, inputs, lock, unconfined } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
-        let mut daemon = Daemon::start(file, config, api_state, inputs, registry, workers, api, unconfined);
+        let mut daemon = Daemon::start(file, config, api_state, inputs, parts, unconfined);
         let ended = daemon.supervise(&mut signals).await;
         systemd::stopping();
         tracing::info!("stopping");

@@ -44,6 +44,13 @@ pub(super) struct Inputs {
     pub(super) reloads: mpsc::Receiver<ReloadAnswer>,
 }
 
+/// The parts that are built first, and then run as tasks.
+pub(super) struct Parts {
+    pub(super) registry: registry::Registry,
+    pub(super) workers: Vec<frontend::Worker>,
+    pub(super) api: api::Api,
+}
+
 /// The state that the API reads, besides the registry's.
 #[derive(Debug, Default)]
 pub(super) struct ApiState {

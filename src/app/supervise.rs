@@ -8,13 +8,10 @@ use futures_util::StreamExt;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_tokio::Signals;
 
-use super::daemon::{ApiState, Daemon, Inputs};
+use super::daemon::{ApiState, Daemon, Inputs, Parts};
 use super::error::Error;
 use super::supervisor::Supervisor;
-use crate::api::Api;
 use crate::config::Config;
-use crate::frontend::Worker;
-use crate::registry::Registry;
 use crate::sys::unconfined::Unconfined;
 use crate::sys::{reaper, systemd};
 
@@ -29,11 +26,10 @@ impl Daemon {
         config: Config,
         api_state: ApiState,
         inputs: Inputs,
-        registry: Registry,
-        workers: Vec<Worker>,
-        api: Api,
+        parts: Parts,
         unconfined: Unconfined,
     ) -> Self {
+        let Parts { registry, workers, api } = parts;
         let Inputs { controls, registry_inbox, reloads } = inputs;
         let mut daemon = Daemon {
             file,

@@ -84,7 +84,8 @@ pub struct CommandError {
     /// Program and arguments.
     argv: Vec<String>,
     limit: Duration,
-    source: Error,
+    /// Why it did not succeed.
+    pub source: Error,
 }
 
 impl std::error::Error for CommandError {}
@@ -184,9 +185,12 @@ async fn run_command(unconfined: &Unconfined, argv: &[impl AsRef<OsStr>], limit:
 
 /// A program that is asked for its output, and the environment it runs in. Only one of it runs at a time.
 pub struct Program {
-    argv: Vec<String>,
-    env: Vec<(String, String)>,
-    pass_env: Vec<String>,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Variables to set, beside [`ENVIRONMENT`].
+    pub env: Vec<(String, String)>,
+    /// Names of variables of our own environment to pass on, if they are set.
+    pub pass_env: Vec<String>,
     turns: Arc<Semaphore>,
     unconfined: Unconfined,
 }
