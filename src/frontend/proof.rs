@@ -6,6 +6,7 @@ use super::config::{Config, Proof};
 use super::journal::{FileStamp, Generation};
 use super::runtime::{self, Comparison, Evidence, Wanted};
 use crate::sys::child::{self, CommandError};
+use crate::sys::human::HumanDuration;
 use crate::sys::process::{Find, Identity, Process};
 use crate::sys::unconfined::Unconfined;
 
@@ -20,8 +21,9 @@ const COMMAND_STEP: Duration = Duration::from_millis(200);
 pub enum Error {
     /// The signalled process went on with its old children.
     #[error(
-        "PID {pid} was signalled and had no new generation of workers within {limit:?}: it refused the new \
-         configuration, and its own error log says why; or raise `proof_timeout`"
+        "PID {pid} was signalled and had no new generation of workers within {}: it refused the new \
+         configuration, and its own error log says why; or raise `proof_timeout`",
+        HumanDuration(*limit)
     )]
     NoNewGeneration {
         /// The process.
@@ -40,7 +42,7 @@ pub enum Error {
         pid: i32,
     },
     /// By its runtime API, the frontend does not run what it should.
-    #[error("the frontend does not run the new configuration after {limit:?}: {how}; its own log may say why")]
+    #[error("the frontend does not run the new configuration after {}: {how}; its own log may say why", HumanDuration(*limit))]
     Differs {
         /// How long it had.
         limit: Duration,
@@ -51,7 +53,7 @@ pub enum Error {
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     /// The command that should show it never succeeded.
-    #[error("not proven within {limit:?}: {source}")]
+    #[error("not proven within {}: {source}", HumanDuration(*limit))]
     Command {
         /// How long it had.
         limit: Duration,

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::group::Group;
+use super::human::HumanDuration;
 use super::isolated;
 use super::unconfined::Unconfined;
 
@@ -97,8 +98,8 @@ impl fmt::Display for CommandError {
             Error::Start(source) => write!(f, "cannot run `{}`: {source}", self.argv[0]),
             Error::Failed { status, said } => write!(f, "`{command}` failed ({status}): {}", printed(said)),
             Error::TimedOut { said, .. } => {
-                let limit = self.limit;
-                write!(f, "`{command}` did not end within {limit:?} and was killed; it printed: {}", printed(said))
+                let limit = HumanDuration(self.limit);
+                write!(f, "`{command}` did not end within {limit} and was killed; it printed: {}", printed(said))
             }
             other => write!(f, "`{command}` {other}"),
         }

@@ -12,6 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::endpoint::Endpoint;
+use super::human::HumanDuration;
 
 /// The longest answer taken, in bytes.
 pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
@@ -73,7 +74,9 @@ pub async fn send(
             endpoint.connect(limit).await.map_err(|source| Error::Connect { endpoint: endpoint.clone(), source })?;
         exchange(stream, request, MAX_ANSWER).await.map_err(failed)
     };
-    tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(failed(format!("none within {limit:?}"))))
+    tokio::time::timeout(limit, exchange)
+        .await
+        .unwrap_or_else(|_| Err(failed(format!("none within {}", HumanDuration(limit)))))
 }
 
 /// A text as one part of a path or a query, percent-encoded: what RFC 3986 calls unreserved stays.

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::super::api::{Access, Error};
 use crate::sys::endpoint::{Connection, Endpoint};
+use crate::sys::human::HumanDuration;
 
 /// What HAProxy writes after each answer in interactive mode. No answer contains it.
 const PROMPT: &[u8] = b"\n> ";
@@ -92,7 +93,7 @@ impl<'a> Session<'a> {
             Ok(Err(error)) => {
                 Err(self.access.unusable(format!("no answer: {error}; is this HAProxy's `stats socket`?")))
             }
-            Err(_) => Err(self.access.unusable(format!("no answer within {limit:?}"))),
+            Err(_) => Err(self.access.unusable(format!("no answer within {}", HumanDuration(limit)))),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::api::Error;
 use super::cli;
 use crate::sys::endpoint::Endpoint;
+use crate::sys::human::HumanDuration;
 
 /// Asks the master to reload, and waits until a new worker runs.
 pub async fn reload_by_master(endpoint: &Endpoint, limit: Duration) -> Result<(), Error> {
@@ -39,7 +40,7 @@ pub async fn reload_by_master(endpoint: &Endpoint, limit: Duration) -> Result<()
             return Ok(());
         }
     }
-    Err(unusable(format!("no new worker within {limit:?} of `reload`; HAProxy's log may say why")))
+    Err(unusable(format!("no new worker within {} of `reload`; HAProxy's log may say why", HumanDuration(limit))))
 }
 
 /// The answer of a master to `show proc`.

@@ -13,6 +13,7 @@ use super::super::difference::excerpt;
 use super::vcl::Vcl;
 use crate::sys::endpoint::Connection;
 use crate::sys::http::MAX_ANSWER;
+use crate::sys::human::HumanDuration;
 use crate::sys::text;
 
 /// The protocol's status codes (`include/vcli.h`).
@@ -121,8 +122,9 @@ impl<'a> Cli<'a> {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.access.unusable(format!("no answer to {request}: {error}"))),
             Err(_) => Err(self.access.unusable(format!(
-                "no answer to {request} within {limit:?}; raise `api_timeout`, or let varnishd use a faster compiler: \
-                 -p cc_command='exec tcc -w -shared -o %o %s'"
+                "no answer to {request} within {}; raise `api_timeout`, or let varnishd use a faster compiler: \
+                 -p cc_command='exec tcc -w -shared -o %o %s'",
+                HumanDuration(limit)
             ))),
         }
     }
