@@ -12,8 +12,8 @@ use crate::sys::process::Identity;
 use crate::sys::regular_file;
 use crate::sys::ticks::boot_id;
 
-/// The format's version; another one is not read.
-const VERSION: u32 = 1;
+/// The format that is written. Each earlier one that is still read has its own arm in [`decode`].
+const FORMAT: u32 = 1;
 
 /// What the frontend was last proven to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,26 @@ struct Stored {
     step: Step,
 }
 
+enum DecodeError {
+    Json(serde_json::Error),
+    /// This format is not read.
+    Format(u32),
+}
+
+/// Reads a record of any format that is still supported.
+fn decode(bytes: &[u8]) -> Result<Stored, DecodeError> {
+    // The rest of another format may be of any shape.
+    #[derive(Deserialize)]
+    struct Header {
+        version: u32,
+    }
+    let Header { version } = serde_json::from_slice(bytes).map_err(DecodeError::Json)?;
+    match version {
+        1 => serde_json::from_slice(bytes).map_err(DecodeError::Json),
+        other => Err(DecodeError::Format(other)),
+    }
+}
+
 /// One frontend's apply record, in memory and on disk.
 #[derive(Debug)]
 pub struct Journal {
@@ -130,11 +150,11 @@ impl Journal {
         let boot = boot_id();
         let mut journal = Self { path, boot, proven: None, step: Step::Idle };
         match regular_file::read_own(&journal.path) {
-            Ok(bytes) => match serde_json::from_slice::<Stored>(&bytes) {
-                Ok(stored) if stored.version == VERSION => journal.adopt(stored),
-                Ok(stored) => tracing::warn!(path = %journal.path.display(), version = stored.version,
+            Ok(bytes) => match decode(&bytes) {
+                Ok(stored) => journal.adopt(stored),
+                Err(DecodeError::Format(format)) => tracing::warn!(path = %journal.path.display(), format,
                     "the apply record has the format of another version of elasticd; the frontend will be reloaded once"),
-                Err(error) => tracing::warn!(path = %journal.path.display(), %error,
+                Err(DecodeError::Json(error)) => tracing::warn!(path = %journal.path.display(), %error,
                     "the apply record is damaged; the frontend will be reloaded once"),
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -187,7 +207,7 @@ impl Journal {
     /// than needed, but never once less, since the files differ from those recorded as proven.
     fn save(&self) {
         let stored =
-            Stored { version: VERSION, boot: self.boot.clone(), proven: self.proven.clone(), step: self.step.clone() };
+            Stored { version: FORMAT, boot: self.boot.clone(), proven: self.proven.clone(), step: self.step.clone() };
         let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
         let ownership = Ownership { mode: 0o600, uid: None, gid: None };
         if let Err(error) = atomic_file::write(&self.path, &bytes, ownership) {
@@ -233,6 +253,37 @@ mod tests {
         journal.end(Some(proven()));
         let after = Journal::open(path).proven().cloned().expect("kept");
         assert_eq!((after.swapped_at, after.digest), (0, proven().digest));
+    }
+
+    /// The files that were written when the format was introduced: at rest, in the middle of a change, and of frontends
+    /// with a process, with a runtime API and with neither.
+    #[test]
+    fn a_record_of_each_format_is_read_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("nginx.json");
+        for golden in [
+            include_str!("../../tests/it/golden/formats/frontends/nginx-1.json"),
+            include_str!("../../tests/it/golden/formats/frontends/nginx-swapping-1.json"),
+            include_str!("../../tests/it/golden/formats/frontends/nginx-reloading-1.json"),
+            include_str!("../../tests/it/golden/formats/frontends/haproxy-1.json"),
+            include_str!("../../tests/it/golden/formats/frontends/json-1.json"),
+        ] {
+            let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+            // As if this machine had not been booted since.
+            let mut golden = parsed(golden);
+            golden["boot"] = boot_id().into();
+            std::fs::write(&path, golden.to_string()).expect("written");
+            let mut journal = Journal::open(path.clone());
+            journal.begin(journal.step().clone());
+            assert_eq!(parsed(&std::fs::read_to_string(&path).expect("written")), golden, "nothing is lost");
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_format_is_told_from_a_damaged_one() {
+        let newer = decode(br#"{"version":2,"step":{"of":"another shape"}}"#);
+        assert!(matches!(newer, Err(DecodeError::Format(2))));
+        assert!(matches!(decode(b"{"), Err(DecodeError::Json(_))));
     }
 
     #[test]
