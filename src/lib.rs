@@ -36,8 +36,8 @@ pub mod fleet;
 pub mod frontend;
 pub mod health;
 pub mod model;
-#[cfg(not(feature = "nats"))]
 #[doc(hidden)]
+#[cfg(not(feature = "nats"))]
 pub mod no_fleet;
 pub mod provider;
 mod readiness;

@@ -298,7 +298,11 @@ async fn says_what_is_not_known_yet() {
     api.ready.send_replace(false);
     let ready = api.get("/readyz").await;
     assert_eq!(ready.status, 503);
-    assert!(ready.body.contains(why) && ready.body.contains("frontend nginx: waiting"), "{}", ready.body);
+    assert!(
+        ready.body.contains(why) && ready.body.contains("frontend nginx: its first update has not ended yet"),
+        "{}",
+        ready.body
+    );
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("status", &["model", "sys"]),
     ("provider", &["model", "status", "sys", "units"]),
     ("fleet", &["model", "provider", "status", "sys", "units"]),
-    ("no_fleet", &["model", "provider", "status", "units"]),
+    ("no_fleet", &["model", "provider", "status", "sys", "units"]),
     ("health", &["model", "sys", "units"]),
     ("registry", &["health", "model", "provider", "status", "sys", "units"]),
     ("frontend", &["model", "status", "sys", "units"]),
@@ -145,6 +145,8 @@ const ORDINARY: &[&str] = &["fixed", "file", "exec", "http"];
 /// Files outside of a provider's own that may name it, and why.
 const MAY_NAME_A_PROVIDER: &[(&str, &str, &str)] = &[
     ("nats", "fleet/", "publishes what this provider reads, over the same connection"),
+    ("ec2", "config/schema.rs", "the reference page is compared where all types are built"),
+    ("nats", "config/schema.rs", "the reference page is compared where all types are built"),
     ("nats", "lib.rs", "builds that, or leaves it out"),
     ("nats", "cli/fleet.rs", "says what to configure for a fleet"),
     ("file", "cli/demo.rs", "writes a configuration, with a file of backends"),

@@ -30,7 +30,7 @@ fn check_render_and_diff_write_nothing() {
     let elasticd = elasticd();
     let (code, said, _) = elasticd.run(&["check"]);
     assert_eq!(code, 0);
-    assert!(said.ends_with("good: 1 provider, 2 services, 1 frontend\n"), "{said}");
+    assert!(said.ends_with("valid: 1 provider, 2 services, 1 frontend\n"), "{said}");
     let list = elasticd.path("list");
     let wanted = "six [2001:db8::2]:81\nweb 10.0.0.1:80\n";
     let (code, said, _) = elasticd.run(&["render"]);

@@ -85,7 +85,7 @@ async fn an_empty_answer_removes_no_backend() {
     moto.restart().await;
     let status = elasticd.await_status("held", |status| status["services"]["web"]["held"]["reason"] == "empty");
     assert_eq!(status["services"]["web"]["backends"], 2, "{status:#}");
-    assert!(elasticd.logged("provider prod reports no backends, 2 before") == 1, "{}", elasticd.log());
+    assert!(elasticd.logged("provider cloud reports no backends, 2 before") == 1, "{}", elasticd.log());
     assert_eq!((nginx.workers(), nginx.upstreams()), (workers, upstreams), "nginx was left alone");
     nginx.await_answers(&["a", "b"]);
 

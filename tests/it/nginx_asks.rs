@@ -66,7 +66,7 @@ fn with_lua_the_last_list_serves_while_elasticd_is_gone() {
     let load = Load::start(nginx.address, 3);
     for _ in 0..3 {
         elasticd.kill();
-        until("nginx has noticed", || nginx.errors().contains("cannot be asked").then_some(()));
+        until("nginx has noticed", || nginx.errors().contains("no answer from elasticd").then_some(()));
         nginx.await_answers(&["a", "b"]);
         elasticd.restart();
         elasticd.await_ready();

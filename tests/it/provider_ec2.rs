@@ -80,6 +80,7 @@ async fn all_fields_of_an_instance_are_read() {
     expected.vpc = Some("vpc-1".to_owned());
     expected.subnet = Some("subnet-1".to_owned());
     expected.instance_type = Some("m7g.large".to_owned());
+    expected.size = Some(4);
     expected.launched = Some("2026-01-02T03:04:05Z".parse().unwrap());
     expected.tags = [("Role", "web"), ("Note", "a <b> & \"c\";\n}")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     assert_eq!(instances[0], expected);

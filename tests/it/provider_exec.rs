@@ -150,7 +150,7 @@ fn a_wrong_configuration_names_its_keys() {
     let wrong = EXEC.replace("'DIR/list', 'DIR'", "'list'").replace("[services", "max_bytes = 0\nx = 1\n[services");
     let (code, _, said) = Elasticd::new(&wrong).run(&["check"]);
     assert_eq!(code, 78, "{said}");
-    for expected in ["x: unknown key", "command: \"list\" is not an absolute path", "max_bytes: 0 is not between"] {
+    for expected in ["x: unknown key", "command: \"list\" is not an absolute path", "max_bytes: 0B is not between"] {
         assert!(said.contains(&format!("providers.inventory.{expected}")), "{expected}: {said}");
     }
 }

@@ -252,7 +252,7 @@ fn throttled_ec2() {
         }
     });
     let elasticd = Elasticd::new(&format!(
-        "[providers.prod]\ntype = 'ec2'\nregions = ['eu-west-1']\nendpoint = 'http://{address}'\n[services.web]\nprovider = \
+        "[providers.prod]\ntype = 'ec2'\nregions = ['eu-west-1']\nendpoint_url = 'http://{address}'\n[services.web]\nprovider = \
          'prod'\nport = 80\n"
     ))
     .env("AWS_ACCESS_KEY_ID", "x")

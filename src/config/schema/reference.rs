@@ -170,3 +170,21 @@ impl<'s> Page<'s> {
 fn flat(text: &str) -> String {
     text.replace("\n\n", " ").replace('\n', " ").replace('|', "\\|")
 }
+
+/// With the environment variable `UPDATE_REFERENCE` the page is written anew.
+#[test]
+fn the_reference_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/configuration.md");
+    let current = page(&super::schema());
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(path, &current).expect("written");
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    let line = written.lines().zip(current.lines()).position(|(written, current)| written != current);
+    assert!(
+        written == current,
+        "docs/reference/configuration.md is not what the types say (first at line {}): run \
+         UPDATE_REFERENCE=1 cargo test --lib the_reference_is_current",
+        line.unwrap_or_default() + 1
+    );
+}
