@@ -8,24 +8,25 @@
 //!                                      └──► state      last known good, on disk
 //! ```
 //!
-//! Everything left of the snapshot may fail, and then the last snapshot stands, growing older and saying so.
-//! Everything right of it reconciles what a frontend has been proven to run with what the snapshot renders to.
+//! Everything left of the snapshot may fail. The last snapshot is then kept, and elasticd says how old it is.
+//! Everything right of it compares what a frontend has been proven to run with what the snapshot renders to, and acts
+//! until they agree.
 //!
-//! | room | what happens there |
+//! | module | what it does |
 //! | --- | --- |
-//! | [`model`] | the words as types, and selection: pure |
-//! | [`config`] | figment layers, raw, then valid; all faults at once |
-//! | [`provider`] | where instances are learnt from, and the one polling loop |
-//! | `fleet` | publishing what providers observe, and who of several publishers leads |
-//! | [`registry`] | the one writer of snapshots, its guard and its state on disk |
-//! | [`health`] | the sidecar's own checks of backends |
-//! | [`frontend`] | the reconciling worker of each frontend, its templates and presets |
-//! | [`api`] | the query socket |
-//! | [`status`] | what elasticd reports of itself: one model for the API, the command line and the metrics |
-//! | [`sys`] | atomic files, processes, sockets: leaves that know nothing of the rest |
-//! | [`app`] | composition: builds all that can fail, then runs, reloads and drains |
-//! | [`cli`] | one file per subcommand |
+//! | [`model`] | instances, services, backends, snapshots and selection, without I/O |
+//! | [`config`] | reads the configuration from its layers, validates it and reports all faults at once |
+//! | [`provider`] | discovers instances: one table of provider types, and one polling loop |
+//! | [`fleet`] | publishes what providers observe for a fleet, and elects which publisher leads |
+//! | [`registry`] | writes snapshots: selection, the guard, and the state on disk |
+//! | [`health`] | elasticd's own health checks of backends |
+//! | [`frontend`] | brings each frontend to the newest snapshot: templates, presets, staging, check, reload, proof |
+//! | [`api`] | serves the query socket, the admin socket and the metrics |
+//! | [`status`] | the status that the API serves, the command line prints and the metrics are made of |
+//! | [`sys`] | files, processes, sockets and confinement, without knowledge of the other modules |
 //! | [`units`] | durations, sizes and file modes, as people write them |
+//! | [`app`] | builds all parts, then runs, reloads and drains them |
+//! | [`cli`] | the command line: a file for each subcommand |
 
 pub mod api;
 pub mod app;

@@ -1,8 +1,8 @@
 //! The configuration: layers of files and environment variables, read into raw types, then resolved into valid ones. All
 //! faults are found at once, each with its file and key.
 //!
-//! [`load`] does it from the top down. Each section has a file of its own, which reads it through a
-//! [`section::Section`]; the raw types are what the JSON Schema in [`schema`](mod@schema) is derived from.
+//! `load` does it from the top down. Each section has a file of its own, which reads it through a
+//! `section::Section`; the raw types are what the JSON Schema in `schema` is derived from.
 
 mod configuration;
 mod cross_check;

@@ -8,7 +8,7 @@
 //! The meaning of a token is up to the template: a value that is used as the name of a directive, as a regular expression
 //! or as a key of nginx's `map` is read as that.
 //!
-//! A new syntax is a file here with a `write` function, a variant of [`Escape`] and a line in [`Escape::apply`].
+//! A new syntax is a file here with a `write` function, a variant of [`Escape`] and a line in `Escape::apply`.
 
 mod apache;
 mod caddyfile;
