@@ -114,10 +114,10 @@ fn backend(id: &str, body: &[u8]) -> Result<(Backend, Duration), Problem> {
     if weight > MAX_WEIGHT {
         return refuse(format!("weight must be from 0 to {MAX_WEIGHT}"));
     }
-    if !TTL.contains(&ttl) {
+    if !TTL.contains(&*ttl) {
         return refuse("ttl must be from 1s to 24h".to_owned());
     }
-    Ok((Backend { id: id.to_owned(), address, port, zone, weight, state: BackendState::Up, tags }, ttl))
+    Ok((Backend { id: id.to_owned(), address, port, zone, weight, state: BackendState::Up, tags }, ttl.into()))
 }
 
 #[cfg(test)]
@@ -140,6 +140,7 @@ mod tests {
             ("i-1", r#"{"address": "10.0.0.1", "port": 0, "ttl": "30s"}"#, "port must be"),
             ("i-1", r#"{"address": "10.0.0.1", "port": 80, "ttl": "30s", "weight": 257}"#, "weight must be"),
             ("i-1", r#"{"address": "10.0.0.1", "port": 80, "ttl": "10ms"}"#, "ttl must be"),
+            ("i-1", r#"{"address": "10.0.0.1", "port": 80, "ttl": "30"}"#, "\"30\" has no unit: write \"30s\""),
             ("i-1", r#"{"address": "10.0.0.1", "port": 80}"#, "missing field `ttl`"),
             ("i-1", r#"{"address": "10.0.0.1", "port": 80, "ttl": "30s", "adress": ""}"#, "unknown field `adress`"),
         ] {

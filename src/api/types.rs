@@ -4,13 +4,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::{Backend, MAX_WEIGHT, Name, Tags};
+use crate::units::TimeSpan;
 
 /// A service's backends.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -115,9 +114,8 @@ pub(super) struct Registration {
     #[serde(default)]
     pub(super) tags: Tags,
     /// For how long it is registered, 1s to 24h.
-    #[serde(with = "compact::required")]
     #[schemars(schema_with = "ttl_schema")]
-    pub(super) ttl: Duration,
+    pub(super) ttl: TimeSpan,
 }
 
 const fn one() -> u16 {

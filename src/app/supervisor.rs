@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// Runs tasks that end only when they are stopped.
 #[derive(Debug, Default)]

@@ -1,9 +1,9 @@
-//! `elasticd doctor`: whatever elasticd needs is looked at, with the code it works with, and nothing is changed.
+//! `elasticd doctor`: checks everything elasticd needs, with the code that it runs with, and changes nothing.
 
 mod findings;
 mod frontends;
-mod process;
 mod providers;
+mod state_and_sockets;
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use nix::unistd::geteuid;
 use super::{Exit, complain};
 use crate::config::Config;
 
-/// Looks at the configuration, the providers, the frontends and elasticd's own directories, and says what to do.
+/// Checks the configuration, the providers, the frontends, the state directory and the sockets, and says what to do.
 ///
-/// Each provider is asked once. Nothing is written, signalled or reloaded. What is allowed depends on the user: run it as
-/// the one elasticd runs as.
+/// Each provider is polled once. Nothing is written, signalled or reloaded. Permissions depend on the user: run it as
+/// the user that elasticd runs as.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -24,16 +24,16 @@ pub struct Args {
     json: bool,
 }
 
-/// Looks, and prints what was found.
+/// Checks everything, and prints the results.
 pub async fn run(args: &Args, file: &Path) -> Exit {
     let mut findings = Findings::default();
     let is_configured = match Config::load(file) {
         Ok(config) => {
-            findings.add(Level::Ok, "configuration", "good");
-            process::look(&config, &mut findings).await;
-            providers::look(&config, &mut findings).await;
+            findings.add(Level::Ok, "configuration", "valid");
+            state_and_sockets::check(&config, &mut findings).await;
+            providers::check(&config, &mut findings).await;
             for frontend in &config.frontends {
-                frontends::look(frontend, &mut findings).await;
+                frontends::check(frontend, &mut findings).await;
             }
             true
         }
@@ -57,7 +57,7 @@ pub async fn run(args: &Args, file: &Path) -> Exit {
     }
 }
 
-/// Whom we run as.
+/// The user that this process runs as.
 fn this_user() -> String {
     named(geteuid().as_raw())
 }
@@ -67,15 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_a_line_for_each_thing_and_defuses_it() {
+    fn prints_a_line_for_each_result_without_control_characters() {
         let mut findings = Findings::default();
-        findings.judge("a", Ok::<_, String>("good"));
-        findings.judge("frontends.b", Err::<String, _>("two\n  lines\u{1b}"));
+        findings.add_result("a", Ok::<_, String>("good"));
+        findings.add_result("frontends.b", Err::<String, _>("two\n  lines\u{1b}"));
         findings.add(Level::Warn, "c", "hm");
         assert_eq!(
             findings.human("root (uid 0)", Path::new("/x")),
-            "/x, looked at as root (uid 0)\n\nok    a            good\nFAIL  frontends.b  two; lines\u{fffd}\n\
-             warn  c            hm\n\n1 failed, 1 to be looked at, 1 ok\n"
+            "/x, checked as root (uid 0)\n\nok    a            good\nFAIL  frontends.b  two; lines\u{fffd}\n\
+             warn  c            hm\n\n1 failed, 1 warnings, 1 ok\n"
         );
     }
 }

@@ -86,7 +86,7 @@ fn publisher(publisher: &Publisher) -> String {
     let since = publisher.leader_age_seconds.map(|age| format!(" for {}", span(age))).unwrap_or_default();
     let leader = match (&publisher.leader, publisher.is_leader) {
         (_, true) => format!("this publisher is the leader{since}"),
-        (Some(leader), false) => format!("{leader} is the leader{since}, this publisher stands by"),
+        (Some(leader), false) => format!("{leader} is the leader{since}, this publisher is on standby"),
         (None, false) => "there is no leader".to_owned(),
     };
     let mut text = client::plain(&format!(
@@ -127,7 +127,7 @@ mod tests {
         let fleet: Fleet = serde_json::from_str(json).expect("readable");
         assert_eq!(
             human(&fleet),
-            "fleet shop, bucket elasticd: p1 is the leader for 1m 1s, this publisher stands by, term 7, 3 readers
+            "fleet shop, bucket elasticd: p1 is the leader for 1m 1s, this publisher is on standby, term 7, 3 readers
 PUBLISHED  INSTANCES  OBSERVED  POLLS  FAILURES  CALLS  PAGES  THROTTLES  SETS  BYTES
 prod       0          never     0      0         0      0      0          0     0
 

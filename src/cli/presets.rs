@@ -76,7 +76,7 @@ port     = { tag = "Port", default = 8080 }
 fn starter(name: &str, defaults: &Raw, text: &str) -> String {
     let description = defaults.description.as_deref().unwrap_or(name);
     let mut starter = format!(
-        "# elasticd for {description}.\n# What the frontend itself must be told: `elasticd frontends {name}`.\n"
+        "# elasticd for {description}.\n# What the frontend's own configuration needs: `elasticd frontends {name}`.\n"
     );
     starter +=
         &format!("\n{}\n{SERVICE}\n[frontends.{name}]\ntype = \"{name}\"\n# The defaults:\n", provider_section());

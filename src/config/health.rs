@@ -162,7 +162,7 @@ impl Raw {
     }
 }
 
-/// Visible ASCII alone: anything else could end the line of the request that it stands in.
+/// Visible ASCII alone: anything else could end the line of the request that contains it.
 fn is_visible(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic())
 }

@@ -1,4 +1,4 @@
-//! One frontend as the configuration describes it, resolved: nothing is optional that the worker needs.
+//! The configuration of one frontend, resolved: everything that the worker needs is there.
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
@@ -17,32 +17,32 @@ use crate::sys::atomic_file::Ownership;
 use crate::sys::endpoint::Endpoint;
 use crate::sys::process::Find;
 
-/// One process we configure.
+/// A process that is configured, such as an nginx.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Its name in the configuration.
     pub name: Name,
     /// The preset it took, or `custom`.
     pub type_name: String,
-    /// The services it is told of, in the order in which templates see them.
+    /// The services that its templates get, in this order.
     pub services: Vec<Name>,
-    /// Whether it is told of those as well that tags create.
+    /// Whether its templates get the services as well that tags create.
     pub follows_all_services: bool,
-    /// What is written; never empty.
+    /// The files that are written; at least one.
     pub outputs: Vec<Output>,
     /// The syntax in which values are escaped.
     pub escape: Escape,
-    /// What judges a candidate.
+    /// The command that judges a candidate.
     pub check: Option<Check>,
-    /// Its runtime API, which is asked first where it can take a change.
+    /// Its runtime API. Where it can take a change, it is used before a reload is.
     pub runtime: Option<Runtime>,
-    /// How the frontend takes new outputs, where its runtime API does not.
+    /// How the frontend takes new outputs if its runtime API does not.
     pub reload: Reload,
-    /// What shows that it did.
+    /// What shows that it runs them.
     pub proof: Proof,
     /// Values for templates, beside the services.
     pub vars: BTreeMap<String, serde_json::Value>,
-    /// How often it may be disturbed.
+    /// How changes and reloads are spaced.
     pub pacing: Pacing,
 }
 
@@ -51,14 +51,14 @@ pub struct Config {
 pub struct Output {
     /// Which of the configuration's `outputs` it comes from, counted from 0.
     pub index: usize,
-    /// Where it goes; absolute.
+    /// The path of the file; absolute.
     pub path: PathBuf,
-    /// The only service it shows, where each has an output of its own (`{service}` in its path). `None`: all that the
-    /// frontend is told of.
+    /// The only service that its template gets, where each service has an output of its own (`{service}` in its path).
+    /// `None`: the template gets all services of the frontend.
     pub service: Option<Name>,
-    /// Where the template comes from, for messages.
+    /// The name of the template, for messages.
     pub template_name: String,
-    /// The template.
+    /// The text of the template.
     pub template: String,
     /// The file's mode and owner.
     pub ownership: Ownership,
@@ -71,7 +71,8 @@ pub struct Check {
     pub argv: Vec<String>,
     /// How long it may take.
     pub limit: Duration,
-    /// Whether it may run where only it sees the candidate in place; otherwise it judges what is really in place.
+    /// Whether it may run in a mount namespace in which the candidate is in place; otherwise it checks the files that are
+    /// really in place.
     pub isolate: bool,
 }
 
@@ -93,8 +94,8 @@ impl Config {
         self.outputs.iter().map(compile).collect()
     }
 
-    /// The services it is told of at a snapshot, in their order.
-    fn told(&self, snapshot: &Snapshot) -> Cow<'_, [Name]> {
+    /// The services that its templates get at a snapshot, in their order.
+    fn shown_services(&self, snapshot: &Snapshot) -> Cow<'_, [Name]> {
         let created =
             snapshot.services.keys().filter(|name| self.follows_all_services && !self.services.contains(name));
         let mut created = created.cloned().peekable();
@@ -104,13 +105,13 @@ impl Config {
         self.services.iter().cloned().chain(created).collect()
     }
 
-    /// What the outputs hold at a snapshot, in their order; `templates` are [theirs](Self::templates).
+    /// The content of each output at a snapshot, in their order; `templates` are [theirs](Self::templates).
     ///
     /// # Errors
     ///
-    /// A template names what is not there.
+    /// A template reads a value that does not exist.
     pub fn render(&self, templates: &[Template], snapshot: &Snapshot) -> Result<Vec<String>, template::Error> {
-        let all = LazyCell::new(|| Context::new(snapshot, &self.told(snapshot), &self.vars));
+        let all = LazyCell::new(|| Context::new(snapshot, &self.shown_services(snapshot), &self.vars));
         let render = |(output, template): (&Output, &Template)| match &output.service {
             None => template.render(&all),
             Some(service) => template.render(&Context::new(snapshot, slice::from_ref(service), &self.vars)),
@@ -131,7 +132,7 @@ impl Check {
 pub enum Reload {
     /// By itself, or not at all.
     None,
-    /// A signal to its process.
+    /// Its process gets a signal.
     Signal {
         /// Which signal.
         signal: Signal,
@@ -145,7 +146,7 @@ pub enum Reload {
         /// How long it may take.
         limit: Duration,
     },
-    /// HAProxy's master process is told over its own socket.
+    /// HAProxy's master process gets the command `reload` over its own socket.
     Master {
         /// Where the master listens (`haproxy -S`).
         endpoint: Endpoint,

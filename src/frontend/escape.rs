@@ -1,4 +1,4 @@
-//! Contextual escaping: each value that a template writes is encoded for the place in which it stands.
+//! Contextual escaping: each value that a template writes is encoded for the place where it is written.
 //!
 //! The engine writes each value that could have a meaning in the frontend's syntax between two markers. Once the whole
 //! text is rendered, a lexer of that syntax goes through it and encodes every marked value for its place: a token of its

@@ -6,9 +6,9 @@ use super::config::{Config, Proof};
 use super::journal::{FileStamp, Generation};
 use super::runtime::{self, Comparison, Evidence, Wanted};
 use crate::sys::child::{self, CommandError};
-use crate::sys::human::HumanDuration;
 use crate::sys::process::{Find, Identity, Process};
 use crate::sys::unconfined::Unconfined;
+use crate::units::HumanDuration;
 
 /// How often the evidence is looked for.
 const STEP: Duration = Duration::from_millis(10);

@@ -53,7 +53,7 @@ pub struct Raw {
     #[serde(default = "default::api_timeout")]
     pub api_timeout: TimeSpan,
     /// The command that judges a candidate: program and arguments. Exit status 0 is a pass. `{candidate}` stands for the
-    /// first output, staged; without it the command is run right after the swap, and judges what is in place. An empty
+    /// first output, staged; without it the command is run right after the swap, and checks what is in place. An empty
     /// list: no check.
     pub check: Option<CommandLine>,
     /// How long the check may take.

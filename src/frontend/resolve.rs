@@ -1,4 +1,4 @@
-//! From a frontend as it is written to one that can work, with all faults at once.
+//! From the keys of a frontend as they are written to a valid configuration, or all faults at once.
 
 use std::path::Path;
 
@@ -17,12 +17,12 @@ use crate::units::{FileMode, TimeSpan};
 const MAIN_CONFIG: &str = "{config}";
 
 impl Raw {
-    /// Fills in what is left out and refuses what cannot work. `base` is where relative template paths start,
-    /// `all_services` what a frontend without `services` is told of.
+    /// The valid configuration. `base` is the directory in which relative paths of templates start; `all_services` are the
+    /// services of a frontend without `services`.
     ///
     /// # Errors
     ///
-    /// Every fault, each with its key.
+    /// Every fault.
     pub fn resolve(
         self,
         name: Name,

@@ -1,4 +1,4 @@
-//! What can be said of a frontend before anything starts.
+//! Faults of a frontend that show only when its templates are rendered and its paths are looked at.
 
 use std::path::Path;
 use std::slice;
@@ -10,20 +10,20 @@ use crate::model::{FieldFault, Name, Service};
 use crate::sys::atomic_file;
 
 impl Config {
-    /// Every fault that only using the configuration would otherwise bring to light: templates that do not compile or
-    /// read a field there is not, outputs that can never be swapped in.
+    /// Every fault that would otherwise show only when the configuration is used: templates that do not compile or that
+    /// read a field that does not exist, and outputs that can never be swapped in.
     pub fn verify(&self, services: &[Service]) -> Vec<FieldFault> {
         let mut faults = Vec::new();
         if self.escape == Escape::Apache {
             faults.extend(same_balancer(&self.services));
         }
         for output in &self.outputs {
-            let (index, shown) =
+            let (index, names) =
                 (output.index, output.service.as_ref().map_or(self.services.as_slice(), slice::from_ref));
-            let told: Vec<_> = services.iter().filter(|service| shown.contains(&service.name)).collect();
+            let shown: Vec<_> = services.iter().filter(|service| names.contains(&service.name)).collect();
             let tried = Template::compile(&output.template_name, &output.template, self.escape)
-                .and_then(|template| template.trial(&told, &self.vars));
-            // Outputs of the same template have its faults in common.
+                .and_then(|template| template.trial(&shown, &self.vars));
+            // Outputs of the same template have the same faults.
             let fault =
                 tried.err().map(|error| FieldFault::new(format!("outputs.{index}.template"), error.to_string()));
             faults.extend(fault.filter(|fault| !faults.contains(fault)));
@@ -36,7 +36,7 @@ impl Config {
     }
 }
 
-/// Apache does not tell names of balancers apart by case (`ap_proxy_define_balancer`): their members would be one pool.
+/// Apache ignores the case of balancers' names (`ap_proxy_define_balancer`): members of two would be one pool.
 fn same_balancer(services: &[Name]) -> Option<FieldFault> {
     let twin = |name: &Name| services.iter().find(|n| *n > name && n.as_str().eq_ignore_ascii_case(name.as_str()));
     let (one, other) = services.iter().find_map(|name| Some((name, twin(name)?)))?;

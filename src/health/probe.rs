@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::model::{HealthCheck, Probe};
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// The longest status line with its headers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;

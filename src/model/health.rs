@@ -10,7 +10,7 @@ use super::Percent;
 pub struct HealthCheck {
     /// What is asked.
     pub probe: Probe,
-    /// Between the starts of two probes of one backend: 100 ms to 1 h, strayed by up to a tenth to either side.
+    /// Between the starts of two probes of one backend: 100 ms to 1 h, ±10 % jitter.
     pub interval: Duration,
     /// How long one probe may take in all; at most `interval`.
     pub timeout: Duration,

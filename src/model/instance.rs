@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tags;
 
-/// One machine as its provider describes it, before any service has judged it.
+/// One machine as its provider describes it, before any service has selected from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// Unique within its provider, and stable for the life of the machine.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The cloud's tags by key. Any text: they must be escaped.
 ///
 /// An instance, the backends made of it and every snapshot that has them share one map: tags are most of what is known
-/// of a machine, and they hardly ever change. A clone costs nothing; whoever changes one gets a map of its own.
+/// of a machine, and they hardly ever change. A clone costs nothing; changing one copies the map first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Tags(Arc<BTreeMap<String, String>>);

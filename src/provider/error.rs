@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// Why a poll yielded no set: of which kind the failure is, and the provider's own error, whose message says what was
 /// tried and what to do.

@@ -13,9 +13,9 @@ use super::instance_spec::Text;
 use super::{BuildContext, Configuration, Context, ErrorKind, Provider, format};
 use crate::model::{CommandLine, FieldFault, Instance};
 use crate::sys::child::{self, Program};
-use crate::sys::human::HumanDuration;
 use crate::sys::unconfined::Unconfined;
 use crate::units::ByteSize;
+use crate::units::HumanDuration;
 
 /// How many lines of what a program said last an error repeats.
 const LAST_LINES: usize = 3;

@@ -14,7 +14,7 @@ use super::{ApiUsage, BuildContext, Error, Provider};
 use crate::model::{Instance, Name};
 use crate::status;
 use crate::sys::backoff::Jitter;
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// The size assumed of a fleet before it is known: rather too slow than too fast.
 const UNKNOWN_SIZE: usize = 1000;

@@ -16,7 +16,7 @@ use super::poll::inner_timeout;
 use super::{BuildContext, Configuration, Context, ErrorKind, Provider, format};
 use crate::model::{FieldFault, Instance};
 use crate::sys::https::{self, Answer, Client, FileError, Progress, TlsFiles, beginning, remedy};
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 impl Configuration for Config {
     const TYPE: &'static str = "http";

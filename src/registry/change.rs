@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::pool::Pool;
 use super::registration::{self, Registered, Registrations};
 use crate::model::{Backend, Name};
-use crate::sys::human::list;
+use crate::sys::text::list;
 
 /// A change of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]

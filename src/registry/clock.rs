@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// Differences below this are no step: the clocks are not read at the same instant, and NTP slews the system clock.
 const TOLERANCE: Duration = Duration::from_secs(1);

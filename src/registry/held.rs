@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::guard::Hold;
 use crate::model::{Name, Percent};
 use crate::status;
-use crate::sys::human::{HumanDuration, list};
+use crate::sys::text::list;
+use crate::units::HumanDuration;
 
 /// Ids of missing backends that are named in one message.
 const MAX_NAMED: usize = 5;

@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::group::Group;
-use super::human::HumanDuration;
 use super::isolated;
 use super::unconfined::Unconfined;
+use crate::units::HumanDuration;
 
 /// What is passed on of our own environment: what a program needs to be found and to speak plainly, and no secret.
 pub const ENVIRONMENT: &[&str] = &["PATH", "HOME", "LANG", "TZ"];

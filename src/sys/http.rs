@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::endpoint::Endpoint;
-use super::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// The longest answer taken, in bytes.
 pub const MAX_ANSWER: usize = 32 * 1024 * 1024;

@@ -11,7 +11,6 @@ pub mod endpoint;
 pub mod group;
 pub mod http;
 pub mod https;
-pub mod human;
 pub mod isolated;
 pub mod lock;
 pub mod process;

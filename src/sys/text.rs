@@ -1,6 +1,6 @@
 //! Text that others wrote, in a form that fits into a message of ours.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 /// The text, cut after `max` characters, with `…` where something was cut off.
 pub fn shorten(text: &str, max: usize) -> String {
@@ -45,6 +45,16 @@ pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     })
 }
 
+/// The first `max` of these, separated by commas, and how many more there are.
+pub fn list<T: Display>(items: impl IntoIterator<Item = T>, max: usize) -> String {
+    let mut items = items.into_iter();
+    let text = items.by_ref().take(max).map(|item| item.to_string()).collect::<Vec<_>>().join(", ");
+    match items.count() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -71,5 +81,11 @@ mod tests {
             let line = one_line(&text, max);
             prop_assert!(line.chars().count() <= max + 1 && !line.contains(char::is_control), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_list_names_some_and_counts_the_rest() {
+        assert_eq!(list(["a", "b"], 2), "a, b");
+        assert_eq!(list(["a", "b", "c", "d"], 2), "a, b and 2 more");
     }
 }

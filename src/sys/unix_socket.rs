@@ -175,7 +175,7 @@ impl Listener {
 }
 
 /// The listening sockets that were handed to us (systemd's socket activation, `sd_listen_fds(3)`): those of an
-/// `elasticd.socket` stay open while elasticd is replaced, and whoever connects meanwhile waits and is served. To be
+/// `elasticd.socket` stay open while elasticd is replaced, and a client that connects meanwhile waits and is served. To be
 /// called once, inside a tokio runtime.
 pub fn inherited() -> Vec<Listener> {
     let mut handed = listenfd::ListenFd::from_env();

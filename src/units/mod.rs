@@ -5,8 +5,10 @@
 
 mod byte_size;
 mod file_mode;
+mod human;
 mod time_span;
 
 pub use byte_size::{ByteSize, size};
 pub use file_mode::FileMode;
+pub use human::HumanDuration;
 pub use time_span::{TimeSpan, duration};

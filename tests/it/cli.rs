@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::elasticd::Elasticd;
-use crate::harness::until;
+use crate::harness::{BoundedCommand as _, await_end, until};
 
 const CONFIG: &str = "[providers.local]\ntype = 'fixed'\n\
     instances = [{ id = 'a', address = '10.0.0.1:80' }, { id = 'b', address = '[2001:db8::2]:81' }]\n\
@@ -221,8 +221,7 @@ fn the_demo_is_the_real_thing() {
             .args(["-sS", "--unix-socket"])
             .arg(at("elasticd.sock"))
             .arg("http://localhost/v1/services/web")
-            .output()
-            .unwrap_or_else(|error| panic!("curl: {error}; `tests/run` installs it"));
+            .bounded_output();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert!(curl().contains("\"id\":\"web-2\""), "{}", curl());
@@ -232,7 +231,7 @@ fn the_demo_is_the_real_thing() {
     until("rendered anew", || upstreams().contains("server 10.0.0.77:9090 ").then_some(()));
     assert!(curl().contains("10.0.0.77"), "{}", curl());
     kill(Pid::from_raw(demo.1.id().cast_signed()), Signal::SIGINT).expect("it runs");
-    assert!(demo.1.wait().expect("a status").success());
+    assert!(await_end(&mut demo.1).success());
     assert_eq!(fs::read_to_string(at("backends.yaml")).expect("kept"), edited);
 }
 
@@ -250,8 +249,7 @@ fn the_units_are_ones_that_systemd_takes() {
         .args(["verify", "--man=no"])
         .arg(dir.path().join("elasticd.service"))
         .arg(dir.path().join("elasticd@.service"))
-        .output()
-        .unwrap_or_else(|error| panic!("systemd-analyze: {error}; `tests/run` installs it"));
+        .bounded_output();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
@@ -264,8 +262,7 @@ fn the_units_leave_elasticd_little_to_do_harm_with() {
         let output = Command::new("systemd-analyze")
             .args(["security", "--no-pager", "--offline=yes", "--threshold=19"])
             .arg(units.join(name))
-            .output()
-            .unwrap_or_else(|error| panic!("systemd-analyze: {error}; `tests/run` installs it"));
+            .bounded_output();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("Overall exposure level"), "{said}");
     }

@@ -76,15 +76,15 @@ fn a_working_setup_passes_and_is_not_changed() {
     found
         .says("ok", "services.web", &["2 of 2 instances selected"])
         .says("ok", "state_dir", &["will be created"])
-        .says("ok", "api.socket", &["can be listened on"])
+        .says("ok", "api.socket", &["elasticd can listen on"])
         .says("ok", "frontends.nginx.outputs.0", &["can be replaced"])
-        .says("ok", "frontends.nginx.check", &["/nginx is there"])
-        .says("ok", "frontends.nginx.isolate_check", &["judged before"])
+        .says("ok", "frontends.nginx.check", &["/nginx exists"])
+        .says("ok", "frontends.nginx.isolate_check", &["checked before"])
         .says("ok", "frontends.nginx.reload", &[&master]);
     let (code, text, _) = elasticd.run(&["doctor"]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.lines().next().is_some_and(|line| line.ends_with("looked at as root (uid 0)")), "{text}");
-    assert!(text.contains("\nok  services.web ") && text.contains("\n0 failed, 0 to be looked at, "), "{text}");
+    assert!(text.lines().next().is_some_and(|line| line.ends_with("checked as root (uid 0)")), "{text}");
+    assert!(text.contains("\nok  services.web ") && text.contains("\n0 failed, 0 warnings, "), "{text}");
 
     assert_eq!((everything(&here), everything(&there), nginx.workers()), before);
     assert!(!nginx.errors().contains("SIGHUP"), "{}", nginx.errors());
@@ -95,10 +95,11 @@ fn a_working_setup_passes_and_is_not_changed() {
     let before = (everything(&there), nginx.workers());
     let found = Found::of(&elasticd);
     assert_eq!((found.code, found.subjects("warn")), (0, vec![]));
-    found
-        .says("ok", "elasticd", &["runs, as root"])
-        .says("ok", "state_dir", &["in use by the elasticd that runs"])
-        .says("ok", "api.admin_socket", &["the elasticd that runs listens on"]);
+    found.says("ok", "elasticd", &["runs as root"]).says("ok", "state_dir", &["in use by the running elasticd"]).says(
+        "ok",
+        "api.admin_socket",
+        &["the running elasticd listens on"],
+    );
     assert_eq!((everything(&there), nginx.workers()), before);
     assert_eq!(elasticd.status()["revision"], status["revision"]);
     assert!(elasticd.is_running());
@@ -177,7 +178,7 @@ fn missing_privileges_are_reported() {
         )
         .says("warn", "frontends.nginx.isolate_check", &["CAP_SYS_ADMIN"]);
     let (_, text, _) = elasticd.run(&["doctor"]);
-    assert!(text.contains("looked at as nobody (uid 65534)"), "{text}");
+    assert!(text.contains("checked as nobody (uid 65534)"), "{text}");
 }
 
 #[test]
@@ -195,8 +196,8 @@ fn services_without_backends_are_reported() {
     assert_eq!((found.code, found.subjects("warn")), (0, vec!["providers.idle", "services.db"]));
     found
         .says("ok", "providers.local", &["3 instances"])
-        .says("ok", "services.web", &["2 of 3 instances selected; 1: tag Role is missing"])
-        .says("warn", "services.db", &["0 of 3", "2: tag Role is \"web\"", "1: tag Role is missing", "`select`"])
+        .says("ok", "services.web", &["2 of 3 instances selected. Excluded: 1 (tag Role is missing"])
+        .says("warn", "services.db", &["0 of 3", "2 (tag Role is \"web\"", "1 (tag Role is missing", "`select`"])
         .says("warn", "providers.idle", &["no service uses it"]);
 }
 

@@ -52,7 +52,10 @@ fn drive(socket: &str, excluded: &[&str]) {
         text.replace("^[0-9]{1,2}(ms|s)$", "^[0-9]{1,2}ms$").replace("\"example\": \"55s\"", "\"example\": \"5ms\"");
     assert_ne!(brief, text);
     std::fs::write(&description, brief).expect("written");
-    let output = Command::new(tool)
+    // Longer than it takes on a busy machine, so that it ends whatever happens.
+    let output = Command::new("timeout")
+        .arg("300")
+        .arg(tool)
         .arg("run")
         .arg(&description)
         .args(["--url", &format!("http://127.0.0.1:{port}"), "--max-examples", "15", "--seed", "1"])

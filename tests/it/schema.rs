@@ -4,34 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
-use boon::{Compiler, SchemaIndex, Schemas};
-use figment::Figment;
-use figment::providers::{Format, Toml};
-use serde_json::Value;
-
+use crate::harness::BoundedCommand as _;
 use crate::harness::elasticd::Elasticd;
-
-/// The schema that the real program prints.
-struct Schema(Schemas, SchemaIndex);
-
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    let printed = Command::new(env!("CARGO_BIN_EXE_elasticd")).arg("schema").output().expect("elasticd runs");
-    assert!(printed.status.success(), "{printed:?}");
-    let schema: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
-    let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
-    compiler.add_resource("elasticd.json", schema).expect("a resource");
-    let index = compiler.compile("elasticd.json", &mut schemas).expect("a valid schema");
-    Schema(schemas, index)
-});
-
-/// Why the schema refuses a configuration.
-fn refusal(toml: &str) -> Option<String> {
-    let config: Value = Figment::from(Toml::string(toml)).extract().unwrap_or_else(|error| panic!("{error}:\n{toml}"));
-    let Schema(schemas, index) = &*SCHEMA;
-    schemas.validate(&config, *index).err().map(|error| format!("{error:#}"))
-}
+use crate::harness::schema::refusal;
 
 /// The blocks of TOML in a Markdown file that are configurations of elasticd.
 fn examples(file: &Path) -> Vec<String> {
@@ -88,7 +64,7 @@ fn every_documented_configuration_is_accepted() {
 #[test]
 fn starters_and_presets_are_accepted() {
     let program = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_elasticd")).args(arguments).output().expect("elasticd runs");
+        let output = Command::new(env!("CARGO_BIN_EXE_elasticd")).args(arguments).bounded_output();
         String::from_utf8(output.stdout).expect("text")
     };
     let listed = program(&["frontends"]);

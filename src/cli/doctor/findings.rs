@@ -1,4 +1,4 @@
-//! What the doctor has found.
+//! The results of the doctor's checks, and how they are printed.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::super::client::{plain, table};
 
-/// How something stands.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     /// It works.
     Ok,
-    /// It works, in a way that may not be meant.
+    /// It works, but maybe not as intended.
     Warn,
     /// It does not work.
     Fail,
@@ -30,17 +30,17 @@ impl Level {
     }
 }
 
-/// What was found of one thing.
+/// A result, with what it is about.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     level: Level,
     /// A key of the configuration, for the most part.
     subject: String,
-    /// What is so, and what to do.
+    /// What was found, and what to do.
     message: String,
 }
 
-/// What was found, in the order of looking.
+/// The results, in the order of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Findings(pub(super) Vec<Finding>);
 
@@ -49,8 +49,8 @@ impl Findings {
         self.0.push(Finding { level, subject: subject.to_string(), message: message.to_string() });
     }
 
-    /// What works, or what does not and why.
-    pub(super) fn judge<T: Display, E: Display>(&mut self, subject: impl Display, result: Result<T, E>) {
+    /// Adds `Ok` with its value, or `Fail` with its error.
+    pub(super) fn add_result<T: Display, E: Display>(&mut self, subject: impl Display, result: Result<T, E>) {
         match result {
             Ok(good) => self.add(Level::Ok, subject, good),
             Err(error) => self.add(Level::Fail, subject, error),
@@ -69,8 +69,8 @@ impl Findings {
         };
         let rows: Vec<_> = self.0.iter().map(row).collect();
         let [fail, warn, ok] = [Level::Fail, Level::Warn, Level::Ok].map(|level| self.count(level));
-        let head = plain(&format!("{}, looked at as {user}", file.display()));
-        format!("{head}\n\n{}\n{fail} failed, {warn} to be looked at, {ok} ok\n", table(&rows))
+        let head = plain(&format!("{}, checked as {user}", file.display()));
+        format!("{head}\n\n{}\n{fail} failed, {warn} warnings, {ok} ok\n", table(&rows))
     }
 
     pub(super) fn json(&self, user: &str, file: &Path) -> String {
@@ -85,13 +85,13 @@ impl Findings {
     }
 }
 
-/// Whether we are in a group.
+/// Whether this process is a member of a group.
 pub(super) fn is_member(gid: u32) -> bool {
     let others = getgroups().unwrap_or_default();
     others.into_iter().chain([getegid()]).any(|group| group.as_raw() == gid)
 }
 
-/// A user as people know it.
+/// A user's name and id.
 pub(super) fn named(uid: u32) -> String {
     match User::from_uid(uid.into()) {
         Ok(Some(user)) => format!("{} (uid {uid})", user.name),

@@ -1,4 +1,4 @@
-//! What `elasticd doctor` finds of a frontend.
+//! `elasticd doctor`: a frontend.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::sys::process::{Find, Process};
 use crate::sys::unconfined::Unconfined;
 use crate::sys::{atomic_file, child};
 
-/// Looks at what a change of the frontend takes: its outputs, its check, its process or its API.
-pub async fn look(frontend: &Config, findings: &mut Findings) {
+/// Checks what an update of the frontend needs: its outputs, its check, its process or its runtime API.
+pub async fn check(frontend: &Config, findings: &mut Findings) {
     let subject = format!("frontends.{}", frontend.name);
     outputs(&subject, frontend, findings);
     if let Some(check) = &frontend.check {
@@ -22,11 +22,11 @@ pub async fn look(frontend: &Config, findings: &mut Findings) {
     }
     if let Some(runtime) = &frontend.runtime {
         let probed = runtime.probe().await;
-        findings.judge(format!("{subject}.api"), probed.map(|()| format!("{} answers", runtime.access.endpoint)));
+        findings.add_result(format!("{subject}.api"), probed.map(|()| format!("{} answers", runtime.access.endpoint)));
         if let Some(file) = &runtime.access.secret_file {
             let opened = std::fs::File::open(file);
             let why = |error| format!("cannot read {}: {error}; make it readable for elasticd's user", file.display());
-            findings.judge(
+            findings.add_result(
                 format!("{subject}.secret_file"),
                 opened.map(|_| format!("{} can be read", file.display())).map_err(why),
             );
@@ -46,16 +46,16 @@ fn outputs(subject: &str, frontend: &Config, findings: &mut Findings) {
         if seen.insert(parent) {
             let examined = atomic_file::examine(&output.path);
             let good = format!("{} can be replaced in its directory", output.path.display());
-            findings.judge(format!("{subject}.outputs.{}", output.index), examined.map(|()| good));
+            findings.add_result(format!("{subject}.outputs.{}", output.index), examined.map(|()| good));
         }
-        if let Some(why) = not_ours_to_give(output) {
+        if let Some(why) = owner_cannot_be_set(output) {
             findings.add(Level::Warn, format!("{subject}.outputs.{}", output.index), why);
         }
     }
 }
 
-/// Why the output's owner cannot be set, unless we have CAP_CHOWN.
-fn not_ours_to_give(output: &Output) -> Option<String> {
+/// Why the output's owner cannot be set, unless elasticd has CAP_CHOWN.
+fn owner_cannot_be_set(output: &Output) -> Option<String> {
     let user = geteuid();
     let (uid, gid) = (output.ownership.uid, output.ownership.gid);
     let what = match (uid, gid) {
@@ -65,7 +65,7 @@ fn not_ours_to_give(output: &Output) -> Option<String> {
         _ => return None,
     };
     let path = output.path.display();
-    Some(format!("{path} is to belong to {what}: that takes CAP_CHOWN, or leave out its `owner` and `group`"))
+    Some(format!("{path} cannot be given to {what} without CAP_CHOWN: grant it, or leave out `owner` and `group`"))
 }
 
 fn program(subject: &str, argv: &[String], findings: &mut Findings) {
@@ -73,24 +73,24 @@ fn program(subject: &str, argv: &[String], findings: &mut Findings) {
     let located = child::locate(program);
     let why = |error| {
         let path = std::env::var("PATH").unwrap_or_default();
-        format!("{error}; install it, or write its whole path (PATH is {path})")
+        format!("{error}; install it, or write its full path (PATH is {path})")
     };
-    findings.judge(subject, located.map(|path| format!("{} is there", path.display())).map_err(why));
+    findings.add_result(subject, located.map(|path| format!("{} exists", path.display())).map_err(why));
 }
 
-/// Whether a candidate can be judged before it is in place, where the check wants that.
+/// Whether a candidate can be checked before it is in place, if the check is configured so.
 async fn isolation(subject: &str, check: &Check, findings: &mut Findings) {
     const LIMIT: Duration = Duration::from_secs(5);
     if !check.isolate || check.is_staged() {
         return;
     }
     match child::run_isolated(&Unconfined::default(), &[], &["true".to_owned()], LIMIT).await {
-        Some(_) => findings.add(Level::Ok, subject, "a candidate is judged before it is in place"),
+        Some(_) => findings.add(Level::Ok, subject, "candidates are checked before they are in place"),
         None => findings.add(
             Level::Warn,
             subject,
-            "no mount namespace is to be had: a candidate is judged right after the swap, and swapped back if it is \
-             refused; to have it judged before, give elasticd CAP_SYS_ADMIN",
+            "no mount namespace can be created: candidates are checked right after the swap, and swapped back if they are \
+             refused; to have them checked before, give elasticd CAP_SYS_ADMIN",
         ),
     }
 }
@@ -107,14 +107,14 @@ async fn reload(subject: &str, reload: &Reload, findings: &mut Findings) {
                      elasticd's user admitted to that socket?"
                 )
             };
-            findings.judge(subject, connected.map(|_| format!("the master at {endpoint} answers")).map_err(why));
+            findings.add_result(subject, connected.map(|_| format!("the master at {endpoint} answers")).map_err(why));
         }
         Reload::Signal { find, .. } => {
             let found = Process::find(&Unconfined::default(), find).await;
             let found = found.and_then(|process| process.may_signal().map(|()| process.identity.pid));
             let (Find::PidFile { executable, .. } | Find::Match { executable }) = find;
             let good = |pid| format!("PID {pid} runs {executable} and can be signalled");
-            findings.judge(subject, found.map(good));
+            findings.add_result(subject, found.map(good));
         }
     }
 }

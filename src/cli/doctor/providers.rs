@@ -15,11 +15,11 @@ use crate::sys::unconfined::Unconfined;
 const REASONS: usize = 3;
 
 /// Asks all providers, at once.
-pub async fn look(config: &Config, findings: &mut Findings) {
-    let each = config.providers.iter().map(|(name, provider)| look_at(config, name, provider));
+pub async fn check(config: &Config, findings: &mut Findings) {
+    let each = config.providers.iter().map(|(name, provider)| check_provider(config, name, provider));
     findings.0.extend(join_all(each).await.into_iter().flat_map(|found| found.0));
     if let Some(publish) = &config.publish {
-        findings.judge("publish", crate::fleet::check(publish).await);
+        findings.add_result("publish", crate::fleet::check(publish).await);
         for name in config.polled_twice() {
             let reader = crate::fleet::TYPE.unwrap_or_default();
             let message =
@@ -29,7 +29,7 @@ pub async fn look(config: &Config, findings: &mut Findings) {
     }
 }
 
-async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings {
+async fn check_provider(config: &Config, name: &Name, provider: &Provider) -> Findings {
     let mut findings = Findings::default();
     let subject = format!("providers.{name}");
     let mut selectors = config.selectors(name);
@@ -53,10 +53,10 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
         Ok(instances) => {
             findings.add(Level::Ok, &subject, format!("{} in {:.1?}", counted(instances.len()), started.elapsed()));
             for service in config.services.iter().filter(|service| service.providers.contains(name)) {
-                look_at_service(service, name, &instances, &mut findings);
+                check_service(service, name, &instances, &mut findings);
             }
             for pattern in config.patterns.iter().filter(|pattern| pattern.base.providers.contains(name)) {
-                look_at_pattern(pattern, name, &instances, &mut findings);
+                check_pattern(pattern, name, &instances, &mut findings);
             }
         }
         Err(error) => findings.add(Level::Fail, &subject, error),
@@ -64,7 +64,7 @@ async fn look_at(config: &Config, name: &Name, provider: &Provider) -> Findings 
     if let Some(check) = built.check_events() {
         let checked = tokio::time::timeout(limit, check).await;
         let result = checked.unwrap_or_else(|_| Err(provider::Error::timed_out(limit)));
-        findings.judge(format!("{subject}.events"), result);
+        findings.add_result(format!("{subject}.events"), result);
     }
     findings
 }
@@ -73,7 +73,7 @@ fn counted(instances: usize) -> String {
     format!("{instances} instance{}", if instances == 1 { "" } else { "s" })
 }
 
-fn look_at_pattern(pattern: &Pattern, provider: &Name, instances: &[Instance], findings: &mut Findings) {
+fn check_pattern(pattern: &Pattern, provider: &Name, instances: &[Instance], findings: &mut Findings) {
     let Created { services, faults } = pattern.expand(instances);
     let subject = format!("services.{}", pattern.base.name);
     let level = if services.is_empty() || !faults.is_empty() { Level::Warn } else { Level::Ok };
@@ -83,11 +83,11 @@ fn look_at_pattern(pattern: &Pattern, provider: &Name, instances: &[Instance], f
     }
     findings.add(level, subject, message);
     for (service, _) in services.values() {
-        look_at_service(service, provider, instances, findings);
+        check_service(service, provider, instances, findings);
     }
 }
 
-fn look_at_service(service: &Service, provider: &Name, instances: &[Instance], findings: &mut Findings) {
+fn check_service(service: &Service, provider: &Name, instances: &[Instance], findings: &mut Findings) {
     let Selection { members, exclusions } = select(service, instances);
     let faults = exclusions.iter().filter(|exclusion| exclusion.reason.is_fault()).count();
     let mut message = format!("{} of {} selected", members.len(), counted(instances.len()));
@@ -98,19 +98,22 @@ fn look_at_service(service: &Service, provider: &Name, instances: &[Instance], f
     let mut reasons: Vec<_> = reasons.into_iter().collect();
     // The sort is stable: equal counts stay in the order of their words.
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    for (reason, count) in reasons.iter().take(REASONS) {
-        message.push_str(&format!("; {count}: {reason}"));
-    }
     if service.providers.len() > 1 {
-        message.push_str(&format!("; from provider {provider}"));
+        message.push_str(&format!(" from provider {provider}"));
     }
+    // A reason may have a semicolon of its own.
+    let mut excluded: Vec<_> =
+        reasons.iter().take(REASONS).map(|(reason, count)| format!("{count} ({reason})")).collect();
     if let Some(more) = reasons.len().checked_sub(REASONS).filter(|more| *more > 0) {
-        message.push_str(&format!("; and {more} more reasons"));
+        excluded.push(format!("and for {more} more reasons"));
+    }
+    if !excluded.is_empty() {
+        message.push_str(&format!(". Excluded: {}", excluded.join(", ")));
     }
     if members.is_empty() {
-        message.push_str("; correct the service's `select`, or the instances: an empty set is held back");
+        message.push_str(". Correct the service's `select`, or the instances: an empty set is held");
     } else if faults > 0 {
-        message.push_str(&format!("; mend {faults} of them, or leave them out by `select`"));
+        message.push_str(&format!(". Fix {faults} of them, or exclude them by `select`"));
     }
     let is_well = !members.is_empty() && faults == 0;
     findings.add(if is_well { Level::Ok } else { Level::Warn }, format!("services.{}", service.name), message);

@@ -9,9 +9,9 @@ use aws_sdk_ec2::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 
 use super::Call;
 use crate::provider::{self, ErrorKind};
-use crate::sys::human::HumanDuration;
 use crate::sys::text;
 use crate::sys::text::chain;
+use crate::units::HumanDuration;
 
 /// The most characters of an AWS message that an error repeats. Messages with an encoded authorization failure are longer.
 const MAX_DETAIL: usize = 2000;

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::backend::{Backend, entries};
+use super::schema::refusal;
 use super::{BoundedCommand as _, PATIENCE, await_end, end, until_or};
 
 /// The program, and a directory for its configuration, state, socket and log.
@@ -116,10 +117,12 @@ impl Elasticd {
         self
     }
 
-    /// Starts it, and waits until it says that it is ready.
+    /// Starts it, and waits until it says that it is ready. Its configuration must then be right by the JSON Schema too.
     pub fn ready(self) -> Self {
         let started = self.start();
         started.await_ready();
+        let config = fs::read_to_string(started.path("elasticd.toml")).expect("a configuration");
+        assert_eq!(refusal(&config), None, "{config}");
         started
     }
 

@@ -16,6 +16,7 @@ pub mod nats;
 pub mod nginx;
 pub mod pools;
 pub mod prometheus;
+pub mod schema;
 pub mod varnish;
 
 use std::io::{self, Write as _};

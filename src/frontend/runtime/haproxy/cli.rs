@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::super::api::{Access, Error};
 use crate::sys::endpoint::{Connection, Endpoint};
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// What HAProxy writes after each answer in interactive mode. No answer contains it.
 const PROMPT: &[u8] = b"\n> ";

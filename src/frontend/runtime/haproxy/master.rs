@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::api::Error;
 use super::cli;
 use crate::sys::endpoint::Endpoint;
-use crate::sys::human::HumanDuration;
+use crate::units::HumanDuration;
 
 /// Asks the master to reload, and waits until a new worker runs.
 pub async fn reload_by_master(endpoint: &Endpoint, limit: Duration) -> Result<(), Error> {

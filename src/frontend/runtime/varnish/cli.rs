@@ -13,8 +13,8 @@ use super::super::difference::excerpt;
 use super::vcl::Vcl;
 use crate::sys::endpoint::Connection;
 use crate::sys::http::MAX_ANSWER;
-use crate::sys::human::HumanDuration;
 use crate::sys::text;
+use crate::units::HumanDuration;
 
 /// The protocol's status codes (`include/vcli.h`).
 pub(super) const OK: u16 = 200;

@@ -8,8 +8,8 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use super::super::call::Call;
 use super::super::error::{Context, Error as Ec2Error, credentials_error};
 use crate::provider::{self, ErrorKind};
-use crate::sys::human::HumanDuration;
 use crate::sys::text::chain;
+use crate::units::HumanDuration;
 
 /// Why no events come: what was tried, on which queue, and the remedy.
 #[derive(Debug, thiserror::Error)]

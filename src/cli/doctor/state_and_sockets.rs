@@ -1,4 +1,4 @@
-//! What `elasticd doctor` finds of elasticd's own places: its state directory and its sockets.
+//! `elasticd doctor`: the state directory and the sockets.
 
 use std::io;
 use std::net::TcpListener;
@@ -15,8 +15,8 @@ use crate::registry::state::State;
 use crate::sys::unix_socket::{self, Error};
 use crate::sys::{atomic_file, lock};
 
-/// Looks at the state directory and the sockets.
-pub async fn look(config: &Config, findings: &mut Findings) {
+/// Checks the state directory and the sockets.
+pub async fn check(config: &Config, findings: &mut Findings) {
     let is_running = client::get(&config.api.socket, "/healthz").await.is_ok();
     if is_running {
         running(&config.api.socket, findings);
@@ -34,27 +34,28 @@ pub async fn look(config: &Config, findings: &mut Findings) {
         match TcpListener::bind(address) {
             Ok(_) => findings.add(Level::Ok, "api.metrics", format!("{address} is free")),
             Err(error) if is_running && error.kind() == io::ErrorKind::AddrInUse => {
-                findings.add(Level::Ok, "api.metrics", format!("{address} is in use, as by the elasticd that runs"));
+                findings.add(Level::Ok, "api.metrics", format!("{address} is in use, as expected while elasticd runs"));
             }
             Err(error) => findings.add(
                 Level::Fail,
                 "api.metrics",
-                format!("cannot listen on {address}: {error}; name a free address of this machine, or leave it out"),
+                format!("cannot listen on {address}: {error}; set a free address of this host, or leave it out"),
             ),
         }
     }
 }
 
-/// Permissions are those of whoever runs this, and may be other than elasticd's.
+/// Permissions are checked for the user that runs this command, which may be another one than elasticd's.
 fn running(socket: &Path, findings: &mut Findings) {
     let Ok(uid) = std::fs::metadata(socket).map(|found| found.uid()) else { return };
-    let (theirs, ours) = (named(uid), geteuid().as_raw());
-    if uid == ours {
-        findings.add(Level::Ok, "elasticd", format!("runs, as {theirs}"));
+    let (its_user, own_uid) = (named(uid), geteuid().as_raw());
+    if uid == own_uid {
+        findings.add(Level::Ok, "elasticd", format!("runs as {its_user}"));
     } else {
-        let ours = named(ours);
-        let message =
-            format!("runs as {theirs}, and this looks as {ours}, who may be allowed more or less: run it as that user");
+        let own_user = named(own_uid);
+        let message = format!(
+            "runs as {its_user}, but doctor as {own_user}, whose permissions may differ: run doctor as {its_user}"
+        );
         findings.add(Level::Warn, "elasticd", message);
     }
 }
@@ -73,9 +74,7 @@ fn state_dir(directory: &Path, is_running: bool, findings: &mut Findings) {
     }
     let path = directory.display();
     match lock::is_held(directory) {
-        Ok(true) if is_running => {
-            findings.add(Level::Ok, subject, format!("{path} is in use by the elasticd that runs"))
-        }
+        Ok(true) if is_running => findings.add(Level::Ok, subject, format!("{path} is in use by the running elasticd")),
         Ok(true) => findings.add(Level::Warn, subject, lock::Error::Held(directory.to_owned())),
         Ok(false) if existing == directory => findings.add(Level::Ok, subject, format!("{path} can be written")),
         Ok(false) => findings.add(Level::Ok, subject, format!("{path} will be created")),
@@ -89,9 +88,9 @@ fn state_dir(directory: &Path, is_running: bool, findings: &mut Findings) {
 fn socket(subject: &str, path: &Path, mode: u32, (query, is_running): (&Path, bool), findings: &mut Findings) {
     let shown = path.display();
     match unix_socket::examine(path, mode) {
-        Ok(()) => findings.add(Level::Ok, subject, format!("{shown} can be listened on")),
+        Ok(()) => findings.add(Level::Ok, subject, format!("elasticd can listen on {shown}")),
         Err(Error::Live { .. }) if is_running => {
-            findings.add(Level::Ok, subject, format!("the elasticd that runs listens on {shown}"));
+            findings.add(Level::Ok, subject, format!("the running elasticd listens on {shown}"));
         }
         // The query socket's last directory is made at start.
         Err(Error::NoDirectory { parent, .. })
@@ -99,19 +98,19 @@ fn socket(subject: &str, path: &Path, mode: u32, (query, is_running): (&Path, bo
                 && !parent.exists()
                 && parent.parent().is_some_and(|above| atomic_file::writable(above).is_ok()) =>
         {
-            findings.add(Level::Ok, subject, format!("{shown} can be listened on, once its directory is created"));
+            findings.add(Level::Ok, subject, format!("elasticd can listen on {shown}, and creates its directory"));
         }
         Err(error) => findings.add(Level::Fail, subject, error),
     }
 }
 
-/// The socket's group must be one that we can give it.
+/// The socket's group must be one that this user can give to a file.
 fn group(gid: u32, findings: &mut Findings) {
     if geteuid().is_root() || is_member(gid) {
-        findings.add(Level::Ok, "api.group", format!("the socket can be given to group {gid}"));
+        findings.add(Level::Ok, "api.group", format!("the socket's group can be set to {gid}"));
     } else {
         let message =
-            "the socket cannot be given to this group: make elasticd's user a member of it, or give it CAP_CHOWN";
+            "the socket's group cannot be set: make elasticd's user a member of the group, or give it CAP_CHOWN";
         findings.add(Level::Warn, "api.group", message);
     }
 }
