@@ -38,6 +38,7 @@ pub mod frontend;
 pub mod health;
 pub mod model;
 #[doc(hidden)]
+#[path = "fleet/absent.rs"]
 #[cfg(not(feature = "nats"))]
 pub mod no_fleet;
 pub mod provider;

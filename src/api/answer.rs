@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use super::admin::Action;
 use super::context::Context;
 use super::headers::JSON;
-use super::metrics::Metrics;
 use super::query::{Format, Wait};
 use super::respond::{Body, complete, respond_as};
 use super::route::{ListenerKind, Resource, find};
@@ -21,7 +20,6 @@ use super::{events, explain, health, openapi, pick, services, status};
 #[derive(Debug)]
 pub(super) struct Answers {
     pub(super) context: Arc<Context>,
-    metrics: Metrics,
 }
 
 /// The answer to a request.
@@ -42,6 +40,8 @@ pub(super) enum Late {
     Done(Action),
     /// Until the body is read, and there is a newer version or a time is over.
     Discovery,
+    /// Until elasticd's own use of memory and processor time has been read.
+    Metrics,
 }
 
 /// An answer that waits for another revision.
@@ -95,7 +95,7 @@ impl Change {
 
 impl Answers {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { metrics: Metrics::new(sources.clone()), context: Arc::new(Context::new(sources)) }
+        Self { context: Arc::new(Context::new(sources)) }
     }
 
     /// The answer to a request. Its body is never read here: hyper closes the connection if it is long.
@@ -134,7 +134,7 @@ impl Answers {
             Resource::Description => openapi::document().map(|text| respond_as(StatusCode::OK, JSON, text)),
             Resource::Health => Ok(health::alive()),
             Resource::Ready => Ok(health::ready(&context.sources)),
-            Resource::Metrics => self.metrics.answer(),
+            Resource::Metrics => return Answer::Late(Late::Metrics),
         };
         Answer::Now(answered.unwrap_or_else(|problem| problem.response()))
     }

@@ -16,34 +16,32 @@ use super::headers::OPEN_METRICS;
 use super::respond::{Body, respond_as};
 use super::sources::Sources;
 use crate::status::{Kind, Measured, Metric, Number, Phase};
+use crate::sys::usage::Usage;
 
-/// The encoder.
-#[derive(Debug)]
-pub(super) struct Metrics(Registry);
-
-impl Metrics {
-    pub(super) fn new(sources: Sources) -> Self {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Reports(sources)));
-        Self(registry)
-    }
-
-    /// The answer.
-    pub(super) fn answer(&self) -> Result<Response<Body>, Problem> {
-        let mut body = String::new();
-        text::encode(&mut body, &self.0).map_err(|error| Problem::Internal { why: error.to_string() })?;
-        Ok(respond_as(StatusCode::OK, OPEN_METRICS, body))
+/// The answer, once `/proc` has been read on a thread that may wait for it.
+pub(super) async fn answer(sources: &Sources) -> Response<Body> {
+    // Without /proc, its metrics are left out.
+    let usage = tokio::task::spawn_blocking(Usage::read).await.ok().and_then(Result::ok);
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Reports { sources: sources.clone(), usage }));
+    let mut body = String::new();
+    match text::encode(&mut body, &registry) {
+        Ok(()) => respond_as(StatusCode::OK, OPEN_METRICS, body),
+        Err(error) => Problem::Internal { why: error.to_string() }.response(),
     }
 }
 
 #[derive(Debug)]
-struct Reports(Sources);
+struct Reports {
+    sources: Sources,
+    usage: Option<Usage>,
+}
 
 impl Collector for Reports {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let report = Arc::clone(&self.0.registry.borrow());
-        let frontends = Arc::clone(&self.0.frontends.borrow());
-        let fleet = Arc::clone(&self.0.fleet.borrow());
+        let report = Arc::clone(&self.sources.registry.borrow());
+        let frontends = Arc::clone(&self.sources.frontends.borrow());
+        let fleet = Arc::clone(&self.sources.fleet.borrow());
         let mut encoder = Encoder(encoder);
         self.elasticd(&mut encoder)?;
         let mut families = Families::new("elasticd_provider", "provider");
@@ -86,7 +84,7 @@ impl Collector for Reports {
             families.add_one(name, FALLBACK_ACTIVE, Some(Number::Whole(reader.fallback.is_some().into())));
         }
         encoder.families(families)?;
-        process(&mut encoder, self.0.started)
+        process(&mut encoder, self.sources.started, self.usage.as_ref())
     }
 }
 
@@ -95,9 +93,9 @@ impl Reports {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let help = "The version of elasticd that runs.";
         encoder.0.encode_descriptor("elasticd_build", help, None, MetricType::Info)?.encode_info(&version)?;
-        let ready = u64::from(*self.0.ready.borrow());
+        let ready = u64::from(*self.sources.ready.borrow());
         encoder.gauge("elasticd_ready", "Whether elasticd is ready: 0 or 1.", Number::Whole(ready))?;
-        let revision = self.0.snapshot.borrow().as_ref().map_or(0, |snapshot| snapshot.revision);
+        let revision = self.sources.snapshot.borrow().as_ref().map_or(0, |snapshot| snapshot.revision);
         let help = "The snapshot's revision; 0 before there is one.";
         encoder.gauge("elasticd_snapshot_revision", help, Number::Whole(revision))
     }
@@ -126,22 +124,14 @@ const FALLBACK_ACTIVE: Metric = Metric {
     kind: Kind::Gauge,
 };
 
-/// What `/proc/self` tells, under the names that Prometheus's own clients use.
-fn process(encoder: &mut Encoder<'_>, started: SystemTime) -> fmt::Result {
+/// What elasticd itself uses, under the names that Prometheus's own clients use.
+fn process(encoder: &mut Encoder<'_>, started: SystemTime, usage: Option<&Usage>) -> fmt::Result {
     encoder.gauge("process_start_time_seconds", "When elasticd started.", started.into())?;
-    // Without /proc these are left out.
-    let Ok(myself) = procfs::process::Process::myself() else { return Ok(()) };
-    if let Ok(stat) = myself.stat() {
-        let bytes = stat.rss * procfs::page_size();
-        encoder.gauge("process_resident_memory_bytes", "Memory in use.", Number::Whole(bytes))?;
-        // Ticks of a hundredth of a second: exact as a float for a million years.
-        let seconds = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
-        encoder.sample("process_cpu_seconds", "Processor time used.", Kind::Counter, Number::Fraction(seconds))?;
-    }
-    match myself.fd_count() {
-        Ok(open) => encoder.gauge("process_open_fds", "Open file descriptors.", Number::Whole(open as u64)),
-        Err(_) => Ok(()),
-    }
+    let Some(Usage { resident_bytes, processor_seconds, open_files }) = usage else { return Ok(()) };
+    encoder.gauge("process_resident_memory_bytes", "Memory in use.", Number::Whole(*resident_bytes))?;
+    let seconds = Number::Fraction(*processor_seconds);
+    encoder.sample("process_cpu_seconds", "Processor time used.", Kind::Counter, seconds)?;
+    encoder.gauge("process_open_fds", "Open file descriptors.", Number::Whole(*open_files))
 }
 
 /// Metric families with one sample for each of some reports of a kind, in the order of the reports' fields.
@@ -236,7 +226,7 @@ mod tests {
             let report = Arc::make_mut(report);
             (report.phase, report.proven_revision, report.reloads) = (Phase::Proven, Some(8), 3);
         });
-        let response = Metrics::new(sources).answer().expect("an answer");
+        let response = answer(&sources).await;
         assert_eq!(response.headers()["content-type"], OPEN_METRICS);
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         let text = String::from_utf8(body.to_vec()).expect("UTF-8");
@@ -286,7 +276,7 @@ mod tests {
             readers: [("prod".parse().expect("a name"), watch::channel(Arc::new(reader)).1)].into(),
         };
         sources.fleet = watch::channel(Arc::new(fleet)).1;
-        let response = Metrics::new(sources).answer().expect("an answer");
+        let response = answer(&sources).await;
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         let text = String::from_utf8(body.to_vec()).expect("UTF-8");
         let mut families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();

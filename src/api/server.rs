@@ -26,6 +26,7 @@ use super::answer::{Answer, Answers, Late};
 use super::clock::{Clock, Phase, Timed};
 use super::error::Problem;
 use super::limits::Limits;
+use super::metrics;
 use super::respond::Body;
 use super::route::ListenerKind;
 use super::xds::Discovery;
@@ -157,6 +158,7 @@ impl Server {
                                 Box::pin(request.answer(&answers.context, shutdown)).await
                             }
                         },
+                        Late::Metrics => Box::pin(metrics::answer(&answers.context.sources)).await,
                         Late::Change(ref change) => {
                             clock.wait(change.bound());
                             change.answer(&answers.context, shutdown).await

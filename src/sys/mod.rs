@@ -21,4 +21,5 @@ pub mod text;
 pub mod ticks;
 pub mod unconfined;
 pub mod unix_socket;
+pub mod usage;
 pub mod watch;

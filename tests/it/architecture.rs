@@ -18,7 +18,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("status", &["model", "sys"]),
     ("provider", &["model", "status", "sys", "units"]),
     ("fleet", &["model", "provider", "status", "sys", "units"]),
-    ("no_fleet", &["model", "provider", "status", "sys", "units"]),
     ("health", &["model", "sys", "units"]),
     ("registry", &["health", "model", "provider", "status", "sys", "units"]),
     ("frontend", &["model", "status", "sys", "units"]),
@@ -47,7 +46,6 @@ const BLOCKING: &[&str] = &["std::fs", "procfs::", "std::process::Command", "thr
 
 /// The modules and files that may block, and why no request waits for it.
 const MAY_BLOCK: &[(&str, &str)] = &[
-    ("api/metrics.rs", "of /proc/self alone, which the kernel answers from memory"),
     ("app/bootstrap.rs", "there is no runtime yet"),
     ("cli", "a command answers no requests"),
     ("config", "read before the runtime starts, and later on a blocking thread"),
