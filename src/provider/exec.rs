@@ -302,7 +302,11 @@ mod tests {
         let path = dir.path().join("list");
         let config = Config { command: vec![path.display().to_string()], ..sh("") };
         assert!(failure(&config).await.contains("correct the provider's `command`"));
-        std::fs::write(&path, "echo []\n").unwrap();
+        // Written by another process: what this one has open for writing, as in a child that it is just starting, cannot be
+        // executed.
+        let mut write = std::process::Command::new("sh");
+        write.args(["-c", "echo 'echo []' > \"$0\""]).arg(&path);
+        assert!(write.status().unwrap().success());
         assert!(failure(&config).await.contains("chmod +x"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(failure(&config).await.contains("#!/bin/sh"));

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::harness::apache::Apache;
 use crate::harness::backend::{Backend, FILE, entries, three};
 use crate::harness::elasticd::Elasticd;
-use crate::harness::until;
+use crate::harness::{copy_program, until};
 
 /// An elasticd that is not started yet, and knows of these backends.
 fn elasticd(apache: &Apache, more: &str, backends: &[Backend]) -> Elasticd {
@@ -197,7 +197,7 @@ fn a_new_child_alone_is_no_proof() {
     let elasticd = Elasticd::new(&config);
     elasticd.write("list.tpl", "{% for s in services %}{% for b in s.backends %}{{ b.id }}\n{% endfor %}{% endfor %}");
     elasticd.write("backends.yaml", &entries(&backends));
-    fs::copy("/bin/bash", elasticd.path("spawner")).expect("copied");
+    copy_program("/bin/bash", elasticd.path("spawner"));
     let script = "echo $$ > pid; trap 'echo >> asked; test -e willing && { echo $$ > new; mv new pid; }' USR1\n\
                   while :; do sleep 1 & sleep 0.02; done";
     let mut command = Command::new(elasticd.path("spawner"));

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::backend::{Backend, FILE, entries, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::Nginx;
-use crate::harness::until_or;
+use crate::harness::{until_or, write_script};
 
 /// A list of backends, written to `directory`, whose check and reload leave files where elasticd itself may not write.
 fn list(name: &str, directory: &str) -> String {
@@ -125,17 +125,13 @@ fn a_recreated_or_added_output_directory_can_be_written_to() {
 #[cfg(feature = "ec2")]
 #[test]
 fn credential_programs_can_still_be_started() {
-    use std::os::unix::fs::PermissionsExt;
-
     use crate::ec2_endpoint::{Endpoint, Machine};
 
     let endpoint = Endpoint::start(vec![Machine::numbered(1, &[("Role", "web")])]);
     let elsewhere = tempfile::tempdir().expect("a directory");
     let (script, config) = (elsewhere.path().join("credentials"), elsewhere.path().join("aws"));
     let said = r#"{"Version": 1, "AccessKeyId": "by-program", "SecretAccessKey": "x"}"#;
-    fs::write(&script, format!("#!/bin/sh\ntouch {}/asked\necho '{said}'\n", elsewhere.path().display()))
-        .expect("written");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("ours");
+    write_script(&script, &format!("touch {}/asked\necho '{said}'", elsewhere.path().display()));
     fs::write(&config, format!("[default]\ncredential_process = {}\n", script.display())).expect("written");
     let provider = format!("[providers.p]\ntype = 'ec2'\nregion = 'eu-west-1'\nendpoint_url = '{}'\n", endpoint.url());
     let elasticd =

@@ -12,7 +12,7 @@ use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load;
 use crate::harness::nginx::Nginx;
-use crate::harness::{end, until_or};
+use crate::harness::{copy_program, end, until_or};
 
 /// What follows a word of the `Dockerfile`'s last stage.
 fn image(word: &str) -> String {
@@ -36,7 +36,7 @@ impl Drop for Beside {
 impl Beside {
     fn start(user: u32) -> Self {
         let nginx = Nginx::new();
-        fs::copy("/usr/sbin/nginx", nginx.path(&Self::name(&nginx))).expect("nginx is installed");
+        copy_program("/usr/sbin/nginx", nginx.path(&Self::name(&nginx)));
         for path in [nginx.path("."), nginx.conf_d()] {
             chown(path, Some(user), Some(user)).expect("we are root");
         }

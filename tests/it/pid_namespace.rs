@@ -11,7 +11,7 @@ use crate::harness::backend::{Backend, FILE, entries};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::load;
 use crate::harness::nginx::Nginx;
-use crate::harness::{end, until, until_or};
+use crate::harness::{copy_program, end, until, until_or};
 
 /// nginx under a name that no other program has, in a mount namespace in which its pid file alone lies elsewhere: as in a
 /// container that shares a volume and its PID namespace with elasticd's.
@@ -33,7 +33,7 @@ impl Contained {
         let nginx = Nginx::new();
         let executable = format!("ngx-{}", nginx.id());
         let (program, run) = (nginx.path(&executable), nginx.path("run"));
-        fs::copy("/usr/sbin/nginx", &program).expect("nginx is installed");
+        copy_program("/usr/sbin/nginx", &program);
         fs::create_dir(&run).expect("a directory");
         let path = nginx.path("nginx.conf");
         let config = fs::read_to_string(&path).expect("written");

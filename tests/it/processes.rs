@@ -1,7 +1,6 @@
 //! Processes that elasticd finds and signals, with real ones, of several users.
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -9,7 +8,7 @@ use elasticd::sys::process::{Error, Executable, Find, Identity, Process};
 use elasticd::sys::unconfined::Unconfined;
 use rustix::process::Signal;
 
-use crate::harness::{await_end, until};
+use crate::harness::{await_end, copy_program, until};
 
 struct Sleeper(std::process::Child);
 
@@ -101,17 +100,8 @@ async fn a_process_is_found_by_its_program_when_there_is_but_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let name = format!("sleeper-{}", std::process::id());
     let program = dir.path().join(&name);
-    std::fs::copy("/bin/sleep", &program).expect("copied");
-    let start = || {
-        loop {
-            match Command::new(&program).arg("60").spawn() {
-                Ok(child) => return Sleeper(child),
-                // A child that another test is just starting still holds the copy open for writing.
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-        }
-    };
+    copy_program("/bin/sleep", &program);
+    let start = || Sleeper(Command::new(&program).arg("60").spawn().expect("it runs"));
     let find = async |name: &str| find_by(&Find::Match { executable: Executable::new(name) }).await;
     let path = program.to_str().expect("plain").to_owned();
     assert!(matches!(find(&path).await, Err(Error::NoMatch { .. })));
@@ -148,7 +138,7 @@ fn runs_as(directory: &tempfile::TempDir, user: u32) -> Sleeper {
     use std::os::unix::process::CommandExt;
     let program = directory.path().join("elasticd-frontend");
     if !program.exists() {
-        std::fs::copy("/bin/sleep", &program).expect("copied");
+        copy_program("/bin/sleep", &program);
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
     }
     let sleeper = Sleeper(Command::new(&program).arg("60").stdout(Stdio::null()).uid(user).spawn().expect("it runs"));

@@ -1,13 +1,12 @@
 //! The `exec` provider, with the real program and programs that behave and misbehave.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::harness::elasticd::Elasticd;
-use crate::harness::{until, until_or};
+use crate::harness::{until, until_or, write_script};
 
 /// One service of what `DIR/list` prints, and a file of it.
 const EXEC: &str = "[providers.inventory]\ntype = 'exec'\ncommand = ['DIR/list', 'DIR']\ninterval = '100ms'\n\
@@ -24,8 +23,7 @@ fn elasticd(more: &str, script: &str) -> Elasticd {
 /// Replaces the program in one step, as a package does.
 fn program(elasticd: &Elasticd, script: &str) {
     let next = elasticd.path("next");
-    fs::write(&next, format!("#!/bin/sh\n{script}\n")).expect("written");
-    fs::set_permissions(&next, fs::Permissions::from_mode(0o755)).expect("executable");
+    write_script(&next, script);
     fs::rename(&next, elasticd.path("list")).expect("renamed");
 }
 

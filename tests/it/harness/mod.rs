@@ -23,13 +23,38 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Once, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// Copies a program. By another process: a child that a thread of this one is just starting would hold a file open that
+/// this process writes, and what is open for writing cannot be executed (`ETXTBSY`).
+///
+/// # Panics
+///
+/// It cannot be copied.
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).args([from.as_ref(), to.as_ref()]);
+    assert!(install.status().expect("install is part of coreutils").success(), "{install:?}");
+}
+
+/// Writes a program that `sh` runs, for the same reason by another process.
+///
+/// # Panics
+///
+/// It cannot be written.
+pub fn write_script(path: impl AsRef<Path>, script: &str) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(path.as_ref()).stdin(Stdio::piped());
+    let mut child = install.spawn().expect("install is part of coreutils");
+    let written = write!(child.stdin.take().expect("piped"), "#!/bin/sh\n{script}\n");
+    assert!(child.wait().expect("it ends").success() && written.is_ok(), "{install:?}");
+}
 
 /// How long anything that should happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
