@@ -132,11 +132,17 @@ fn give(path: &std::path::Path, mode: u32) {
     chown(path, Some(NOBODY), None).expect("tests run as root");
 }
 
+/// A name that no process of another test has.
+fn own_name(directory: &tempfile::TempDir) -> String {
+    let unique = directory.path().file_name().and_then(|name| name.to_str()).expect("a plain name");
+    format!("frontend{unique}")
+}
+
 /// A copy of `sleep` under a name that no other process has.
 fn runs_as(directory: &tempfile::TempDir, user: u32) -> Sleeper {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
-    let program = directory.path().join("elasticd-frontend");
+    let program = directory.path().join(own_name(directory));
     if !program.exists() {
         copy_program("/bin/sleep", &program);
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
@@ -150,7 +156,8 @@ fn runs_as(directory: &tempfile::TempDir, user: u32) -> Sleeper {
 async fn a_user_who_may_write_a_pid_file_can_only_have_his_own_process_signalled() {
     let directory = tempfile::tempdir().expect("a directory");
     let (ours, theirs) = (runs_as(&directory, 0), runs_as(&directory, NOBODY));
-    let name = "elasticd-frontend";
+    let name = own_name(&directory);
+    let name = name.as_str();
     let (file, mode) = (pid_file(&ours.pid().to_string()), 0o644);
     find(&file, name).await.expect("our file, our process");
     give(file.path(), mode);
@@ -172,7 +179,7 @@ async fn a_user_who_may_write_a_pid_file_can_only_have_his_own_process_signalled
 async fn a_namesake_that_anybody_may_start_neither_hides_ours_nor_is_taken_for_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let theirs = runs_as(&directory, NOBODY);
-    let named = Find::Match { executable: Executable::new("elasticd-frontend") };
+    let named = Find::Match { executable: Executable::new(own_name(&directory)) };
     assert_eq!(find_by(&named).await.expect("a frontend may run as any user").identity.pid, theirs.pid());
     let ours = runs_as(&directory, 0);
     assert_eq!(find_by(&named).await.expect("ours").identity.pid, ours.pid());
