@@ -15,7 +15,7 @@ use super::error::Problem;
 use super::headers::OPEN_METRICS;
 use super::respond::{Body, respond_as};
 use super::sources::Sources;
-use crate::status::{Kind, Measured, Metric, Number, Phase};
+use crate::status::{Kind, Measured, Metric, Number};
 use crate::sys::usage::Usage;
 
 /// The answer, once `/proc` has been read on a thread that may wait for it.
@@ -62,7 +62,7 @@ impl Collector for Reports {
         for (name, frontend) in &*frontends {
             let frontend = Arc::clone(&frontend.borrow());
             families.add(name, &*frontend);
-            families.add_one(name, IN_SYNC, Some(Number::Whole((frontend.phase == Phase::Proven).into())));
+            families.add_one(name, IN_SYNC, Some(Number::Whole(frontend.phase.is_applied().into())));
         }
         encoder.families(families)?;
         if let Some(publisher) = &fleet.publisher {
@@ -115,8 +115,11 @@ const OBSERVED: Metric = Metric {
     kind: Kind::Gauge,
 };
 
-const IN_SYNC: Metric =
-    Metric { name: "in_sync", help: "Whether the newest snapshot is proven to run: 0 or 1.", kind: Kind::Gauge };
+const IN_SYNC: Metric = Metric {
+    name: "in_sync",
+    help: "Whether the newest snapshot is in effect, as far as that can be known: 0 or 1.",
+    kind: Kind::Gauge,
+};
 
 const FALLBACK_ACTIVE: Metric = Metric {
     name: "fallback_active",
@@ -217,7 +220,7 @@ mod tests {
     use super::super::sources::Fleet;
     use super::*;
     use crate::api::testing::feeds;
-    use crate::status::{Published, Publisher, Reader};
+    use crate::status::{Phase, Published, Publisher, Reader};
 
     #[tokio::test]
     async fn encodes_the_reports() {

@@ -56,7 +56,7 @@ fn human(status: &Status) -> String {
     }
     section(&mut text, &["PROVIDER", "TYPE", "ANSWERED", "INSTANCES"], &status.providers, provider);
     section(&mut text, &["SERVICE", "BACKENDS", "REVISION", "OBSERVED", "EXCLUDED"], &status.services, service);
-    let header = ["FRONTEND", "TYPE", "PHASE", "PROVEN", "WANTED", "PID"];
+    let header = ["FRONTEND", "TYPE", "PHASE", "APPLIED", "WANTED", "PID"];
     section(&mut text, &header, &status.frontends, frontend);
     text
 }
@@ -162,22 +162,24 @@ const MAX_FAULTS: usize = 10;
 fn frontend(name: &str, frontend: &Arc<Frontend>) -> Entry {
     let or_none = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
     let revision = |revision: Option<u64>| or_none(revision.map(|revision| revision.to_string()));
-    let proven = match frontend.proven_age_seconds {
-        Some(age) => format!("{} ({} ago)", revision(frontend.proven_revision), span(age)),
-        None => revision(frontend.proven_revision),
+    let applied = match frontend.applied_age_seconds {
+        Some(age) => format!("{} ({} ago)", revision(frontend.applied_revision), span(age)),
+        None => revision(frontend.applied_revision),
     };
     let phase = match frontend.phase {
         Phase::Waiting => "waiting",
         Phase::Applying => "applying",
         Phase::NotRunning => "not running",
         Phase::Proven => "proven",
+        Phase::Reloaded => "reloaded",
+        Phase::Written => "written",
         Phase::Failed => "failed",
     };
     let row = vec![
         name.to_owned(),
         frontend.type_name.clone(),
         phase.to_owned(),
-        proven,
+        applied,
         revision(frontend.wanted_revision),
         or_none(frontend.pid.map(|pid| pid.to_string())),
     ];
@@ -234,7 +236,7 @@ mod tests {
                     {"id": "i-2", "fault": true, "reason": "no_port", "message": "it has no port"},
                     {"id": "i-1", "fault": false, "reason": "tag_missing", "message": "it has no tag"}]}}},
             "frontends": {"nginx": {"type": "nginx", "phase": "failed", "proven_revision": 7,
-                "proven_age_seconds": 300, "wanted_revision": 8, "pid": null, "error": "nginx -t: exit code 1", "applies": 1,
+                "proven_age_seconds": 300, "applied_revision": 7, "applied_age_seconds": 300, "wanted_revision": 8, "pid": null, "error": "nginx -t: exit code 1", "applies": 1,
                 "failures": 4, "reloads": 1, "live_updates": 2}},
         }))
         .expect("a status");
@@ -254,7 +256,7 @@ web      3         7         40s ago   2 (1 to fix)
   web: restored from the state directory, not confirmed by a poll yet
   web: i-2 is excluded: it has no port
 
-FRONTEND  TYPE   PHASE   PROVEN      WANTED  PID  APPLIES  FAILURES  RELOADS  LIVE UPDATES
+FRONTEND  TYPE   PHASE   APPLIED     WANTED  PID  APPLIES  FAILURES  RELOADS  LIVE UPDATES
 nginx     nginx  failed  7 (5m ago)  8       -    1        4         1        2
   nginx: nginx -t: exit code 1
 "

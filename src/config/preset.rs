@@ -27,6 +27,7 @@ impl Preset {
             && program(check) != keys.get("check").and_then(program)
         {
             keys.remove("isolate_check");
+            keys.remove("check_files");
         }
         keys.retain(|key, _| key == MERGED || !written.contains_key(key));
         Self { name: name.to_owned(), keys }

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::config::{CANDIDATE, Config, Output, Proof, Reload};
+use rustix::process::Signal;
+
+use super::checking::{Checking, Refusal, Unread};
+use super::config::{Config, Output, Proof, Reload};
 use super::digest::Digest;
 use super::journal::{FileChange, FileStamp, Generation, Journal, Proven, Step};
 use super::proof::{self, Asked, Found};
@@ -11,9 +14,16 @@ use super::staging::{discard, restore, stage, unproven};
 use crate::status::Timings;
 use crate::sys::atomic_file;
 use crate::sys::child::{self, CommandError};
-use crate::sys::process::{self, Find, Process};
+use crate::sys::process::{self, Find, Identity, Process};
+use crate::sys::signal_state::SignalState;
 use crate::sys::ticks::now_ticks;
 use crate::sys::unconfined::Unconfined;
+
+/// How often it is looked whether a busy process has become ready.
+const STEP: Duration = Duration::from_millis(10);
+
+/// How long a busy process is waited for where the proof sets no limit.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// All outputs of a frontend, rendered from one snapshot.
 #[derive(Debug, Clone)]
@@ -44,12 +54,29 @@ pub enum Error {
     /// An output could not be written.
     #[error(transparent)]
     Write(#[from] atomic_file::Error),
-    /// The frontend's own check refuses the candidate.
-    #[error("the check refuses the new configuration: {0}")]
-    Check(#[source] CommandError),
+    /// The frontend's own check fails.
+    #[error(transparent)]
+    Check(#[from] Refusal),
+    /// Nothing would come of a reload. The new outputs stay in place.
+    #[error("{0}; the frontend is not reloaded for it")]
+    Unread(Unread),
     /// The command failed.
     #[error("the reload failed: {0}")]
     Reload(#[source] CommandError),
+    /// The command failed, and it cannot be seen whether the frontend runs. The new outputs have passed their check and
+    /// stay, so that it can start with them.
+    #[error(
+        "the reload failed: {0}; the new configuration has passed its check and stays in place, and the reload is repeated"
+    )]
+    ReloadUnclear(#[source] CommandError),
+    /// The command failed since there is no process that it could have reloaded.
+    #[error("{absence} (and so the reload failed: {source})")]
+    NothingToReload {
+        /// Why no process is found.
+        absence: process::Error,
+        /// The command's own words.
+        source: CommandError,
+    },
     /// The runtime API cannot be used, or refuses.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
@@ -80,8 +107,19 @@ impl Error {
         match self {
             Self::Process(error) => error.is_not_running(),
             Self::Runtime(error) => error.is_not_running(),
+            Self::NothingToReload { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether the frontend has not come to it yet, rather than refused: it is at another reload.
+    pub const fn is_busy(&self) -> bool {
+        matches!(self, Self::Unproven(proof::Error::Busy { .. }))
+    }
+
+    /// Whether the new outputs are in place all the same, and the frontend has yet to be asked or to be proven.
+    pub const fn keeps_outputs(&self) -> bool {
+        self.is_busy() || matches!(self, Self::Unread(_) | Self::ReloadUnclear(_))
     }
 }
 
@@ -148,6 +186,9 @@ impl Change<'_> {
         match self.await_proof(before.as_ref(), swapped_at, limit).await {
             Ok(found) => Ok(self.conclude(&changes, swapped_at, found)),
             Err(error @ proof::Error::Ended { .. }) if asked => Err(self.undo(&changes, error.into(), None)),
+            Err(error @ proof::Error::Busy { .. }) if asked => Err(error.into()),
+            // It has come to it, and has refused.
+            Err(error @ proof::Error::NoNewGeneration { .. }) if asked => Err(self.undo(&changes, error.into(), None)),
             Err(_) => self.reload_and_prove().await,
         }
     }
@@ -174,21 +215,30 @@ impl Change<'_> {
             staged.clone()
         };
         let started = Instant::now();
-        let checked = self.check_staged(&staged).await;
-        let is_checked = checked.map_err(Error::Check).inspect_err(|_| discard(self.unconfined, &staged))?;
+        let checking = Checking { config, unconfined: self.unconfined };
+        let checked = match checking.staged(&staged).await {
+            Ok(checked) => checked,
+            Err(error) => {
+                discard(self.unconfined, &staged);
+                return Err(checking.explain(error, &staged).await.into());
+            }
+        };
         self.effort.timings.check = started.elapsed();
         let started = Instant::now();
         self.swap(&staged, &changes)?;
         let swapped_at = now_ticks();
         self.effort.timings.swap = started.elapsed();
-        if let Some(check) = config.check.as_ref().filter(|_| !is_checked) {
+        let passed = if let Some(passed) = checked {
+            passed
+        } else {
             let started = Instant::now();
-            if let Err(error) = child::run(self.unconfined, &check.argv, check.limit).await {
-                let known = self.journal.proven().cloned();
-                return Err(self.undo(&changes, Error::Check(error), known));
-            }
+            let passed = match checking.in_place().await {
+                Ok(passed) => passed,
+                Err(error) => return Err(self.undo_refused(checking, error, &changes).await),
+            };
             self.effort.timings.check += started.elapsed();
-        }
+            passed
+        };
         self.journal.begin(Step::Reloading {
             changes,
             digest: rendered.digest.clone(),
@@ -198,38 +248,15 @@ impl Change<'_> {
             mark: None,
             asked: false,
         });
+        if let Some(path) = passed.unread.into_iter().next() {
+            return Err(Error::Unread(Unread(path)));
+        }
         if let Some(why) = absent {
             return Ok(Outcome::NotRunning(why));
         }
         match self.reload_and_prove().await {
             Err(error) if error.is_not_running() => Ok(Outcome::NotRunning(error.to_string())),
             other => other.map(Outcome::Proven),
-        }
-    }
-
-    /// Checks the candidate before the frontend can load it. `false`: that is not possible here, and the check must follow
-    /// the swap.
-    async fn check_staged(&self, staged: &[FileChange]) -> Result<bool, CommandError> {
-        let Some(check) = &self.config.check else { return Ok(true) };
-        if check.is_staged() {
-            let output = &self.config.outputs[0];
-            let staging_path = atomic_file::staging_path(&output.path);
-            let candidate =
-                if staged.iter().any(|change| change.path == output.path) { &staging_path } else { &output.path };
-            let argv: Vec<_> =
-                check.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect();
-            child::run(self.unconfined, &argv, check.limit).await?;
-            return Ok(true);
-        }
-        // Only a file that exists can be covered by a mount.
-        if !check.isolate || staged.is_empty() || staged.iter().any(|change| change.previous.is_none()) {
-            return Ok(false);
-        }
-        let places: Vec<_> =
-            staged.iter().map(|change| (atomic_file::staging_path(&change.path), change.path.clone())).collect();
-        match child::run_isolated(self.unconfined, &places, &check.argv, check.limit).await {
-            Some(checked) => checked.map(|()| true),
-            None => Ok(false),
         }
     }
 
@@ -251,7 +278,7 @@ impl Change<'_> {
         match result {
             Ok(found) => Ok(self.conclude(&changes, swapped_at, found)),
             // It ended just now. When it is started again it reads what is in place.
-            Err(error) if error.is_not_running() => Err(error),
+            Err(error) if error.is_not_running() || error.keeps_outputs() => Err(error),
             // It may still load the new outputs, late: from here on nothing is known of it.
             Err(error) => {
                 let error = self.undo(&changes, error, None);
@@ -288,17 +315,20 @@ impl Change<'_> {
         let mut before = None;
         match &config.reload {
             Reload::None => return Ok(None),
-            Reload::Command { argv, limit } => {
+            Reload::Command { argv, limit, find } => {
                 self.effort.reloaded = true;
-                child::run(self.unconfined, argv, *limit).await.map_err(Error::Reload)?;
+                if let Err(error) = child::run(self.unconfined, argv, *limit).await {
+                    return Err(self.failed_command(error, find.as_ref()).await);
+                }
             }
             Reload::Master { endpoint, limit } => {
                 self.effort.reloaded = true;
                 runtime::reload_by_master(endpoint, *limit).await?;
                 self.begin_reloading(None, true);
             }
-            Reload::Signal { signal, find } => {
+            Reload::Signal { signal, find, caught_when_ready } => {
                 let process = Process::find(self.unconfined, find).await?;
+                self.await_ready(&process, *signal, *caught_when_ready).await?;
                 let children = process.children(self.unconfined).await;
                 let workers = children.into_iter().map(|child| child.identity).collect();
                 let pid_file = find.pid_file().and_then(FileStamp::of);
@@ -311,6 +341,50 @@ impl Change<'_> {
             }
         }
         Ok(before)
+    }
+
+    /// Waits until the process would act on the signal at once. A reload that somebody else asked for, and that it is at,
+    /// may have read the previous outputs: the generation of workers that comes of it proves nothing. Any that it begins
+    /// later reads those in place.
+    async fn await_ready(&self, process: &Process, signal: Signal, caught: Option<Signal>) -> Result<(), Error> {
+        let limit = self.config.proof.limit().unwrap_or(PATIENCE);
+        let started = Instant::now();
+        while process.signal_state(self.unconfined, signal, caught).await == SignalState::Busy {
+            if process.has_ended() {
+                return Err(process::Error::Ended(process.identity.pid).into());
+            }
+            if started.elapsed() >= limit {
+                return Err(proof::Error::Busy { pid: process.identity.pid, limit }.into());
+            }
+            tokio::time::sleep(STEP.max(started.elapsed() / 10).min(10 * STEP)).await;
+        }
+        Ok(())
+    }
+
+    /// What it means that the command failed.
+    async fn failed_command(&self, source: CommandError, find: Option<&Find>) -> Error {
+        let found = match find {
+            Some(find) => Some(Process::find(self.unconfined, find).await),
+            None => None,
+        };
+        match found {
+            Some(Ok(_)) => Error::Reload(source),
+            Some(Err(absence)) if absence.is_not_running() => Error::NothingToReload { absence, source },
+            _ if self.config.check.is_some() => Error::ReloadUnclear(source),
+            _ => Error::Reload(source),
+        }
+    }
+
+    /// Restores the previous outputs after the check has refused the new ones, and says which of them are to blame.
+    async fn undo_refused(&mut self, checking: Checking<'_>, error: CommandError, changes: &[FileChange]) -> Error {
+        let known = self.journal.proven().cloned();
+        match restore(self.unconfined, changes) {
+            Ok(()) => {
+                self.journal.end(known);
+                checking.explain(error, changes).await.into()
+            }
+            Err(source) => Error::Rollback { cause: Box::new(Refusal::Candidate(error).into()), source },
+        }
     }
 
     async fn await_proof(
@@ -395,6 +469,19 @@ impl Config {
         match &self.reload {
             Reload::Signal { find, .. } => Some(find),
             Reload::None | Reload::Command { .. } | Reload::Master { .. } => None,
+        }
+    }
+
+    /// The process that runs now, as far as it can be seen: that of a frontend which a command reloads may be elsewhere.
+    pub(super) async fn seen_process(&self, unconfined: &Unconfined) -> Option<Identity> {
+        Process::find(unconfined, self.find_if_seen()?).await.ok().map(|process| process.identity)
+    }
+
+    /// How its process is found, if it can be seen at all.
+    pub(super) fn find_if_seen(&self) -> Option<&Find> {
+        match &self.reload {
+            Reload::Command { find, .. } => find.as_ref(),
+            _ => self.find(),
         }
     }
 

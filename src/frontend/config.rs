@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::slice;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::escape::Escape;
 use super::runtime::Runtime;
 use super::template::{self, Context, Template};
 use crate::model::{Name, Snapshot};
+use crate::status::Phase;
 use crate::sys::atomic_file::Ownership;
 use crate::sys::endpoint::Endpoint;
 use crate::sys::process::Find;
@@ -74,6 +75,24 @@ pub struct Check {
     /// Whether it may run in a mount namespace in which the candidate is in place; otherwise it checks the files that are
     /// really in place.
     pub isolate: bool,
+    /// The lines in which it names the files that the frontend's configuration reads. `None`: it names none.
+    pub files: Option<FileLine>,
+}
+
+/// A line that names a file: the path and what stands around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLine {
+    /// What comes before the path; not empty.
+    pub before: String,
+    /// What comes after it, up to the end of the line.
+    pub after: String,
+}
+
+impl FileLine {
+    /// The path in a line of this form.
+    pub fn path_in<'a>(&self, line: &'a str) -> Option<&'a str> {
+        line.split_once(&self.before)?.1.strip_suffix(&self.after)
+    }
 }
 
 /// In a check's arguments: the path of the first output, staged but not yet swapped in. A check that does not mention
@@ -84,6 +103,15 @@ pub const CANDIDATE: &str = "{candidate}";
 pub const SERVICE: &str = "{service}";
 
 impl Config {
+    /// The phase in which all is as wanted: what can be known of the frontend.
+    pub fn applied_phase(&self) -> Phase {
+        match (&self.proof, &self.reload) {
+            (Proof::None, Reload::None) => Phase::Written,
+            (Proof::None, _) => Phase::Reloaded,
+            _ => Phase::Proven,
+        }
+    }
+
     /// The outputs' templates, compiled, in their order.
     ///
     /// # Errors
@@ -121,6 +149,11 @@ impl Config {
 }
 
 impl Check {
+    /// Program and arguments, with the path of the file to be judged in the place of [`CANDIDATE`].
+    pub fn argv_for(&self, candidate: &Path) -> Vec<String> {
+        self.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect()
+    }
+
     /// Whether it judges the staged file, before anything is in place.
     pub fn is_staged(&self) -> bool {
         self.argv.iter().any(|argument| argument.contains(CANDIDATE))
@@ -138,6 +171,8 @@ pub enum Reload {
         signal: Signal,
         /// Which process.
         find: Find,
+        /// A signal that the process catches at all times but while it reads its configuration.
+        caught_when_ready: Option<Signal>,
     },
     /// A command that exits with 0 once the frontend has taken them.
     Command {
@@ -145,6 +180,8 @@ pub enum Reload {
         argv: Vec<String>,
         /// How long it may take.
         limit: Duration,
+        /// The process that the command reloads, if that can be seen from here.
+        find: Option<Find>,
     },
     /// HAProxy's master process gets the command `reload` over its own socket.
     Master {
@@ -183,6 +220,19 @@ pub enum Proof {
         /// How long it may take, all attempts together.
         limit: Duration,
     },
+}
+
+impl Proof {
+    /// How long it may take to appear. `None`: there is none to wait for.
+    pub const fn limit(&self) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Workers { limit }
+            | Self::Generation { limit }
+            | Self::Runtime { limit }
+            | Self::Command { limit, .. } => Some(*limit),
+        }
+    }
 }
 
 /// How changes are coalesced, reloads are spaced, and how often the frontend is checked and failed attempts are repeated.

@@ -4,6 +4,7 @@
 //! `runtime/`.
 
 mod apply;
+mod checking;
 mod config;
 mod digest;
 pub mod escape;
@@ -21,6 +22,7 @@ pub mod template;
 mod verify;
 mod worker;
 
+pub use checking::{Checking, Unread};
 pub use config::{CANDIDATE, Check, Config, Output, Pacing, Proof, Reload};
 pub use parse::gid;
 pub use raw::Raw;

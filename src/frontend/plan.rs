@@ -28,6 +28,8 @@ pub enum Running {
     No,
     /// There is.
     Yes(Identity),
+    /// It reloads by a command, and this process of its program is seen from here.
+    Seen(Identity),
     /// Its runtime API was asked, and says whether it runs what is wanted.
     Asked {
         /// Whether it does.
@@ -51,9 +53,11 @@ pub fn plan(wanted: &Digest, on_disk: &Digest, proven: Option<&Proven>, step: &S
             // It may be about to.
             (Running::Asked { .. }, _) if *asked => Action::Prove,
             (Running::No, _) => Action::AwaitFrontend,
-            (Running::Yes(process), None) if process.start_ticks > *swapped_at => Action::Adopt,
+            (Running::Yes(process) | Running::Seen(process), None) if process.start_ticks > *swapped_at => {
+                Action::Adopt
+            }
             (Running::Yes(_), Some(_)) => Action::Prove,
-            (Running::Yes(_), None) | (Running::Unknown | Running::Asked { .. }, _) => Action::Apply,
+            (Running::Yes(_), None) | (Running::Unknown | Running::Seen(_) | Running::Asked { .. }, _) => Action::Apply,
         },
         // Unchecked outputs are undone before anything is planned.
         Step::Swapping { .. } => Action::Apply,
@@ -61,8 +65,16 @@ pub fn plan(wanted: &Digest, on_disk: &Digest, proven: Option<&Proven>, step: &S
             (None, _) => Action::Apply,
             (Some(_), Running::Unknown) => Action::Nothing,
             (Some(_), Running::No) => Action::AwaitFrontend,
-            (Some(proven), Running::Yes(process)) if proven.process == Some(process) => Action::Nothing,
-            (Some(proven), Running::Yes(process)) if process.start_ticks > proven.swapped_at => Action::Adopt,
+            (Some(proven), Running::Yes(process) | Running::Seen(process)) if proven.process == Some(process) => {
+                Action::Nothing
+            }
+            (Some(proven), Running::Yes(process) | Running::Seen(process))
+                if process.start_ticks > proven.swapped_at =>
+            {
+                Action::Adopt
+            }
+            // An older one took the outputs by the command, or is another.
+            (Some(_), Running::Seen(_)) => Action::Nothing,
             (Some(_), Running::Yes(_) | Running::Asked { .. }) => Action::Apply,
         },
     }
@@ -154,5 +166,15 @@ mod tests {
         assert_eq!(act(&reloading("a", None), Running::No), Action::AwaitFrontend);
         assert_eq!(act(&reloading("a", None), Running::Unknown), Action::Apply);
         assert_eq!(act(&reloading("b", Some(OLD)), Running::Yes(OLD)), Action::Apply, "of other content");
+        assert_eq!(act(&reloading("a", None), Running::Seen(NEW)), Action::Adopt);
+        assert_eq!(act(&reloading("a", None), Running::Seen(OLD)), Action::Apply, "the command is repeated");
+    }
+
+    #[test]
+    fn a_process_that_a_command_reloads_is_taken_for_the_frontend_only_if_it_is_new() {
+        assert_eq!(idle("a", Some(proven("a", Some(OLD))), Running::Seen(OLD)), Action::Nothing);
+        assert_eq!(idle("a", Some(proven("a", None)), Running::Seen(OLD)), Action::Nothing);
+        assert_eq!(idle("a", Some(proven("a", Some(OLD))), Running::Seen(NEW)), Action::Adopt);
+        assert_eq!(idle("a", None, Running::Seen(OLD)), Action::Apply);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::config::{Config, Proof};
+use super::config::{Config, Proof, Reload};
 use super::journal::{FileStamp, Generation};
 use super::runtime::{self, Comparison, Evidence, Wanted};
 use crate::sys::child::{self, CommandError};
 use crate::sys::process::{Find, Identity, Process};
+use crate::sys::signal_state::SignalState;
 use crate::sys::unconfined::Unconfined;
 use crate::units::HumanDuration;
 
@@ -26,6 +27,18 @@ pub enum Error {
         HumanDuration(*limit)
     )]
     NoNewGeneration {
+        /// The process.
+        pid: i32,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// The process is at a reload: this one, or one that somebody else asked for.
+    #[error(
+        "PID {pid} is still at a reload after {}: the new configuration is in place, and whether it is taken shows when that \
+         is over; the frontend's own error log may say what holds it up",
+        HumanDuration(*limit)
+    )]
+    Busy {
         /// The process.
         pid: i32,
         /// How long it had.
@@ -88,12 +101,8 @@ impl Asked<'_> {
     ///
     /// None was found in time.
     pub async fn await_proof(self, limit: Option<Duration>) -> Result<Found, Error> {
-        let (own, step) = match &self.config.proof {
-            Proof::None => (Duration::ZERO, STEP),
-            Proof::Workers { limit } | Proof::Generation { limit } | Proof::Runtime { limit } => (*limit, STEP),
-            Proof::Command { limit, .. } => (*limit, COMMAND_STEP),
-        };
-        let limit = limit.unwrap_or(own);
+        let step = if matches!(self.config.proof, Proof::Command { .. }) { COMMAND_STEP } else { STEP };
+        let limit = limit.or(self.config.proof.limit()).unwrap_or_default();
         // As long as this one runs it is what the executable would be found by: nothing else need be looked at.
         let signalled = self.before.and_then(|before| Process::hold(before.frontend));
         let started = tokio::time::Instant::now();
@@ -108,13 +117,21 @@ impl Asked<'_> {
                         limit
                     };
                     if started.elapsed() + step >= limit {
-                        return Err(error);
+                        return Err(self.busy(signalled.as_ref(), limit).await.unwrap_or(error));
                     }
                     // An API is asked less and less often: some frontends take seconds to read their files.
                     tokio::time::sleep(step.max(started.elapsed() / 10).min(COMMAND_STEP)).await;
                 }
             }
         }
+    }
+
+    /// Whether the process that was signalled has not come to it yet.
+    async fn busy(&self, signalled: Option<&Process>, limit: Duration) -> Option<Error> {
+        let Reload::Signal { signal, caught_when_ready, .. } = &self.config.reload else { return None };
+        let process = signalled.filter(|process| !process.has_ended())?;
+        let state = process.signal_state(self.unconfined, *signal, *caught_when_ready).await;
+        (state == SignalState::Busy).then_some(Error::Busy { pid: process.identity.pid, limit })
     }
 
     /// Whether the process that was signalled is gone, and no other has taken its place.
@@ -141,7 +158,7 @@ impl Asked<'_> {
                     .ok_or(Error::NoNewGeneration { pid: before.frontend.pid, limit })
             }
             (Proof::Command { argv, .. }, ..) => match child::run(unconfined, argv, limit).await {
-                Ok(()) => Ok((process, None)),
+                Ok(()) => Ok((process.or(config.seen_process(unconfined).await), None)),
                 Err(source) => Err(Error::Command { limit, source }),
             },
             (Proof::Runtime { .. }, ..) => {
@@ -156,7 +173,8 @@ impl Asked<'_> {
                     Err(source) => Err(Error::Runtime(source)),
                 }
             }
-            (Proof::None | Proof::Workers { .. } | Proof::Generation { .. }, ..) => Ok((process, None)),
+            (Proof::None, ..) => Ok((process.or(config.seen_process(unconfined).await), None)),
+            (Proof::Workers { .. } | Proof::Generation { .. }, ..) => Ok((process, None)),
         }
     }
 }

@@ -65,6 +65,11 @@ pub struct Raw {
     /// as `check` names the preset's program.
     #[serde(default)]
     pub isolate_check: bool,
+    /// The form of the lines in which the check names the files that the frontend's configuration reads, such as
+    /// `"# configuration file {output}:"` for `nginx -T`; `{output}` stands for a path. An output that is not among them is
+    /// in effect nowhere: the frontend is not reloaded for it, and that is reported. A preset's holds only as long as `check`
+    /// names the preset's program. A check that names no file in this form says nothing.
+    pub check_files: Option<String>,
     /// How the frontend takes new outputs, if its runtime API does not take the change: `"none"`, `{ signal = "HUP" }`,
     /// `{ command = ["program", …], timeout = "30s" }` or `{ master = "/run/haproxy-master.sock" }`.
     pub reload: Option<RawReload>,

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use super::config::{Check, Config, Output, Pacing, Proof, Reload, SERVICE};
+use super::config::{Check, Config, FileLine, Output, Pacing, Proof, Reload, SERVICE};
 use super::escape::Escape;
 use super::parse::{gid, signal, uid};
 use super::preset;
 use super::raw::{ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload, default};
-use super::runtime::{Access, Runtime};
+use super::runtime::{Access, Protocol, Runtime};
+use rustix::process::Signal;
+
 use crate::model::{FieldFault, Name};
 use crate::sys::atomic_file::Ownership;
 use crate::sys::process::{Executable, Find};
@@ -15,6 +17,9 @@ use crate::units::{FileMode, TimeSpan};
 
 /// In a command's arguments: the path of the frontend's own main configuration, the key `config`.
 const MAIN_CONFIG: &str = "{config}";
+
+/// In the form of a line that names a file: its path.
+const OUTPUT: &str = "{output}";
 
 impl Raw {
     /// The valid configuration. `base` is the directory in which relative paths of templates start; `all_services` are the
@@ -112,7 +117,16 @@ impl Raw {
         let argv = self.check.as_deref().filter(|argv| !argv.is_empty())?;
         let argv = self.with_main_config("check", argv, faults);
         let limit = positive("check_timeout", self.check_timeout, faults).0;
-        Some(Check { argv, limit, isolate: self.isolate_check })
+        let files = self.check_files.as_deref().filter(|form| !form.is_empty()).and_then(|form| {
+            let parts = form.split_once(OUTPUT).filter(|(before, _)| !before.trim().is_empty());
+            if parts.is_none() {
+                let message =
+                    format!("{form:?} is no form of a line: write {OUTPUT} for the path, and what stands before it");
+                faults.push(FieldFault::new("check_files", message));
+            }
+            parts.map(|(before, after)| FileLine { before: before.to_owned(), after: after.to_owned() })
+        });
+        Some(Check { argv, limit, isolate: self.isolate_check, files })
     }
 
     /// Puts the path of the frontend's main configuration where a command's arguments ask for it.
@@ -146,7 +160,9 @@ impl Raw {
             Some(RawReload::Command(raw)) => {
                 let timeout = raw.timeout.unwrap_or(default::command_timeout());
                 let limit = positive("reload.timeout", timeout, faults).0;
-                Reload::Command { argv: self.command("reload.command", raw, faults), limit }
+                let find =
+                    self.executable.clone().map(Executable::new).and_then(|executable| self.find(executable, faults));
+                Reload::Command { argv: self.command("reload.command", raw, faults), limit, find }
             }
             Some(RawReload::Master(raw)) => {
                 let limit = positive("reload.timeout", raw.timeout, faults).0;
@@ -165,24 +181,30 @@ impl Raw {
                     faults.push(FieldFault::new("executable", expected.to_owned()));
                     return Reload::None;
                 };
-                let find = match self.pid_file.clone() {
-                    Some(path) if path.is_absolute() => Find::PidFile { path, executable },
-                    // An empty path is how a preset's pid file is switched off.
-                    Some(path) if path.as_os_str().is_empty() => Find::Match { executable },
-                    Some(path) => {
-                        faults.push(FieldFault::new("pid_file", format!("{path:?} is not an absolute path")));
-                        return Reload::None;
-                    }
-                    None => Find::Match { executable },
-                };
+                let Some(find) = self.find(executable, faults) else { return Reload::None };
+                // Apache sets its handlers for faults up anew each time it has read its configuration.
+                let caught_when_ready = (self.runtime == Some(Protocol::Apache)).then_some(Signal::SEGV);
                 match signal(&raw.signal) {
-                    Ok(signal) => Reload::Signal { signal, find },
+                    Ok(signal) => Reload::Signal { signal, find, caught_when_ready },
                     Err(message) => {
                         faults.push(FieldFault::new("reload.signal", message));
                         Reload::None
                     }
                 }
             }
+        }
+    }
+
+    /// How the frontend's process is found.
+    fn find(&self, executable: Executable, faults: &mut Vec<FieldFault>) -> Option<Find> {
+        match self.pid_file.clone() {
+            Some(path) if path.is_absolute() => Some(Find::PidFile { path, executable }),
+            // An empty path is how a preset's pid file is switched off.
+            Some(path) if !path.as_os_str().is_empty() => {
+                faults.push(FieldFault::new("pid_file", format!("{path:?} is not an absolute path")));
+                None
+            }
+            _ => Some(Find::Match { executable }),
         }
     }
 

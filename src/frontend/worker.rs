@@ -24,6 +24,7 @@ use crate::sys::atomic_file;
 use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::lock::{self, TargetLock};
 use crate::sys::process::Identity;
+use crate::sys::text::without_digits;
 use crate::sys::unconfined::Unconfined;
 
 /// Why a worker could not be built.
@@ -66,10 +67,33 @@ struct Running {
     report: watch::Sender<Arc<status::Frontend>>,
     last_reload: Option<Instant>,
     retry: Backoff,
-    /// The outputs of which the frontend crashed: they are not applied again.
-    fatal: Option<Digest>,
+    /// The outputs at which the frontend ended.
+    fatal: Option<Fatal>,
     /// What the last snapshot rendered to, for every audit until there is another one.
     rendered: Option<(Arc<Snapshot>, Arc<Rendered>)>,
+}
+
+/// Outputs at which the frontend ended when it was asked to load them. They may be to blame, or the kernel, or a person:
+/// they are applied again once a new process runs, and ever later.
+struct Fatal {
+    digest: Digest,
+    /// How often.
+    deaths: u32,
+    /// Not before this moment.
+    again_at: Instant,
+}
+
+impl Fatal {
+    /// Once more. `first` is the shortest pause.
+    fn next(before: Option<Self>, digest: &Digest, first: Duration) -> Self {
+        /// The pause after the first death in units of `first`, and the factor for each further one: a frontend that these
+        /// outputs kill is out of service for a moment each time.
+        const FACTOR: u32 = 8;
+        const MAX: Duration = Duration::from_secs(3600);
+        let deaths = before.filter(|before| before.digest == *digest).map_or(0, |before| before.deaths) + 1;
+        let pause = first.saturating_mul(FACTOR.saturating_pow(deaths)).min(MAX);
+        Self { digest: digest.clone(), deaths, again_at: Instant::now() + pause }
+    }
 }
 
 impl Worker {
@@ -208,8 +232,10 @@ impl Running {
         let render = started.elapsed();
         self.say(|report| report.wanted_revision = Some(rendered.revision));
         let (action, evidence) = self.plan(&rendered).await;
-        if matches!(action, Action::Apply) && self.fatal.as_ref() == Some(&rendered.digest) {
-            return self.config.pacing.audit_interval;
+        if matches!(action, Action::Apply)
+            && let Some(pause) = self.pause_after_death(&rendered.digest).await
+        {
+            return pause;
         }
         if matches!(action, Action::Apply) && self.config.reload != Reload::None && !self.wait_for_gap(shutdown).await {
             return self.config.pacing.audit_interval;
@@ -243,6 +269,22 @@ impl Running {
         Ok(rendered)
     }
 
+    /// How long outputs at which the frontend ended are kept back from it; `None`: they are not.
+    async fn pause_after_death(&self, wanted: &Digest) -> Option<Duration> {
+        let fatal = self.fatal.as_ref().filter(|fatal| fatal.digest == *wanted)?;
+        let left = fatal.again_at.saturating_duration_since(Instant::now());
+        if left.is_zero() && self.process().await.is_some() {
+            return None;
+        }
+        // The previous ones are in place, with which it can start.
+        Some(
+            left.clamp(
+                self.config.pacing.retry_min,
+                self.config.pacing.audit_interval.max(self.config.pacing.retry_min),
+            ),
+        )
+    }
+
     async fn plan(&self, rendered: &Rendered) -> (Action, Option<Evidence>) {
         let on_disk = all_on_disk(&self.config.outputs);
         let (running, evidence) = match &self.config.runtime {
@@ -260,7 +302,7 @@ impl Running {
                 }
             }
             _ => match self.config.find_process(&self.unconfined).await {
-                None => (plan::Running::Unknown, None),
+                None => (self.process().await.map_or(plan::Running::Unknown, plan::Running::Seen), None),
                 Some(Ok(process)) => (plan::Running::Yes(process.identity), None),
                 // One that cannot be identified is treated as absent here; an attempt to reload it says what is wrong.
                 Some(Err(error)) if error.is_not_running() => (plan::Running::No, None),
@@ -273,8 +315,7 @@ impl Running {
 
     /// The process that runs now, where it is known by one.
     async fn process(&self) -> Option<Identity> {
-        let found = self.config.find_process(&self.unconfined).await?;
-        found.ok().map(|process| process.identity)
+        self.config.seen_process(&self.unconfined).await
     }
 
     /// When the outputs in place were swapped in, in ticks since boot; 0 if that is not on record.
@@ -322,11 +363,20 @@ impl Running {
         });
         match outcome {
             Ok(Outcome::Proven((process, _))) => self.proven(rendered, process),
-            Ok(Outcome::NotRunning(why)) => self.not_running(&why),
+            Ok(Outcome::NotRunning(why)) => {
+                let pause = self.not_running(&why);
+                // To learn more, the command must be run again.
+                if matches!(self.config.reload, Reload::Command { .. }) { self.retry.next_delay() } else { pause }
+            }
+            Err(error) if error.keeps_outputs() => {
+                let pause = self.unfinished(&error.to_string());
+                // A busy process was waited for already.
+                if error.is_busy() { self.config.pacing.retry_min } else { pause }
+            }
             Err(error) => {
                 if error.is_fatal() {
-                    // Another attempt would crash it again.
-                    self.fatal = Some(rendered.digest.clone());
+                    let first = self.config.pacing.retry_min;
+                    self.fatal = Some(Fatal::next(self.fatal.take(), &rendered.digest, first));
                 }
                 self.failed(&error.to_string())
             }
@@ -349,8 +399,17 @@ impl Running {
 
     fn proven(&mut self, rendered: &Rendered, process: Option<Identity>) -> Duration {
         let revision = rendered.revision;
-        tracing::info!(frontend = %self.config.name, revision, pid = process.map(|p| p.pid), "frontend runs the new configuration");
-        self.say(|report| report.proven_age_seconds = Some(SystemTime::now().into()));
+        let (frontend, pid) = (&self.config.name, process.map(|process| process.pid));
+        match self.config.applied_phase() {
+            Phase::Written => tracing::info!(%frontend, revision, "outputs written"),
+            Phase::Reloaded => tracing::info!(%frontend, revision, pid, "frontend reloaded with the new configuration"),
+            _ => tracing::info!(%frontend, revision, pid, "frontend runs the new configuration"),
+        }
+        self.fatal = None;
+        self.say(|report| {
+            report.applied_age_seconds = Some(SystemTime::now().into());
+            report.proven_age_seconds = None;
+        });
         self.settled(revision, process)
     }
 
@@ -359,10 +418,15 @@ impl Running {
             tracing::info!(frontend = %self.config.name, failures = self.retry.failures(), "recovered");
         }
         self.retry.reset();
+        let phase = self.config.applied_phase();
         self.say(|report| {
-            report.phase = Phase::Proven;
-            report.proven_revision = Some(revision);
-            report.proven_age_seconds.get_or_insert_with(|| SystemTime::now().into());
+            report.phase = phase;
+            report.applied_revision = Some(revision);
+            let applied = *report.applied_age_seconds.get_or_insert_with(|| SystemTime::now().into());
+            if phase == Phase::Proven {
+                report.proven_revision = Some(revision);
+                report.proven_age_seconds.get_or_insert(applied);
+            }
             report.pid = process.map(|process| process.pid);
             report.error = None;
             report.attempted = true;
@@ -371,7 +435,8 @@ impl Running {
     }
 
     fn not_running(&mut self, why: &str) -> Duration {
-        if self.report.borrow().phase != Phase::NotRunning {
+        let is_new = self.report.borrow().phase != Phase::NotRunning && !self.is_known(why);
+        if is_new {
             tracing::warn!(frontend = %self.config.name, why, "the frontend is not running; its configuration is in place");
         }
         self.say(|report| {
@@ -385,9 +450,28 @@ impl Running {
 
     /// Logs a failure, unless it is the same as the last one, and returns how long to wait before another attempt.
     fn failed(&mut self, message: &str) -> Duration {
-        if !self.report.borrow().error.as_deref().is_some_and(|before| says_the_same(before, message)) {
+        if !self.is_known(message) {
             tracing::error!(frontend = %self.config.name, error = message, "frontend update failed; previous configuration kept");
         }
+        self.count_failure(message)
+    }
+
+    /// The same for a change that is in place, and that the frontend has yet to take.
+    fn unfinished(&mut self, message: &str) -> Duration {
+        if !self.is_known(message) {
+            tracing::warn!(frontend = %self.config.name, error = message,
+                "the new configuration is in place; the frontend has yet to take it");
+        }
+        self.count_failure(message)
+    }
+
+    /// Whether the last failure was the same.
+    fn is_known(&self, message: &str) -> bool {
+        let report = self.report.borrow();
+        report.error.as_deref().is_some_and(|before| without_digits(before) == without_digits(message))
+    }
+
+    fn count_failure(&mut self, message: &str) -> Duration {
         self.say(|report| {
             report.phase = Phase::Failed;
             report.failures += 1;
@@ -400,12 +484,6 @@ impl Running {
     fn say(&self, change: impl FnOnce(&mut status::Frontend)) {
         self.report.send_modify(|report| change(Arc::make_mut(report)));
     }
-}
-
-/// Whether two errors differ at most in their numbers: tools print the time and their PID.
-fn says_the_same(one: &str, other: &str) -> bool {
-    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-    words(one) == words(other)
 }
 
 #[cfg(test)]
@@ -435,12 +513,5 @@ mod tests {
         let next = running.render(snapshot(2)).expect("renders");
         assert_eq!(next.revision, 2);
         assert_ne!(next.digest, rendered.digest, "this template prints the revision");
-    }
-
-    #[test]
-    fn a_tools_clock_and_pid_make_no_other_error() {
-        let at = |time: &str, what: &str| format!("2026/11/22 {time} [emerg] {what} in x.conf:1");
-        assert!(says_the_same(&at("21:15:39", "7331#7331: unknown"), &at("21:15:40", "7332#7332: unknown")));
-        assert!(!says_the_same(&at("21:15:39", "unknown"), &at("21:15:39", "unexpected")));
     }
 }

@@ -15,10 +15,14 @@ report! {
         type_name: String,
         /// What its worker is doing.
         phase: Phase,
-        /// The revision that the frontend was last proven to run; absent before the first proof.
+        /// The revision that the frontend was last proven to run; absent before the first proof, and where there is none.
         proven_revision: Option<u64> => gauge,
         /// How long ago that was proven.
         proven_age_seconds: Option<Age>,
+        /// The revision that was last written and, as far as that can be known, taken by the frontend.
+        applied_revision: Option<u64> => gauge,
+        /// How long ago it was.
+        applied_age_seconds: Option<Age>,
         /// The newest revision that it should run.
         wanted_revision: Option<u64>,
         /// The PID that was last signalled or seen.
@@ -99,6 +103,17 @@ pub enum Phase {
     NotRunning,
     /// The frontend runs the newest snapshot.
     Proven,
+    /// The frontend was reloaded with the newest snapshot; nothing shows that it runs it.
+    Reloaded,
+    /// The newest snapshot is written; what becomes of it is not known.
+    Written,
     /// The last attempt failed; the previous configuration is kept, and another attempt follows.
     Failed,
+}
+
+impl Phase {
+    /// Whether the newest snapshot is in effect, as far as that can be known.
+    pub const fn is_applied(self) -> bool {
+        matches!(self, Self::Proven | Self::Reloaded | Self::Written)
+    }
 }

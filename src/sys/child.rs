@@ -4,6 +4,7 @@
 //! [`run`] is for commands that do something: checks, reloads, proofs. [`Program`] is for programs that are asked for
 //! their output. Both see little of our environment, and no secret of it.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -17,7 +18,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
 use nix::sys::signal::Signal;
 use rustix::fs::{Access, AtFlags, CWD};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -33,6 +34,9 @@ pub const ENVIRONMENT: &[&str] = &["PATH", "HOME", "LANG", "TZ"];
 /// How many bytes are kept of what a command prints: the first ones. The rest is read and dropped, so that it never
 /// blocks.
 const MAX_COMMAND_MESSAGES: usize = 16 * 1024;
+
+/// How much of one line is looked at where lines are searched for, in bytes.
+const MAX_LINE: u64 = 16 * 1024;
 
 /// How many bytes are kept of a program's standard error, beside its output: the last ones.
 const MAX_PROGRAM_MESSAGES: usize = 4096;
@@ -106,8 +110,22 @@ impl fmt::Display for CommandError {
     }
 }
 
-fn printed(text: &str) -> &str {
-    if text.trim().is_empty() { "it printed nothing" } else { text.trim() }
+/// What a tool printed, with the line first that says why it failed: warnings may come before it by the dozen.
+fn printed(text: &str) -> Cow<'_, str> {
+    // As nginx, HAProxy, Apache and systemd, and then as everybody marks it.
+    const MARKS: &[&str] = &["[emerg]", "[alert]", "syntax error", "fatal", "error", "failed", "invalid"];
+    let text = text.trim();
+    if text.is_empty() {
+        return "it printed nothing".into();
+    }
+    let holds = |mark: &&str| text.lines().position(|line| line.to_ascii_lowercase().contains(*mark));
+    match MARKS.iter().find_map(holds) {
+        None | Some(0) => text.into(),
+        Some(at) => {
+            let (first, others): (Vec<_>, Vec<_>) = text.lines().enumerate().partition(|(index, _)| *index == at);
+            first.into_iter().chain(others).map(|(_, line)| line).collect::<Vec<_>>().join("\n").into()
+        }
+    }
 }
 
 /// Runs a command to its end.
@@ -120,8 +138,22 @@ fn printed(text: &str) -> &str {
 ///
 /// It could not be started, failed, or took too long.
 pub async fn run(unconfined: &Unconfined, argv: &[String], limit: Duration) -> Result<(), CommandError> {
+    run_for_lines(unconfined, argv, limit, None).await.map(drop)
+}
+
+/// The same, and returns the lines of its standard output that hold `marker`, however long the output is.
+///
+/// # Errors
+///
+/// As those of [`run`].
+pub async fn run_for_lines(
+    unconfined: &Unconfined,
+    argv: &[String],
+    limit: Duration,
+    marker: Option<&str>,
+) -> Result<Vec<String>, CommandError> {
     let error = |source| CommandError { argv: argv.to_vec(), limit, source };
-    run_command(unconfined, argv, limit).await.map_err(error)
+    run_command(unconfined, argv, limit, marker).await.map_err(error)
 }
 
 /// The same in a mount namespace of its own, in which for each `(shown, over)` the file `shown` is seen at `over`.
@@ -131,9 +163,10 @@ pub async fn run_isolated(
     places: &[(PathBuf, PathBuf)],
     argv: &[String],
     limit: Duration,
-) -> Option<Result<(), CommandError>> {
+    marker: Option<&str>,
+) -> Option<Result<Vec<String>, CommandError>> {
     let error = |source| CommandError { argv: argv.to_vec(), limit, source };
-    match run_command(unconfined, &isolated::argv(places, argv), limit).await {
+    match run_command(unconfined, &isolated::argv(places, argv), limit, marker).await {
         Err(Error::Start(_)) => None,
         Err(Error::Failed { status, said }) => match isolated::failure(status.code(), said.trim()) {
             Some(isolated::Failure::NotIsolated(_)) => None,
@@ -166,12 +199,22 @@ pub fn locate(program: &str) -> Result<PathBuf, CommandError> {
     there.find(may_run).ok_or_else(error)
 }
 
-async fn run_command(unconfined: &Unconfined, argv: &[impl AsRef<OsStr>], limit: Duration) -> Result<(), Error> {
+async fn run_command(
+    unconfined: &Unconfined,
+    argv: &[impl AsRef<OsStr>],
+    limit: Duration,
+    marker: Option<&str>,
+) -> Result<Vec<String>, Error> {
     let mut group = Group::start(unconfined, command(argv), None).await.map_err(Error::Start)?;
     let (stdout, stderr) = group.outputs().expect("they have not been taken before");
     let messages = Messages { kept: Mutex::default(), keep: Keep::First(MAX_COMMAND_MESSAGES) };
+    let mut lines = Vec::new();
     let reading = async {
-        tokio::join!(messages.read(stdout), messages.read(stderr));
+        match marker {
+            None => tokio::join!(messages.read(stdout), messages.read(stderr)),
+            // What is searched may be a whole configuration, with its secrets: no error repeats it.
+            Some(marker) => tokio::join!(read_lines(stdout, marker, &mut lines), messages.read(stderr)),
+        };
     };
     match timeout(limit, wait(&group, std::future::ready(Ok(())), reading, Leftovers::Leave)).await {
         Ok(waited) => waited.map(drop)?,
@@ -181,7 +224,7 @@ async fn run_command(unconfined: &Unconfined, argv: &[impl AsRef<OsStr>], limit:
         }
     }
     let status = group.reap().await.map_err(Error::Read)?;
-    if status.success() { Ok(()) } else { Err(Error::Failed { status, said: messages.text() }) }
+    if status.success() { Ok(lines) } else { Err(Error::Failed { status, said: messages.text() }) }
 }
 
 /// A program that is asked for its output, and the environment it runs in. Only one of it runs at a time.
@@ -303,6 +346,19 @@ async fn read(pipe: impl AsyncRead + Unpin, max: usize, output: &mut Vec<u8>) ->
     if output.len() > max { Err(Error::TooMuch { max }) } else { Ok(()) }
 }
 
+/// Reads to the end, and adds each line that holds `marker` to `lines`.
+async fn read_lines(pipe: impl AsyncRead + Unpin, marker: &str, lines: &mut Vec<String>) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut pipe).take(MAX_LINE).read_until(b'\n', &mut line).await {
+        let text = String::from_utf8_lossy(&line);
+        if text.contains(marker) {
+            lines.push(text.trim_end().to_owned());
+        }
+        line.clear();
+    }
+}
+
 /// Which bytes of a program's messages are kept.
 #[derive(Clone, Copy)]
 enum Keep {
@@ -320,17 +376,21 @@ impl Messages {
     async fn read(&self, mut pipe: impl AsyncRead + Unpin) {
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            match self.keep {
-                Keep::First(max) => {
-                    let room = max.saturating_sub(kept.len()).min(n);
-                    kept.extend_from_slice(&buffer[..room]);
-                }
-                Keep::Last(max) => {
-                    kept.extend_from_slice(&buffer[..n]);
-                    let surplus = kept.len().saturating_sub(max);
-                    kept.drain(..surplus);
-                }
+            self.keep(&buffer[..n]);
+        }
+    }
+
+    fn keep(&self, bytes: &[u8]) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.keep {
+            Keep::First(max) => {
+                let room = max.saturating_sub(kept.len()).min(bytes.len());
+                kept.extend_from_slice(&bytes[..room]);
+            }
+            Keep::Last(max) => {
+                kept.extend_from_slice(bytes);
+                let surplus = kept.len().saturating_sub(max);
+                kept.drain(..surplus);
             }
         }
     }

@@ -16,6 +16,7 @@ pub mod lock;
 pub mod process;
 pub mod reaper;
 pub mod regular_file;
+pub mod signal_state;
 pub mod systemd;
 pub mod text;
 pub mod ticks;

@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, te
 use serde::{Deserialize, Serialize};
 
 use super::regular_file;
+use super::signal_state::SignalState;
 use super::text;
 use super::unconfined::Unconfined;
 
@@ -45,6 +46,16 @@ impl Executable {
     }
 }
 
+impl Executable {
+    /// Whether the kernel calls a process so that runs it (`/proc/PID/comm`): by the file's name, cut after 15 bytes.
+    fn has_command_name(&self, command: &str) -> bool {
+        const MAX: usize = 15;
+        let name = self.0.rsplit('/').next().unwrap_or_default();
+        let end = name.len().min(MAX);
+        !name.is_empty() && name.as_bytes()[..end] == *command.as_bytes()
+    }
+}
+
 impl fmt::Display for Executable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -75,6 +86,12 @@ impl Find {
             Self::PidFile { path, .. } => Some(path),
             Self::Match { .. } => None,
         }
+    }
+
+    /// The program that the process must run.
+    pub fn executable(&self) -> &Executable {
+        let (Self::PidFile { executable, .. } | Self::Match { executable }) = self;
+        executable
     }
 }
 
@@ -148,8 +165,8 @@ pub enum Error {
     },
     /// The kernel does not let us see what the process runs.
     #[error(
-        "cannot see what PID {pid} runs: {source}; run elasticd with the frontend's user and group, or give it \
-         CAP_SYS_PTRACE and CAP_KILL"
+        "the frontend seems to be PID {pid}, and elasticd may not see what that runs: {source}; run elasticd with the \
+         frontend's user and group (both count), or give it CAP_SYS_PTRACE and CAP_KILL"
     )]
     Hidden {
         /// The PID.
@@ -173,6 +190,9 @@ pub enum Error {
         /// The PIDs, ascending.
         pids: Vec<i32>,
     },
+    /// It was found, and has ended since.
+    #[error("PID {0} has ended just now; is the frontend being restarted?")]
+    Ended(i32),
     /// The kernel refused the signal.
     #[error("cannot signal PID {pid}: {source}; run elasticd as the frontend's user, or give it CAP_KILL")]
     Refused {
@@ -206,7 +226,9 @@ impl Error {
     /// Whether it means that the frontend does not run at present, rather than that something is set up wrongly.
     pub const fn is_not_running(&self) -> bool {
         match self {
-            Self::NoPidFile(_) | Self::EmptyPidFile(_) | Self::Stale { .. } | Self::NoMatch { .. } => true,
+            Self::NoPidFile(_) | Self::EmptyPidFile(_) | Self::Stale { .. } | Self::NoMatch { .. } | Self::Ended(_) => {
+                true
+            }
             Self::UnreadablePidFile { .. }
             | Self::BadPidFile { .. }
             | Self::Ourselves(_)
@@ -286,10 +308,15 @@ impl Process {
     fn by_executable(executable: &Executable) -> Result<Self, Error> {
         let ours = std::process::id().cast_signed();
         let mut unexamined: Option<Unexamined> = None;
+        let mut hidden = None;
         let mut runs_it = |entry: &ProcEntry| match entry.exe() {
             Ok(exe) => executable.is(&exe),
             Err(ProcError::PermissionDenied(_)) => {
                 unexamined.get_or_insert(Unexamined { count: 0, first: entry.pid() }).count += 1;
+                // Everybody may see the name that the kernel gave it when it was started.
+                if entry.stat().is_ok_and(|stat| alive(&stat) && executable.has_command_name(&stat.comm)) {
+                    hidden.get_or_insert(entry.pid());
+                }
                 false
             }
             Err(_) => false,
@@ -307,7 +334,10 @@ impl Process {
             roots.retain(|stat| is_trusted(stat));
         }
         match roots.as_slice() {
-            [] => Err(Error::NoMatch { executable: executable.clone(), unexamined }),
+            [] => match hidden {
+                Some(pid) => Err(Error::Hidden { pid, source: io::ErrorKind::PermissionDenied.into() }),
+                None => Err(Error::NoMatch { executable: executable.clone(), unexamined }),
+            },
             [root] => {
                 let found = held(root.pid).and_then(|pidfd| {
                     let identity = identity(root.pid).filter(|found| found.start_ticks == root.starttime)?;
@@ -337,8 +367,22 @@ impl Process {
     ///
     /// The kernel refused; the process may also have gone since.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
-        pidfd_send_signal(&self.pidfd, signal)
-            .map_err(|errno| Error::Refused { pid: self.identity.pid, source: errno.into() })
+        let pid = self.identity.pid;
+        pidfd_send_signal(&self.pidfd, signal).map_err(|errno| match errno {
+            rustix::io::Errno::SRCH => Error::Ended(pid),
+            other => Error::Refused { pid, source: other.into() },
+        })
+    }
+
+    /// Whether it would act on `signal` at once, as [`SignalState::of`] has it.
+    pub async fn signal_state(
+        &self,
+        unconfined: &Unconfined,
+        signal: Signal,
+        caught_when_ready: Option<Signal>,
+    ) -> SignalState {
+        let pid = self.identity.pid;
+        unconfined.run(move || SignalState::of(pid, signal, caught_when_ready)).await
     }
 
     /// Whether [`signal`](Self::signal) would be permitted; nothing is sent.

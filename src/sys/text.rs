@@ -19,6 +19,11 @@ pub fn one_line(text: &str, max: usize) -> String {
     }
 }
 
+/// The text without its digits: tools print the time and their PID, which tell no two errors apart.
+pub fn without_digits(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
 /// How much of each error's own text [`chain`] repeats, in characters.
 const MAX_OF_AN_ERROR: usize = 300;
 
@@ -87,5 +92,13 @@ mod tests {
     fn a_list_names_some_and_counts_the_rest() {
         assert_eq!(list(["a", "b"], 2), "a, b");
         assert_eq!(list(["a", "b", "c", "d"], 2), "a, b and 2 more");
+    }
+
+    #[test]
+    fn a_tools_clock_and_pid_make_no_other_text() {
+        let at = |time: &str, what: &str| format!("2026/11/22 {time} [emerg] {what} in x.conf:1");
+        let same = |one: String, other: String| without_digits(&one) == without_digits(&other);
+        assert!(same(at("21:15:39", "7331#7331: unknown"), at("21:15:40", "7332#7332: unknown")));
+        assert!(!same(at("21:15:39", "unknown"), at("21:15:39", "unexpected")));
     }
 }

@@ -71,7 +71,7 @@ fn steps(rounds: u32, random: &mut fastrand::Rng) -> String {
         until_or(|| format!("{ids:?} at {step}: {:?}\n{}", backends(), elasticd.log()), is_right);
         let status = elasticd.await_status("proven", |status| {
             let list = &status["frontends"]["list"];
-            list["phase"] == "proven" && list["proven_revision"] == status["revision"]
+            list["phase"] == "written" && list["applied_revision"] == status["revision"]
         });
         let now = status["revision"].as_u64().expect("a number");
         assert!(now >= revision, "revision {now} after {revision}");

@@ -81,8 +81,8 @@ fn full(rounds: u32, random: &mut fastrand::Rng) -> String {
                     let status = elasticd.status();
                     let phase = &status["frontends"]["list"]["phase"];
                     (listed == ids.len()
-                        && phase == "proven"
-                        && status["frontends"]["list"]["proven_revision"] == status["revision"]
+                        && phase == "written"
+                        && status["frontends"]["list"]["applied_revision"] == status["revision"]
                         || phase == "failed"
                         || elasticd.logged("free some space") > errors)
                         .then_some(())

@@ -47,7 +47,7 @@ pub fn some(random: &mut fastrand::Rng, of: usize) -> (String, Vec<String>) {
 /// Waits until the list is proven to hold these.
 pub fn proven(elasticd: &Elasticd, ids: &[String]) -> Value {
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
-    let status = elasticd.await_proven("list", "web", &ids);
+    let status = elasticd.await_applied("list", "web", &ids);
     let list: Value = serde_json::from_str(&elasticd.read("out/list.json")).expect("whole");
     let backends =
         list["services"][0]["backends"].as_array().or_else(|| list["services"]["web"]["backends"].as_array());

@@ -51,7 +51,7 @@ fn lost(rounds: u32, random: &mut fastrand::Rng) -> String {
                 let status = elasticd.status();
                 let list = &status["frontends"]["list"];
                 let settled =
-                    listed == ids.len() && list["phase"] == "proven" && list["proven_revision"] == status["revision"];
+                    listed == ids.len() && list["phase"] == "written" && list["applied_revision"] == status["revision"];
                 (elasticd.logged("give elasticd's user write access") > log
                     || list["phase"] == "failed"
                     || settled && round % 3 != 0)

@@ -78,13 +78,16 @@ fn names_that_differ_in_case_alone_are_refused() {
 }
 
 #[test]
-fn a_change_that_ends_apache_is_rolled_back_and_not_retried() {
+fn a_change_that_ends_apache_is_rolled_back_and_not_repeated_at_once() {
     let backends = three();
     let mut apache = Apache::new().start();
     // `apache2 -t` lets an address in use pass; an Apache that restarts cannot bind it, and ends.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
-    let elasticd = elasticd(&apache, "template = 'listens.conf'\nrestart_grace = '500ms'\n", &backends[..1]);
+    // It is tried again after eight times `retry_min`, and then ever later.
+    let frontend = apache.frontend().replace("'200ms'", "'500ms'").replace("retry_max = '1s'", "retry_max = '2s'");
+    let more = "template = 'listens.conf'\nrestart_grace = '500ms'\n";
+    let elasticd = Elasticd::knowing(&format!("{FILE}{frontend}{more}"), &backends[..1]);
     elasticd.write(
         "listens.conf",
         &format!(

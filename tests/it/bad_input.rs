@@ -117,7 +117,7 @@ fn a_directory_that_cannot_be_written_is_said_and_recovered_from() {
     assert!(error.contains("out/list") && error.contains("create the directory"), "{error}");
     assert_eq!(elasticd.get("/v1/services/web").0, 200, "the socket is not held up");
     fs::create_dir(elasticd.path("out")).expect("a directory");
-    elasticd.await_status("recovered", |status| status["frontends"]["list"]["phase"] == "proven");
+    elasticd.await_status("recovered", |status| status["frontends"]["list"]["phase"] == "written");
     assert_eq!(elasticd.read("out/list"), "a\n");
 }
 

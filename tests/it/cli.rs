@@ -80,7 +80,7 @@ fn a_reload_command_that_fails_is_undone_and_made_again() {
     assert!(error.contains("exit status: 3") && error.ends_with("not yet"), "{error}");
     assert!(!elasticd.path("list").exists(), "there was none before");
     elasticd.write("willing", "");
-    elasticd.await_status("proven", |status| status["frontends"]["list"]["phase"] == "proven");
+    elasticd.await_status("proven", |status| status["frontends"]["list"]["phase"] == "reloaded");
     assert_eq!(elasticd.read("list"), "six");
 }
 

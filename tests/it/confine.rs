@@ -119,7 +119,7 @@ fn a_recreated_or_added_output_directory_can_be_written_to() {
     elasticd.configure(&format!("{FILE}{}{}", list("list", "DIR/out"), list("more", "DIR/new")));
     elasticd.signal(Signal::SIGHUP);
     await_list(&elasticd, "new/list", "a b");
-    elasticd.await_proven("more", "web", &["a", "b"]);
+    elasticd.await_applied("more", "web", &["a", "b"]);
 }
 
 #[cfg(feature = "ec2")]

@@ -33,9 +33,17 @@ fn killed_in_between(elasticd: &mut Elasticd, backends: &[Backend]) {
 }
 
 fn proven_on_both(elasticd: &mut Elasticd, nginx: &Nginx) {
+    restarted(elasticd).await_proven("nginx", "web", &["a", "b"]);
+    both_answer(elasticd, nginx);
+}
+
+fn restarted(elasticd: &mut Elasticd) -> &Elasticd {
     elasticd.restart();
     elasticd.await_ready();
-    elasticd.await_proven("nginx", "web", &["a", "b"]);
+    elasticd
+}
+
+fn both_answer(elasticd: &Elasticd, nginx: &Nginx) {
     nginx.await_old_workers_gone();
     nginx.await_answers(&["a", "b"]);
     assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<PathBuf>::new());
@@ -106,7 +114,8 @@ fn killed_between_check_and_reload() {
     assert_eq!(elasticd.read("asked").lines().count(), 1);
     killed_in_between(&mut elasticd, &backends);
     // The command itself was killed with its process group's parent, or ends now: either way it must be asked again.
-    proven_on_both(&mut elasticd, &nginx);
+    restarted(&mut elasticd).await_applied("nginx", "web", &["a", "b"]);
+    both_answer(&elasticd, &nginx);
     assert!(elasticd.read("asked").lines().count() >= 2);
 }
 

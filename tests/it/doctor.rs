@@ -174,7 +174,7 @@ fn missing_privileges_are_reported() {
         .says(
             "fail",
             "frontends.nginx.reload",
-            &["cannot see what PID", "run elasticd with the frontend's user and group"],
+            &["may not see what that runs", "run elasticd with the frontend's user and group"],
         )
         .says("warn", "frontends.nginx.isolate_check", &["CAP_SYS_ADMIN"]);
     let (_, text, _) = elasticd.run(&["doctor"]);

@@ -129,7 +129,7 @@ fn after_an_upgrade_the_same_is_served_and_nothing_is_written_or_reloaded() {
     let elasticd = upgraded("", &[]);
     let before = fs::metadata(elasticd.path("out.json")).expect("written").modified().expect("a time");
     let elasticd = elasticd.ready();
-    elasticd.await_status("proven", |status| status["frontends"]["json"]["phase"] == "proven");
+    elasticd.await_status("proven", |status| status["frontends"]["json"]["phase"] == "reloaded");
     let served: Value = serde_json::from_str(&elasticd.get("/v1/services").2).expect("JSON");
     assert_eq!(served, serde_json::from_str::<Value>(SERVED).expect("JSON"));
     assert_eq!(elasticd.read("out.json"), OUT);

@@ -18,7 +18,7 @@ fn checked(check: &str, backends: &[Backend]) -> Elasticd {
     elasticd.write("backends.yaml", &entries(backends));
     let elasticd = elasticd.ready();
     let names: Vec<_> = backends.iter().map(|backend| backend.name.as_str()).collect();
-    elasticd.await_proven("json", "web", &names);
+    elasticd.await_applied("json", "web", &names);
     elasticd
 }
 
@@ -38,7 +38,7 @@ fn a_failing_backend_leaves_and_comes_back() {
     let backends = ["a", "b", "c"].map(Backend::start);
     let mut elasticd = checked(HTTP, &backends);
     backends[1].set_health(503);
-    elasticd.await_proven("json", "web", &["a", "c"]);
+    elasticd.await_applied("json", "web", &["a", "c"]);
     assert_eq!(rendered(&elasticd), ["a", "c"]);
     let explained = elasticd.get("/v1/explain/b").2;
     assert!(explained.contains("health check failed: status 503, expected 200-399"), "{explained}");
@@ -51,7 +51,7 @@ fn a_failing_backend_leaves_and_comes_back() {
     until("it is asked more than once", || (backends[1].health_checks() > asked + 1).then_some(()));
     assert_eq!((rendered(&elasticd), &elasticd.status()["revision"]), (vec!["a".into(), "c".into()], &revision));
     backends[1].set_health(200);
-    elasticd.await_proven("json", "web", &["a", "b", "c"]);
+    elasticd.await_applied("json", "web", &["a", "b", "c"]);
     assert_eq!(rendered(&elasticd), ["a", "b", "c"]);
 }
 
@@ -85,7 +85,7 @@ fn a_newcomer_joins_after_its_first_success() {
     until("it was asked more than once", || (newcomer.health_checks() > 1).then_some(()));
     assert_eq!(rendered(&elasticd), ["a", "b"]);
     newcomer.set_health(204);
-    elasticd.await_proven("json", "web", &["a", "b", "c"]);
+    elasticd.await_applied("json", "web", &["a", "b", "c"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_backend_that_refuses_connections_is_removed() {
     let elasticd = checked("type = 'tcp'\n", &backends);
     let [_a, _b, gone] = backends;
     drop(gone);
-    elasticd.await_proven("json", "web", &["a", "b"]);
+    elasticd.await_applied("json", "web", &["a", "b"]);
     let explained = elasticd.get("/v1/explain/c").2;
     assert!(explained.contains("health check failed: connection refused"), "{explained}");
 }

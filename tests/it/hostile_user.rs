@@ -73,7 +73,7 @@ fn files_planted_in_an_output_directory_before_the_start_are_not_followed() {
             let elasticd = open_to_all(bits);
             plants(&elasticd.path("out"), script);
             let elasticd = elasticd.ready();
-            elasticd.await_proven("list", "web", &["a"]);
+            elasticd.await_applied("list", "web", &["a"]);
             assert_unharmed(&elasticd, script, "10.0.0.1");
             if elasticd.path("out/kept").exists() {
                 assert_eq!(elasticd.read("out/kept"), "mine\n", "the other link is not ours");
@@ -98,12 +98,12 @@ fn files_planted_in_an_output_directory_during_changes_are_not_followed() {
         ("ln -s ../new list.json; ln -s ../new .list.json.elasticd", 5),
         ("echo mine > list.json; chmod 666 list.json; ln list.json .list.json.elasticd", 6),
     ] {
-        elasticd.await_proven("list", "web", &["a"]);
+        elasticd.await_applied("list", "web", &["a"]);
         plants(&elasticd.path("out"), &format!("rm -f list.json .list.json.elasticd; {script}"));
         let address = format!("10.0.0.{n}");
         elasticd.write("backends.yaml", &BACKENDS.replace("10.0.0.1", &address));
         elasticd.await_status("seen", |_| elasticd.get("/v1/services/web?format=text").2.contains(&address));
-        elasticd.await_proven("list", "web", &["a"]);
+        elasticd.await_applied("list", "web", &["a"]);
         assert_unharmed(&elasticd, script, &address);
     }
 }
@@ -172,7 +172,7 @@ fn files_planted_in_the_state_directory_are_not_trusted() {
     elasticd.await_status("polled", |status| !status["providers"]["local"]["error"].is_null());
     assert!(!elasticd.get("/v1/services").2.contains("10.6.6.6"));
     elasticd.write("backends.yaml", BACKENDS);
-    elasticd.await_proven("list", "web", &["a"]);
+    elasticd.await_applied("list", "web", &["a"]);
     assert_eq!(elasticd.read("precious"), "precious");
     assert_eq!(elasticd.logged("belongs to user 65534"), 2, "{}", elasticd.log());
 }

@@ -110,7 +110,7 @@ fn a_refused_candidate_never_stands_in_place() {
     elasticd.write("backends.yaml", &entries(&backends));
     elasticd.await_status("failing", |status| status["frontends"]["nginx"]["failures"].as_u64() >= Some(3));
     let error = await_failed(&elasticd);
-    assert!(error.contains("the check refuses") && error.contains("unknown directive"), "{error}");
+    assert!(error.contains("was broken already") && error.contains("unknown directive"), "{error}");
     assert_eq!(error.matches("unknown directive").count(), 1, "nginx's own words, once: {error}");
     assert_eq!(watcher.stop(), [before], "one file stood there all the time");
     assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<PathBuf>::new(), "the candidate is gone");
@@ -149,7 +149,7 @@ fn without_the_privilege_it_is_checked_in_place_and_put_back() {
         fs::write(nginx.conf_d().join("broken.conf"), "no such directive;\n").expect("written");
         elasticd.write("backends.yaml", &entries(&backends[..2]));
         let error = await_failed(&elasticd);
-        assert!(error.contains("the check refuses") && error.contains("unknown directive"), "{error}");
+        assert!(error.contains("was broken already") && error.contains("unknown directive"), "{error}");
         assert!(!error.contains("namespace"), "how it was judged is no concern here: {error}");
         assert_eq!(nginx.upstreams(), before, "put back");
         let seen = watcher.stop();
@@ -185,7 +185,7 @@ fn as_another_user_it_is_checked_in_place() {
     );
     elasticd.write("backends.yaml", &entries(&backends[..1]));
     let elasticd = elasticd.ready();
-    let proven = |status: &serde_json::Value| status["frontends"]["list"]["phase"] == "proven";
+    let proven = |status: &serde_json::Value| status["frontends"]["list"]["phase"] == "written";
     elasticd.await_status("proven", proven);
     elasticd.write("backends.yaml", &entries(&backends[1..2]));
     elasticd.await_status("failed", |status| status["frontends"]["list"]["phase"] == "failed");

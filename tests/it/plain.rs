@@ -66,7 +66,7 @@ fn a_command_runs_after_each_change_of_the_hosts() {
     ).ready();
     assert_eq!(elasticd.read("copy"), elasticd.read("hosts"));
     elasticd.write("backends.yaml", &entries(&backends));
-    elasticd.await_proven("hosts", "web", &["a", "b"]);
+    elasticd.await_applied("hosts", "web", &["a", "b"]);
     assert_eq!(elasticd.read("copy"), elasticd.read("hosts"));
     assert!(elasticd.read("copy").contains(&format!("{} b.web web\n", backends[1].ip())), "{}", elasticd.read("copy"));
 }
@@ -77,7 +77,7 @@ fn python_reads_the_json_that_the_socket_answers() {
     let elasticd =
         Elasticd::knowing(&format!("{FILE}[frontends.json]\ntype = 'json'\noutput = 'DIR/out.json'\n"), &backends);
     let elasticd = elasticd.ready();
-    elasticd.await_proven("json", "web", &["a", "b"]);
+    elasticd.await_applied("json", "web", &["a", "b"]);
     let script = "python3 -c 'import json; print(json.dumps(json.load(open(\"out.json\"))))'";
     let read: Value = serde_json::from_str(&sh(&elasticd.path(""), script)).expect("JSON");
     let mut answered: Value = serde_json::from_str(&elasticd.get("/v1/services").2).expect("JSON");
@@ -155,7 +155,7 @@ fn sh_and_systemd_read_every_hostile_value_back() {
     let instances: Vec<_> = values.iter().enumerate().map(instance).collect();
     elasticd.write("backends.json", &json!(instances).to_string());
     let elasticd = elasticd.ready();
-    elasticd.await_status("proven", |status| status["frontends"]["env"]["phase"] == "proven");
+    elasticd.await_status("proven", |status| status["frontends"]["env"]["phase"] == "written");
     let dir = elasticd.path("");
     let expected: Vec<_> = values
         .iter()

@@ -55,7 +55,7 @@ fn pid(elasticd: &Elasticd, name: &str) -> String {
 #[test]
 fn the_output_of_a_program_is_served_and_kept_while_it_fails() {
     let elasticd = elasticd("", &set(&["10.0.0.1", "10.0.0.2"])).ready();
-    elasticd.await_proven("json", "web", &["10.0.0.1", "10.0.0.2"]);
+    elasticd.await_applied("json", "web", &["10.0.0.1", "10.0.0.2"]);
     let (served, revision) = (elasticd.read("out.json"), elasticd.status()["revision"].clone());
     for (script, expected) in [
         ("echo no quota >&2; exit 3", "/list` failed (exit status: 3), saying: no quota; run it by hand"),
@@ -72,7 +72,7 @@ fn the_output_of_a_program_is_served_and_kept_while_it_fails() {
         assert_eq!(elasticd.status()["revision"], revision, "{script}");
     }
     program(&elasticd, &set(&["10.0.0.3"]));
-    elasticd.await_proven("json", "web", &["10.0.0.3"]);
+    elasticd.await_applied("json", "web", &["10.0.0.3"]);
     elasticd.await_status("no error", |status| error(status).is_empty());
 }
 
@@ -82,7 +82,7 @@ fn a_program_sees_only_its_arguments_and_its_environment() {
                   [ \"$(cat)\" = '' ] && echo '[{\"id\": \"seen\", \"address\": \"10.0.0.1\"}]'";
     let elasticd = elasticd("env = { PLACE = 'a' }\npass_env = ['TOKEN']", script);
     let elasticd = elasticd.env("TOKEN", "b").env("HIDDEN", "c").ready();
-    elasticd.await_proven("json", "web", &["seen"]);
+    elasticd.await_applied("json", "web", &["seen"]);
 }
 
 /// A program that, like what it starts, does not care for SIGTERM, and hangs from the second run on.
@@ -103,7 +103,7 @@ fn a_program_that_hangs_is_ended_with_all_it_started_and_the_set_stays() {
     for pid in &pids {
         until_or(|| format!("process {pid} ends"), || ended(pid).then_some(()));
     }
-    elasticd.await_proven("json", "web", &["10.0.0.1"]);
+    elasticd.await_applied("json", "web", &["10.0.0.1"]);
     fs::remove_file(elasticd.path("hang")).expect("removed");
     elasticd.await_status("no error", |status| error(status).is_empty());
 }
@@ -140,7 +140,7 @@ fn endless_output_is_bounded_and_ends_the_program() {
     let shown = error(&elasticd.status()).len();
     assert!(shown < 2000, "{shown} bytes of an endless error");
     until("the flood ends", || ended(&pid(&elasticd, "pid")).then_some(()));
-    elasticd.await_proven("json", "web", &["10.0.0.1"]);
+    elasticd.await_applied("json", "web", &["10.0.0.1"]);
 }
 
 #[test]

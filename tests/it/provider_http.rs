@@ -279,7 +279,7 @@ fn a_set_is_served_and_stays_while_its_server_fails() {
         false => Reply::new("200 OK", "ETag: \"1\"\r\n", SET),
     });
     let elasticd = elasticd(&url(&server), "timeout = '3s'").ready();
-    elasticd.await_proven("json", "web", &["10.0.0.1:80", "10.0.0.2:80"]);
+    elasticd.await_applied("json", "web", &["10.0.0.1:80", "10.0.0.2:80"]);
     let (served, revision) = (elasticd.read("out.json"), elasticd.status()["revision"].clone());
     elasticd.await_status("several polls", |status| status["providers"]["inventory"]["polls"].as_u64() > Some(5));
     assert_eq!(server.requests().iter().filter(|request| !request.contains("if-none-match")).count(), 1);
@@ -299,7 +299,7 @@ fn a_set_is_served_and_stays_while_its_server_fails() {
     server.answer(Reply::new("429 Too Many Requests", "", ""));
     elasticd.await_status("throttled", |status| throttles(status) > Some(0));
     server.answer(Reply::json(r#"[{"targets": ["10.0.0.3:81"], "labels": {"__meta_role": "web"}}]"#));
-    elasticd.await_proven("json", "web", &["10.0.0.3:81"]);
+    elasticd.await_applied("json", "web", &["10.0.0.3:81"]);
     elasticd.await_status("no error", |status| error(status).is_empty());
     assert!(!elasticd.log().contains("hush"), "{}", elasticd.log());
 }

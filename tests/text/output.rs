@@ -59,7 +59,7 @@ fn elasticd() -> Elasticd {
     elasticd.await_status("served", |status| status["services"]["web"]["backends"] == 10);
     elasticd.await_status("applied", |status| {
         let phase = |name: &str| status["frontends"][name]["phase"].as_str().unwrap_or_default().to_owned();
-        phase("list") == "proven" && phase("refused") == "failed" && phase("nginx") != "applying"
+        phase("list") == "written" && phase("refused") == "failed" && phase("nginx") != "applying"
     });
     elasticd.write("backends.yaml", &(web(1..=4) + OTHERS));
     elasticd.await_status("held", |status| status["services"]["web"]["held"]["reason"] == "drop");

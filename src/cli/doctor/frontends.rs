@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use super::{Findings, Level, is_member};
-use crate::frontend::{Check, Config, Output, Proof, Reload};
-use crate::sys::process::{Find, Process};
+use crate::frontend::{Check, Checking, Config, Output, Proof, Reload, Unread};
+use crate::sys::process::Process;
 use crate::sys::unconfined::Unconfined;
 use crate::sys::{atomic_file, child};
 
@@ -17,7 +17,9 @@ pub async fn check(frontend: &Config, findings: &mut Findings) {
     let subject = format!("frontends.{}", frontend.name);
     outputs(&subject, frontend, findings);
     if let Some(check) = &frontend.check {
-        program(&format!("{subject}.check"), &check.argv, findings);
+        if program(&format!("{subject}.check"), &check.argv, findings) {
+            check_in_place(&format!("{subject}.check"), frontend, findings).await;
+        }
         isolation(&format!("{subject}.isolate_check"), check, findings).await;
     }
     if let Some(runtime) = &frontend.runtime {
@@ -68,14 +70,34 @@ fn owner_cannot_be_set(output: &Output) -> Option<String> {
     Some(format!("{path} cannot be given to {what} without CAP_CHOWN: grant it, or leave out `owner` and `group`"))
 }
 
-fn program(subject: &str, argv: &[String], findings: &mut Findings) {
-    let Some(program) = argv.first() else { return };
+/// Runs the check on what is in place, without any candidate: what it refuses is broken already.
+async fn check_in_place(subject: &str, frontend: &Config, findings: &mut Findings) {
+    if let Some(missing) = frontend.outputs.iter().find(|output| !output.path.exists()) {
+        let what = format!("not run: {} is not there yet", missing.path.display());
+        return findings.add(Level::Ok, subject, what);
+    }
+    let unconfined = Unconfined::default();
+    let checked = Checking { config: frontend, unconfined: &unconfined }.in_place().await;
+    match checked {
+        Ok(passed) => match passed.unread.first() {
+            None => findings.add(Level::Ok, subject, "passes with what is in place"),
+            Some(path) => findings.add(Level::Fail, subject, Unread(path.clone()).to_string()),
+        },
+        Err(error) => findings.add(Level::Fail, subject, format!("refuses what is in place: {error}")),
+    }
+}
+
+/// Whether the program is found.
+fn program(subject: &str, argv: &[String], findings: &mut Findings) -> bool {
+    let Some(program) = argv.first() else { return false };
     let located = child::locate(program);
+    let is_found = located.is_ok();
     let why = |error| {
         let path = std::env::var("PATH").unwrap_or_default();
         format!("{error}; install it, or write its full path (PATH is {path})")
     };
     findings.add_result(subject, located.map(|path| format!("{} exists", path.display())).map_err(why));
+    is_found
 }
 
 /// Whether a candidate can be checked before it is in place, if the check is configured so.
@@ -84,7 +106,7 @@ async fn isolation(subject: &str, check: &Check, findings: &mut Findings) {
     if !check.isolate || check.is_staged() {
         return;
     }
-    match child::run_isolated(&Unconfined::default(), &[], &["true".to_owned()], LIMIT).await {
+    match child::run_isolated(&Unconfined::default(), &[], &["true".to_owned()], LIMIT, None).await {
         Some(_) => findings.add(Level::Ok, subject, "candidates are checked before they are in place"),
         None => findings.add(
             Level::Warn,
@@ -98,7 +120,7 @@ async fn isolation(subject: &str, check: &Check, findings: &mut Findings) {
 async fn reload(subject: &str, reload: &Reload, findings: &mut Findings) {
     match reload {
         Reload::None => {}
-        Reload::Command { argv, .. } => program(subject, argv, findings),
+        Reload::Command { argv, .. } => drop(program(subject, argv, findings)),
         Reload::Master { endpoint, limit } => {
             let connected = endpoint.connect(*limit).await;
             let why = |error| {
@@ -112,8 +134,7 @@ async fn reload(subject: &str, reload: &Reload, findings: &mut Findings) {
         Reload::Signal { find, .. } => {
             let found = Process::find(&Unconfined::default(), find).await;
             let found = found.and_then(|process| process.may_signal().map(|()| process.identity.pid));
-            let (Find::PidFile { executable, .. } | Find::Match { executable }) = find;
-            let good = |pid| format!("PID {pid} runs {executable} and can be signalled");
+            let good = |pid| format!("PID {pid} runs {} and can be signalled", find.executable());
             findings.add_result(subject, found.map(good));
         }
     }

@@ -109,7 +109,7 @@ impl Frontend for Apache {
     }
 
     fn refusal(&self) -> &'static [&'static str] {
-        &["NoSuchDirective", "Invalid command 'NoSuchDirective'", "the check refuses"]
+        &["NoSuchDirective", "Invalid command 'NoSuchDirective'", "was broken already, without this change"]
     }
 
     fn break_configuration(&self) {

@@ -79,7 +79,7 @@ impl Frontend for Haproxy {
     }
 
     fn refusal(&self) -> &'static [&'static str] {
-        &["unknown keyword 'nonsense'", "the check refuses"]
+        &["unknown keyword 'nonsense'", "was broken already, without this change"]
     }
 
     fn break_configuration(&self) {

@@ -111,7 +111,7 @@ macro_rules! delegate {
         }
 
         fn refusal(&self) -> &'static [&'static str] {
-            &["unknown directive", "the check refuses"]
+            &["unknown directive", "was broken already, without this change"]
         }
 
         fn break_configuration(&self) {

@@ -227,6 +227,17 @@ impl Elasticd {
 
     /// Waits until a frontend is proven to run the newest revision of exactly these backends.
     pub fn await_proven(&self, frontend: &str, service: &str, ids: &[&str]) -> Value {
+        let status = self.await_phase(&["proven"], frontend, service, ids);
+        assert_eq!(status["frontends"][frontend]["proven_revision"], status["revision"]);
+        status
+    }
+
+    /// Waits until the newest revision of exactly these backends is in effect, as far as that can be known of a frontend.
+    pub fn await_applied(&self, frontend: &str, service: &str, ids: &[&str]) -> Value {
+        self.await_phase(&["written", "reloaded"], frontend, service, ids)
+    }
+
+    fn await_phase(&self, phases: &[&str], frontend: &str, service: &str, ids: &[&str]) -> Value {
         let mut wanted: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
         wanted.sort();
         let known = || {
@@ -235,9 +246,9 @@ impl Elasticd {
             Some(backends.iter().filter_map(|b| b["id"].as_str().map(str::to_owned)).collect::<Vec<_>>())
         };
         until_or(|| format!("{service} has {wanted:?}:\n{}", self.log()), || (known()? == wanted).then_some(()));
-        self.await_status("proven", |status| {
+        self.await_status("applied", |status| {
             let frontend = &status["frontends"][frontend];
-            frontend["phase"] == "proven" && frontend["proven_revision"] == status["revision"]
+            phases.iter().any(|phase| frontend["phase"] == *phase) && frontend["applied_revision"] == status["revision"]
         })
     }
 
