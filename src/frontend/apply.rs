@@ -1,5 +1,6 @@
 //! One change of one frontend: stage, check, swap, reload, prove; and back, if any of it fails.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::config::{CANDIDATE, Config, Output, Proof, Reload};
@@ -7,10 +8,11 @@ use super::digest::Digest;
 use super::journal::{FileChange, FileStamp, Generation, Journal, Proven, Step};
 use super::proof::{self, Asked, Found};
 use super::runtime::{self, Evidence, LiveUpdate, Wanted};
-use super::staging::{discard, restore, stage, unproven};
+use super::staging::{Staging, unproven};
 use crate::status::Timings;
 use crate::sys::atomic_file;
 use crate::sys::child::{self, CommandError};
+use crate::sys::output_file::Store;
 use crate::sys::process::{self, Find, Process};
 use crate::sys::ticks::now_ticks;
 use crate::sys::unconfined::Unconfined;
@@ -20,6 +22,8 @@ use crate::sys::unconfined::Unconfined;
 pub struct Rendered {
     /// In the order of the configuration.
     pub contents: Vec<String>,
+    /// Of each of them.
+    pub digests: Vec<Digest>,
     /// Of all of them.
     pub digest: Digest,
     /// The snapshot's revision.
@@ -29,9 +33,10 @@ pub struct Rendered {
 impl Rendered {
     /// Contents in the order of `outputs`.
     pub fn new(outputs: &[Output], contents: Vec<String>, revision: u64) -> Self {
-        let digests = contents.iter().map(|content| Some(Digest::of(content.as_bytes())));
-        let digest = Digest::of_all(outputs.iter().map(|output| output.path.as_path()).zip(digests));
-        Self { contents, digest, revision }
+        let digests: Vec<_> = contents.iter().map(|content| Digest::of(content.as_bytes())).collect();
+        let paths = outputs.iter().map(|output| output.path.as_path());
+        let digest = Digest::of_all(paths.zip(digests.iter().cloned().map(Some)));
+        Self { contents, digests, digest, revision }
     }
 }
 
@@ -47,6 +52,9 @@ pub enum Error {
     /// The frontend's own check refuses the candidate.
     #[error("the check refuses the new configuration: {0}")]
     Check(#[source] CommandError),
+    /// There is no room for the file that the check is to judge.
+    #[error("there is no room in `state_dir` for the candidate that the check is to judge; free some space")]
+    NoCandidate,
     /// The command failed.
     #[error("the reload failed: {0}")]
     Reload(#[source] CommandError),
@@ -112,8 +120,12 @@ pub struct Change<'a> {
     pub config: &'a Config,
     /// Its apply record.
     pub journal: &'a mut Journal,
+    /// Its outputs on disk.
+    pub staging: &'a mut Staging,
     /// What it should run.
     pub rendered: &'a Rendered,
+    /// Files of earlier outputs that are removed with the change.
+    pub removed: &'a [PathBuf],
     /// What was done so far.
     pub effort: &'a mut Effort,
     /// Writes its outputs, starts its commands and examines its processes.
@@ -122,10 +134,16 @@ pub struct Change<'a> {
 
 impl Rendered {
     /// What a runtime API compares with what the frontend runs.
-    pub fn wanted<'a>(&'a self, config: &'a Config, swapped_at: u64, unconfined: &'a Unconfined) -> Wanted<'a> {
+    pub fn wanted<'a>(
+        &'a self,
+        config: &'a Config,
+        swapped_at: u64,
+        store: &'a Store,
+        unconfined: &'a Unconfined,
+    ) -> Wanted<'a> {
         let paths = config.outputs.iter().map(|output| output.path.as_path());
         let outputs = paths.zip(self.contents.iter().map(String::as_str)).collect();
-        Wanted { outputs, digest: &self.digest, swapped_at, unconfined }
+        Wanted { outputs, digest: &self.digest, swapped_at, store, unconfined }
     }
 }
 
@@ -163,19 +181,19 @@ impl Change<'_> {
         let absent = config.absence(self.unconfined).await?;
         let owed = unproven(self.journal);
         let started = Instant::now();
-        let staged = stage(self.unconfined, &config.outputs, &rendered.contents)?;
+        let staged = self.staging.stage(&config.outputs, &rendered.contents, self.removed)?;
         self.effort.timings.stage = started.elapsed();
         // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a
         // failure must undo. Otherwise there is no one earlier version to go back to but what is in place.
         let changes = if staged.is_empty() {
             owed
         } else {
-            discard(self.unconfined, owed.iter().filter(|change| staged.iter().all(|new| new.path != change.path)));
+            self.staging.discard(owed.iter().filter(|change| staged.iter().all(|new| new.path != change.path)));
             staged.clone()
         };
         let started = Instant::now();
         let checked = self.check_staged(&staged).await;
-        let is_checked = checked.map_err(Error::Check).inspect_err(|_| discard(self.unconfined, &staged))?;
+        let is_checked = checked.inspect_err(|_| self.staging.discard(&staged))?;
         self.effort.timings.check = started.elapsed();
         let started = Instant::now();
         self.swap(&staged, &changes)?;
@@ -209,26 +227,27 @@ impl Change<'_> {
 
     /// Checks the candidate before the frontend can load it. `false`: that is not possible here, and the check must follow
     /// the swap.
-    async fn check_staged(&self, staged: &[FileChange]) -> Result<bool, CommandError> {
+    async fn check_staged(&self, staged: &[FileChange]) -> Result<bool, Error> {
         let Some(check) = &self.config.check else { return Ok(true) };
         if check.is_staged() {
-            let output = &self.config.outputs[0];
-            let staging_path = atomic_file::staging_path(&output.path);
-            let candidate =
-                if staged.iter().any(|change| change.path == output.path) { &staging_path } else { &output.path };
+            let Some(output) = self.config.outputs.first() else { return Ok(true) };
+            let candidate = match staged.iter().find(|change| change.path == output.path) {
+                Some(change) => self.staging.candidate(change).ok_or(Error::NoCandidate)?,
+                None => output.path.clone(),
+            };
             let argv: Vec<_> =
                 check.argv.iter().map(|argument| argument.replace(CANDIDATE, &candidate.to_string_lossy())).collect();
-            child::run(self.unconfined, &argv, check.limit).await?;
+            child::run(self.unconfined, &argv, check.limit).await.map_err(Error::Check)?;
             return Ok(true);
         }
         // Only a file that exists can be covered by a mount.
         if !check.isolate || staged.is_empty() || staged.iter().any(|change| change.previous.is_none()) {
             return Ok(false);
         }
-        let places: Vec<_> =
-            staged.iter().map(|change| (atomic_file::staging_path(&change.path), change.path.clone())).collect();
+        let place = |change: &FileChange| Some((self.staging.candidate(change)?, change.path.clone()));
+        let Some(places) = staged.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(false) };
         match child::run_isolated(self.unconfined, &places, &check.argv, check.limit).await {
-            Some(checked) => checked.map(|()| true),
+            Some(checked) => checked.map(|()| true).map_err(Error::Check),
             None => Ok(false),
         }
     }
@@ -266,7 +285,10 @@ impl Change<'_> {
         let config = self.config;
         if let Some(runtime) = &config.runtime {
             let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
-            match runtime.apply(&self.rendered.wanted(config, swapped_at, self.unconfined), last.as_ref()).await? {
+            match runtime
+                .apply(&self.rendered.wanted(config, swapped_at, self.staging.store(), self.unconfined), last.as_ref())
+                .await?
+            {
                 LiveUpdate::Applied => {
                     self.effort.live_updated = true;
                     return Ok(None);
@@ -319,7 +341,7 @@ impl Change<'_> {
         swapped_at: u64,
         limit: Option<Duration>,
     ) -> Result<Found, proof::Error> {
-        let wanted = &self.rendered.wanted(self.config, swapped_at, self.unconfined);
+        let wanted = &self.rendered.wanted(self.config, swapped_at, self.staging.store(), self.unconfined);
         let marked = if let Step::Reloading { mark, .. } = self.journal.step() { mark.clone() } else { None };
         let last = marked.or_else(|| self.journal.proven().and_then(|proven| proven.evidence.clone()));
         let asked = Asked { config: self.config, wanted, before, last: last.as_ref(), unconfined: self.unconfined };
@@ -328,7 +350,7 @@ impl Change<'_> {
 
     /// Records what was found.
     fn conclude(&mut self, changes: &[FileChange], swapped_at: u64, found: Found) -> Found {
-        discard(self.unconfined, changes);
+        self.staging.discard(changes);
         let (process, evidence) = found.clone();
         let Rendered { digest, revision, .. } = self.rendered;
         self.journal.end(Some(Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence }));
@@ -343,7 +365,9 @@ impl Change<'_> {
         let contents: Result<Vec<_>, _> = outputs.iter().map(|o| std::fs::read_to_string(&o.path)).collect();
         let Ok(contents) = contents else { return };
         let previous = Rendered::new(outputs, contents, 0);
-        if let Err(error) = runtime.apply(&previous.wanted(self.config, 0, self.unconfined), None).await {
+        if let Err(error) =
+            runtime.apply(&previous.wanted(self.config, 0, self.staging.store(), self.unconfined), None).await
+        {
             tracing::warn!(frontend = %self.config.name, %error, "failed to restore previous backends over the runtime API");
         }
     }
@@ -369,7 +393,7 @@ impl Change<'_> {
         }
         self.journal.begin(Step::Swapping { changes: changes.to_vec() });
         for change in staged {
-            if let Err(error) = atomic_file::swap(self.unconfined, &change.path) {
+            if let Err(error) = self.staging.swap(change) {
                 let known = self.journal.proven().cloned();
                 return Err(self.undo(changes, error.into(), known));
             }
@@ -379,7 +403,7 @@ impl Change<'_> {
 
     /// Restores the previous outputs and records what the frontend then runs.
     fn undo(&mut self, changes: &[FileChange], cause: Error, proven: Option<Proven>) -> Error {
-        match restore(self.unconfined, changes) {
+        match self.staging.restore(changes) {
             Ok(()) => {
                 self.journal.end(proven);
                 cause

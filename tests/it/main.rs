@@ -44,6 +44,7 @@ mod nginx;
 mod nginx_asks;
 mod nginx_syntax;
 mod openapi;
+mod outputs;
 mod pid_namespace;
 mod plain;
 mod processes;
