@@ -108,6 +108,8 @@ fn owner(path: &Path, uid: u32) {
 #[test]
 fn a_directory_that_others_can_write_is_refused_whenever_it_is_written_to() {
     const NOBODY: u32 = 65534;
+    /// What somebody does, how it is repaired, and what elasticd says meanwhile.
+    type Spoil<'a> = (&'a dyn Fn(), &'a dyn Fn(), &'a str);
     let elasticd = open_to_all(0o755);
     // Its parent is on the way.
     fs::create_dir(elasticd.path("app")).expect("a directory");
@@ -116,7 +118,7 @@ fn a_directory_that_others_can_write_is_refused_whenever_it_is_written_to() {
     let elasticd = elasticd.ready();
     elasticd.await_proven("list", "web", &["a"]);
     let [app, out, link] = ["app", "app/out", "out"].map(|name| elasticd.path(name));
-    let spoils: [(&dyn Fn(), &dyn Fn(), &str); 6] = [
+    let spoils: [Spoil<'_>; 6] = [
         (
             &|| owner(&app, NOBODY),
             &|| owner(&app, 0),

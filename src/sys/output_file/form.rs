@@ -194,7 +194,7 @@ impl Form {
 
     fn remove_hidden(&self, directory: &Directory, target: &Path) {
         if !matches!(self, Self::Stored(..)) {
-            let _ = unlinkat(directory, &hidden_name(target), AtFlags::empty());
+            let _ = unlinkat(directory, hidden_name(target), AtFlags::empty());
         }
     }
 }
