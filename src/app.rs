@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::frontend;
 use crate::registry::Registry;
 use crate::sys::lock::DirectoryLock;
-use crate::sys::unconfined::Unconfined;
 use crate::sys::{confine, systemd};
 pub use bootstrap::Bootstrap;
 use daemon::{ApiState, Daemon, Inputs, Parts, QUEUE};
@@ -38,7 +38,6 @@ pub struct App {
     signals: Signals,
     inputs: Inputs,
     lock: DirectoryLock,
-    unconfined: Unconfined,
 }
 
 impl App {
@@ -51,15 +50,18 @@ impl App {
         let Bootstrap { file, config, lock, confinement, unconfined } = bootstrap;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
         let registry = Registry::build(config.settings(), &config.state_dir);
-        let workers = config
-            .frontends
-            .iter()
-            .map(|f| build_worker(f, &config, &registry.snapshots(), &unconfined))
-            .collect::<Result<_, _>>()?;
+        let prune = watch::Sender::new(0);
+        let links = frontend::Links {
+            snapshots: registry.snapshots(),
+            unconfined: unconfined.clone(),
+            outputs: frontend::OutputIndex::default(),
+            prune: prune.subscribe(),
+        };
+        let workers = config.frontends.iter().map(|f| build_worker(f, &config, &links)).collect::<Result<_, _>>()?;
         let api_state = ApiState::default();
         let (registry_events, registry_inbox) = mpsc::channel(QUEUE);
         let (reload, reloads) = mpsc::channel(QUEUE);
-        let controls = api::Controls { refresh: watch::Sender::new(0), reload, registry: registry_events };
+        let controls = api::Controls { refresh: watch::Sender::new(0), prune, reload, registry: registry_events };
         let inputs = Inputs { controls: controls.clone(), registry_inbox, reloads };
         let sources = api::Sources {
             snapshot: registry.snapshots(),
@@ -67,13 +69,14 @@ impl App {
             frontends: api_state.frontends.subscribe(),
             ready: api_state.ready.subscribe(),
             fleet: api_state.fleet.subscribe(),
+            orphaned_outputs: api_state.orphaned_outputs.subscribe(),
             started: SystemTime::now(),
             confinement: Arc::clone(&confinement),
             controls,
         };
         let api = Api::bind(&config.api, sources)?;
-        let parts = Parts { registry, workers, api };
-        Ok(Self { file, config, confinement, parts, api_state, signals, inputs, lock, unconfined })
+        let parts = Parts { registry, workers, links, api };
+        Ok(Self { file, config, confinement, parts, api_state, signals, inputs, lock })
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -84,10 +87,10 @@ impl App {
     ///
     /// A task ended unexpectedly.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { file, config, confinement, parts, api_state, mut signals, inputs, lock, unconfined } = self;
+        let Self { file, config, confinement, parts, api_state, mut signals, inputs, lock } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
-        let mut daemon = Daemon::start(file, config, api_state, inputs, parts, unconfined);
+        let mut daemon = Daemon::start(file, config, api_state, inputs, parts);
         let ended = daemon.supervise(&mut signals).await;
         systemd::stopping();
         tracing::info!("stopping");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use age::Age;
 pub use fleet::{Fleet, Published, Publisher, Reader};
-pub use frontend::{Frontend, Phase, Timings};
+pub use frontend::{Frontend, OrphanedOutput, Phase, Timings};
 pub use measure::{Kind, Measured, Metric, Number, counters};
 pub use provider::{ApiUsage, Provider};
 pub use service::{Exclusion, ExclusionReason, Exclusions, Held, MAX_EXCLUSIONS, Service, Source};
@@ -41,6 +41,9 @@ pub struct Status {
     pub services: BTreeMap<Name, Arc<Service>>,
     /// The frontends, by name.
     pub frontends: BTreeMap<Name, Arc<Frontend>>,
+    /// Files that elasticd wrote for frontends that are not configured any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphaned_outputs: Vec<OrphanedOutput>,
     /// The zone that elasticd runs in; null while it is not known.
     #[serde(default)]
     pub zone: Option<String>,

@@ -106,6 +106,7 @@ async fn serve(socket: PathBuf, snapshots: watch::Receiver<Option<Arc<Snapshot>>
         frontends: watch::channel(Arc::default()).1,
         ready: watch::channel(true).1,
         fleet: watch::channel(Arc::default()).1,
+        orphaned_outputs: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
         controls: elasticd::api::Controls::disconnected(),
     };

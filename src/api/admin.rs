@@ -23,6 +23,7 @@ const MAX_BODY: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     Refresh,
+    Prune,
     Reload,
     Accept { service: String },
     Register { service: String, id: String },
@@ -49,6 +50,10 @@ impl Action {
             Self::Refresh => {
                 controls.refresh.send_modify(|asked| *asked += 1);
                 done(StatusCode::ACCEPTED, "all providers are being polled", None)
+            }
+            Self::Prune => {
+                controls.prune.send_modify(|asked| *asked += 1);
+                done(StatusCode::ACCEPTED, "files that are no outputs any more are being removed", None)
             }
             Self::Reload => {
                 let (answer, answered) = oneshot::channel();

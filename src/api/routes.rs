@@ -300,6 +300,23 @@ pub(super) static ROUTES: &[Route] = &[
     },
     Route {
         method: Method::POST,
+        path: "/v1/outputs/prune",
+        access: Access::Admin,
+        query: &[],
+        resource: |_, _| Ok(Resource::Change(Action::Prune)),
+        doc: Operation {
+            id: "prune",
+            summary: "Remove files that elasticd wrote and that are no outputs any more",
+            answers: &[documented(
+                202,
+                "They are being removed, each with a check and a reload of its frontend.",
+                DONE,
+            )],
+            ..READ
+        },
+    },
+    Route {
+        method: Method::POST,
         path: "/v1/reload",
         access: Access::Admin,
         query: &[],

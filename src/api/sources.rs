@@ -30,6 +30,8 @@ pub struct Sources {
     pub ready: watch::Receiver<bool>,
     /// What is published to a fleet, and read from one.
     pub fleet: watch::Receiver<Arc<Fleet>>,
+    /// Files that elasticd wrote for frontends that are not configured any more.
+    pub orphaned_outputs: watch::Receiver<Arc<Vec<status::OrphanedOutput>>>,
     /// When elasticd started.
     pub started: SystemTime,
     /// What elasticd has given up the right to do.
@@ -43,6 +45,8 @@ pub struct Sources {
 pub struct Controls {
     /// Changed to have every provider polled now.
     pub refresh: watch::Sender<u64>,
+    /// Changed to have files removed that are no outputs any more.
+    pub prune: watch::Sender<u64>,
     /// Reloads the configuration. The answer says why it was refused, if it was.
     pub reload: mpsc::Sender<oneshot::Sender<Result<(), String>>>,
     /// Changes to services.
@@ -52,6 +56,11 @@ pub struct Controls {
 impl Controls {
     /// Controls of nothing: every change is answered as if elasticd was stopping.
     pub fn disconnected() -> Self {
-        Self { refresh: watch::Sender::new(0), reload: mpsc::channel(1).0, registry: mpsc::channel(1).0 }
+        Self {
+            refresh: watch::Sender::new(0),
+            prune: watch::Sender::new(0),
+            reload: mpsc::channel(1).0,
+            registry: mpsc::channel(1).0,
+        }
     }
 }

@@ -32,6 +32,7 @@ fn status(sources: &Sources) -> Status {
         providers: report.providers.iter().map(|(name, report)| (name.clone(), report.status.clone())).collect(),
         services: report.services.iter().map(|(name, report)| (name.clone(), Arc::clone(&report.status))).collect(),
         frontends: frontends.iter().map(|(name, report)| (name.clone(), Arc::clone(&report.borrow()))).collect(),
+        orphaned_outputs: sources.orphaned_outputs.borrow().to_vec(),
         zone: report.zone.clone(),
         state_error: report.state_error.clone(),
         confinement: (*sources.confinement).clone(),

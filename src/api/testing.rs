@@ -117,6 +117,7 @@ pub(super) fn feeds() -> (Feeds, Sources) {
         frontends,
         ready: readiness,
         fleet: watch::channel(Arc::default()).1,
+        orphaned_outputs: watch::channel(Arc::default()).1,
         started: now - Duration::from_secs(100),
         controls: Controls::disconnected(),
     };

@@ -9,6 +9,7 @@ use super::error::Error;
 use crate::config::{Config, Confine};
 use crate::sys::confine;
 use crate::sys::lock::{self, DirectoryLock};
+use crate::sys::output_file::Store;
 use crate::sys::unconfined::Unconfined;
 
 /// The result of the first step of a start, made before the runtime starts its threads: a locked state directory, and a
@@ -39,8 +40,10 @@ impl Bootstrap {
             .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
         let lock = lock::lock(&config.state_dir)?;
         for output in config.frontends.iter().flat_map(|frontend| &frontend.outputs) {
-            // Only tried here: the worker takes the lock when it starts.
-            drop(lock::target(&Unconfined::default(), &output.path)?);
+            // Only tried here: the worker takes the lock when it starts, and reports what else is wrong.
+            if let Err(held @ lock::Error::Target(_)) = lock::target(&Unconfined::default(), &output.path) {
+                return Err(held.into());
+            }
         }
         // Without systemd nothing creates /run/elasticd. Only the last directory is created, since more would hide a
         // misspelt path. If that fails, binding the socket reports it.
@@ -63,6 +66,12 @@ fn confine(config: &Config) -> io::Result<(confine::Report, Unconfined)> {
     let mut report = confine::process();
     let unconfined = Unconfined::start()?;
     unconfined.allow_directories(config.output_directories());
+    let staging = Store::parent(&config.state_dir);
+    // Without it new versions are made in the outputs' directories; a worker that needs it says why it is not there.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging);
+    if let Ok(directory) = made.and_then(|()| confine::directory(&staging)) {
+        unconfined.set_staging(directory);
+    }
     let sockets = [Some(&config.api.socket), config.api.admin_socket.as_ref()];
     let directories = sockets.into_iter().flatten().filter_map(|socket| socket.parent()).chain([&*config.state_dir]);
     // A directory that cannot be opened is reported by the part that needs it.

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::supervisor::Supervisor;
-use crate::model::{Name, Selector, Snapshot};
+use crate::model::{Name, Selector};
 use crate::readiness::Frontends;
 use crate::sys::unconfined::Unconfined;
 use crate::{api, config, fleet, frontend, registry, status};
@@ -21,7 +21,6 @@ pub(super) struct Daemon {
     pub(super) file: PathBuf,
     pub(super) config: config::Config,
     pub(super) events: mpsc::Sender<registry::Event>,
-    pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(super) report: watch::Receiver<Arc<registry::Report>>,
     pub(super) refresh: watch::Sender<u64>,
     pub(super) reloads: mpsc::Receiver<ReloadAnswer>,
@@ -31,6 +30,7 @@ pub(super) struct Daemon {
     pub(super) workers: BTreeMap<Name, RunningWorker>,
     pub(super) is_finding_zone: bool,
     pub(super) unconfined: Unconfined,
+    pub(super) links: frontend::Links,
     pub(super) publisher: Option<RunningPublisher>,
 }
 
@@ -48,6 +48,7 @@ pub(super) struct Inputs {
 pub(super) struct Parts {
     pub(super) registry: registry::Registry,
     pub(super) workers: Vec<frontend::Worker>,
+    pub(super) links: frontend::Links,
     pub(super) api: api::Api,
 }
 
@@ -58,6 +59,8 @@ pub(super) struct ApiState {
     pub(super) ready: watch::Sender<bool>,
     pub(super) frontends: watch::Sender<Frontends>,
     pub(super) fleet: watch::Sender<Arc<api::Fleet>>,
+    /// Files that elasticd wrote for frontends that are not configured any more.
+    pub(super) orphaned_outputs: watch::Sender<Arc<Vec<status::OrphanedOutput>>>,
 }
 
 /// Everything a poller depends on. If none of it changes, a reload of the configuration does not restart the poller.

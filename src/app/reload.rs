@@ -45,10 +45,8 @@ impl Daemon {
         }
         let changed: Vec<_> =
             new.frontends.iter().filter(|f| self.workers.get(&f.name).is_none_or(|w| w.config != **f)).collect();
-        let workers: Vec<_> = changed
-            .into_iter()
-            .map(|f| build_worker(f, &new, &self.snapshots, &self.unconfined))
-            .collect::<Result<_, _>>()?;
+        let workers: Vec<_> =
+            changed.into_iter().map(|f| build_worker(f, &new, &self.links)).collect::<Result<_, _>>()?;
         // From here on nothing can fail.
         self.unconfined.allow_directories(new.output_directories());
         self.config = new;
@@ -58,10 +56,15 @@ impl Daemon {
         let is_gone = |name: &Name| self.config.frontends.iter().all(|frontend| frontend.name != *name);
         let gone: Vec<_> =
             self.workers.extract_if(.., |name, _| is_gone(name)).map(|(_, worker)| worker.stop()).collect();
+        self.links.outputs.retain(|name| !is_gone(name));
+        for worker in &workers {
+            self.index_outputs(worker.name());
+        }
         for worker in workers {
             self.start_worker(worker, &gone);
         }
         self.publish_frontends();
+        self.find_orphans(self.config.prune).await;
         self.start_pollers();
         self.find_zone();
         self.start_publisher();

@@ -12,7 +12,6 @@ use super::daemon::{ApiState, Daemon, Inputs, Parts};
 use super::error::Error;
 use super::supervisor::Supervisor;
 use crate::config::Config;
-use crate::sys::unconfined::Unconfined;
 use crate::sys::{reaper, systemd};
 
 /// How long changes under way may take to end after a stop was asked for. The next start goes on from the apply records
@@ -21,19 +20,11 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 impl Daemon {
     /// Starts everything.
-    pub(super) fn start(
-        file: PathBuf,
-        config: Config,
-        api_state: ApiState,
-        inputs: Inputs,
-        parts: Parts,
-        unconfined: Unconfined,
-    ) -> Self {
-        let Parts { registry, workers, api } = parts;
+    pub(super) fn start(file: PathBuf, config: Config, api_state: ApiState, inputs: Inputs, parts: Parts) -> Self {
+        let Parts { registry, workers, links, api } = parts;
         let Inputs { controls, registry_inbox, reloads } = inputs;
         let mut daemon = Daemon {
             file,
-            snapshots: registry.snapshots(),
             report: registry.report(),
             config,
             events: controls.registry,
@@ -44,7 +35,8 @@ impl Daemon {
             pollers: BTreeMap::new(),
             workers: BTreeMap::new(),
             is_finding_zone: false,
-            unconfined,
+            unconfined: links.unconfined.clone(),
+            links,
             publisher: None,
         };
         daemon.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));
@@ -54,6 +46,9 @@ impl Daemon {
         daemon.start_pollers();
         daemon.find_zone();
         daemon.start_publisher();
+        for worker in &workers {
+            daemon.index_outputs(worker.name());
+        }
         for worker in workers {
             daemon.start_worker(worker, &[]);
         }
@@ -74,11 +69,14 @@ impl Daemon {
     /// A task ended unexpectedly.
     pub(super) async fn supervise(&mut self, signals: &mut Signals) -> Result<(), Error> {
         let watchdog = systemd::watchdog_interval();
+        let mut pruned = self.links.prune.clone();
+        self.find_orphans(self.config.prune).await;
         let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_hours(1)));
         loop {
             tokio::select! {
                 ended = self.supervisor.ended() => return Err(Error::Ended(ended)),
                 _ = alive.tick() => systemd::alive(),
+                Ok(()) = pruned.changed() => self.find_orphans(true).await,
                 // The sender is held by the API, whose end the supervisor would notice.
                 Some(answer) = self.reloads.recv() => {
                     // The client may have gone.

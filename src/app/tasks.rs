@@ -1,5 +1,6 @@
 //! The tasks of the daemon: one for each provider and each frontend, and those that exist once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::daemon::{Daemon, Poller, QUEUE, RunningPublisher, RunningWorker};
 use super::error::Error;
 use crate::config::Config;
-use crate::frontend::{self, Worker};
+use crate::frontend::{self, Worker, orphans};
 use crate::model::Name;
 use crate::provider::{self, Observation, poll};
 use crate::sys::backoff::Jitter;
-use crate::sys::unconfined::Unconfined;
 use crate::{health, readiness, registry};
 
 /// The pause before the next attempt to find our own zone, ±50 %.
@@ -129,6 +129,27 @@ impl Daemon {
         self.workers.insert(name, RunningWorker { config, stop, ended, report });
     }
 
+    /// Tells all workers the outputs of a frontend, before any of them looks for files that are no outputs any more.
+    pub(super) fn index_outputs(&self, name: &Name) {
+        if let Some(frontend) = self.config.frontends.iter().find(|frontend| frontend.name == *name) {
+            self.links.outputs.set_configured(frontend);
+        }
+    }
+
+    /// Names the files of frontends that are not configured any more, and removes them if `is_pruned`.
+    pub(super) async fn find_orphans(&self, is_pruned: bool) {
+        let configured: BTreeSet<_> = self.config.frontends.iter().map(|frontend| frontend.name.clone()).collect();
+        let (state_dir, links) = (self.config.state_dir.clone(), self.links.clone());
+        let logged = Arc::clone(&self.api_state.orphaned_outputs.borrow());
+        let find = move || {
+            let found = orphans::of_removed_frontends(&state_dir, &configured, &links.outputs);
+            found.iter().filter(|orphan| !logged.contains(orphan)).for_each(orphans::log);
+            if is_pruned { orphans::remove(&state_dir, &links.unconfined, found) } else { found }
+        };
+        let left = tokio::task::spawn_blocking(find).await.expect("looking at files does not panic");
+        self.api_state.orphaned_outputs.send_replace(Arc::new(left));
+    }
+
     /// Starts a task that finds our own zone, if a service prefers it and it is not configured.
     pub(super) fn find_zone(&mut self) {
         let is_wanted = self.config.all_services().any(|service| service.prefer.is_some());
@@ -203,9 +224,8 @@ impl Daemon {
 pub(super) fn build_worker(
     frontend: &frontend::Config,
     config: &Config,
-    snapshots: &watch::Receiver<Option<Arc<crate::model::Snapshot>>>,
-    unconfined: &Unconfined,
+    links: &frontend::Links,
 ) -> Result<Worker, Error> {
-    Worker::build(frontend.clone(), &config.state_dir, snapshots.clone(), unconfined.clone())
+    Worker::build(frontend.clone(), &config.state_dir, links.clone())
         .map_err(|source| Error::Frontend { name: frontend.name.clone(), source })
 }

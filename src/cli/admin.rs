@@ -51,6 +51,8 @@ pub struct DeregisterArgs {
 pub enum Change<'a> {
     /// Poll every provider now.
     Refresh,
+    /// Remove files that are no outputs any more.
+    Prune,
     /// Reload the configuration.
     Reload,
     /// See [`AcceptArgs`].
@@ -70,6 +72,7 @@ impl Change<'_> {
     pub async fn run(self, socket: &Path) -> Result<(), client::Error> {
         let (method, path, body) = match self {
             Self::Refresh => (Method::POST, "/v1/refresh".to_owned(), String::new()),
+            Self::Prune => (Method::POST, "/v1/outputs/prune".to_owned(), String::new()),
             Self::Reload => (Method::POST, "/v1/reload".to_owned(), String::new()),
             Self::Accept(args) => (Method::POST, format!("/v1/services/{}/accept", args.service), String::new()),
             Self::Register(args) => {

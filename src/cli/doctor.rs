@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 
 use super::{Exit, complain};
 use crate::config::Config;
+use crate::status::OrphanedOutput;
 
 /// Checks the configuration, the providers, the frontends, the state directory and the sockets, and says what to do.
 ///
@@ -35,6 +36,7 @@ pub async fn run(args: &Args, file: &Path) -> Exit {
             for frontend in &config.frontends {
                 frontends::check(frontend, &mut findings).await;
             }
+            former_outputs(&config, &mut findings);
             true
         }
         Err(faults) => {
@@ -54,6 +56,22 @@ pub async fn run(args: &Args, file: &Path) -> Exit {
         (false, _) => Exit::CONFIG,
         (true, 0) => Exit::SUCCESS,
         (true, _) => Exit::FAILURE,
+    }
+}
+
+/// Names files that elasticd wrote and that are no outputs any more.
+fn former_outputs(config: &Config, findings: &mut Findings) {
+    for OrphanedOutput { path, frontend, edited } in super::outputs::former(config) {
+        let path = path.display();
+        let remedy = match edited {
+            true => "and was edited since; remove it by hand if nothing needs it",
+            false => "and is still there; `elasticd outputs --prune` removes it",
+        };
+        findings.add(
+            Level::Warn,
+            format!("frontends.{frontend}.outputs"),
+            format!("{path} is no output any more, {remedy}"),
+        );
     }
 }
 

@@ -12,6 +12,7 @@ pub mod fleet;
 mod generate;
 pub mod get;
 mod log;
+mod outputs;
 mod pick;
 mod presets;
 mod render;
@@ -93,6 +94,8 @@ enum Command {
     Status(status::Args),
     /// Show the fleet's leader, and what is published and read
     Fleet(fleet::Args),
+    /// List the files that elasticd has written, and remove those that are no outputs any more
+    Outputs(outputs::Args),
     /// List the types of frontends, or show the defaults of one
     Frontends(presets::FrontendsArgs),
     /// Print a configuration to start from
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
             .into()
         }
         Command::Fleet(args) => asked(block_on(fleet::run(&args, &socket_path(socket, &config)))).into(),
+        Command::Outputs(args) => block_on(outputs::run(&args, &config, &socket_path(socket, &config))).into(),
         Command::Frontends(args) => presets::frontends(&args).into(),
         Command::Init(args) => presets::init(&args).into(),
         Command::Schema => generate::schema().into(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::client::{self, table};
 use crate::model::Name;
-use crate::status::{Age, Frontend, Measured, Phase, Provider, Service, Status, counters};
+use crate::status::{Age, Frontend, Measured, OrphanedOutput, Phase, Provider, Service, Status, counters};
 
 /// Shows the status: how old everything is, which sets are held, and what each frontend was proven to run.
 ///
@@ -29,6 +29,15 @@ pub enum Health {
 }
 
 const PATH: &str = "/v1/status";
+
+/// The status of the elasticd that listens on `socket`.
+///
+/// # Errors
+///
+/// If it cannot be asked.
+pub async fn get(socket: &Path) -> Result<Status, client::Error> {
+    client::parse(socket, PATH, &client::get(socket, PATH).await?)
+}
 
 /// Asks the elasticd that listens on `socket`, and prints the answer.
 ///
@@ -58,6 +67,9 @@ fn human(status: &Status) -> String {
     section(&mut text, &["SERVICE", "BACKENDS", "REVISION", "OBSERVED", "EXCLUDED"], &status.services, service);
     let header = ["FRONTEND", "TYPE", "PHASE", "APPLIED", "WANTED", "PID"];
     section(&mut text, &header, &status.frontends, frontend);
+    for orphan in &status.orphaned_outputs {
+        text.push_str(&client::plain(&format!("  {}\n", former(orphan))));
+    }
     text
 }
 
@@ -183,7 +195,15 @@ fn frontend(name: &str, frontend: &Arc<Frontend>) -> Entry {
         revision(frontend.wanted_revision),
         or_none(frontend.pid.map(|pid| pid.to_string())),
     ];
-    (row, frontend.error.iter().map(|error| format!("{name}: {error}")).collect())
+    let error = frontend.error.iter().map(|error| format!("{name}: {error}"));
+    (row, error.chain(frontend.orphaned_outputs.iter().map(former)).collect())
+}
+
+/// A file that is no output any more.
+fn former(orphan: &OrphanedOutput) -> String {
+    let OrphanedOutput { path, frontend, edited } = orphan;
+    let what = if *edited { "and was edited since" } else { "`elasticd outputs --prune` removes it" };
+    format!("{frontend}: {} is no output any more, {what}", path.display())
 }
 
 /// How long ago something was.

@@ -16,6 +16,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whether elasticd confines itself.
     pub confine: Confine,
+    /// Whether files of frontends that are not configured any more are removed.
+    pub prune: bool,
     /// The sockets.
     pub api: api::Config,
     /// By name.

@@ -42,11 +42,6 @@ pub fn cross_check(config: &Config, layers: &mut Layers) {
                 section.fault("output", message);
             }
         }
-        if frontend.follows_all_services && frontend.outputs.iter().any(|o| o.service.is_some()) {
-            let message = "missing: an output for each service cannot be made for those that tags create; list the \
-                           frontend's services";
-            section.fault("services", message);
-        }
         section.report(frontend.verify(&all));
     }
     let mut top = Section::at(layers, &[]);

@@ -13,12 +13,14 @@ use crate::model::Name;
 
 /// Every frontend without faults; the faults of the others are noted. `base` is the directory in which relative paths of
 /// templates start.
-pub fn frontends(layers: &mut Layers, services: &[Name], base: &Path) -> Vec<frontend::Config> {
+/// `prune` holds for those that do not say otherwise.
+pub fn frontends(layers: &mut Layers, services: &[Name], base: &Path, prune: bool) -> Vec<frontend::Config> {
     let names = Section::names(layers, "frontends");
-    names.iter().filter_map(|name| frontend(&mut Section::at(layers, &["frontends", name]), services, base)).collect()
+    let read = |name: &String| frontend(&mut Section::at(layers, &["frontends", name]), services, base, prune);
+    names.iter().filter_map(read).collect()
 }
 
-fn frontend(section: &mut Section, services: &[Name], base: &Path) -> Option<frontend::Config> {
+fn frontend(section: &mut Section, services: &[Name], base: &Path, prune: bool) -> Option<frontend::Config> {
     let name = section.name();
     let type_name = section.read_type(&types());
     let preset = type_name.as_ref().map(|type_name| Preset::under(type_name, section.unread()));
@@ -26,7 +28,8 @@ fn frontend(section: &mut Section, services: &[Name], base: &Path) -> Option<fro
         check_vars(section, preset);
         section.lay_over(preset);
     }
-    let raw: frontend::Raw = section.read_rest()?;
+    let mut raw: frontend::Raw = section.read_rest()?;
+    raw.prune.get_or_insert(prune);
     match raw.resolve(name?, &type_name?, services, base) {
         Ok(config) => Some(config),
         Err(faults) => {

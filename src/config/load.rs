@@ -23,15 +23,17 @@ impl Config {
         fleet::link_fallbacks(&mut layers, &mut providers);
         let (services, patterns) = service::services(&mut layers);
         let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
-        let mut frontends = frontends::frontends(&mut layers, &names, base);
+        let prune = top.as_ref().is_some_and(|top| top.prune);
+        let mut frontends = frontends::frontends(&mut layers, &names, base, prune);
         for frontend in &mut frontends {
             frontend.follows_all_services &= !patterns.is_empty();
         }
         let publish = fleet::publish(&mut layers, &providers);
-        let config = top.map(|Top { state_dir, zone, confine, api }| Self {
+        let config = top.map(|Top { state_dir, zone, confine, prune, api }| Self {
             state_dir,
             zone,
             confine,
+            prune,
             api,
             providers,
             services,

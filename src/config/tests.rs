@@ -127,7 +127,7 @@ fn all_faults_come_at_once_each_with_its_file_and_key() {
     let faults = etc.faults();
     for expected in [
         "elasticd.toml: state_dir: \"relative\" is not an absolute path",
-        "elasticd.toml: stat_dir: unknown key: did you mean `state_dir`? The keys here are state_dir, zone, confine, api, ",
+        "elasticd.toml: stat_dir: unknown key: did you mean `state_dir`? The keys here are state_dir, zone, confine, prune, api, ",
         "elasticd.toml: api.mode: \"9999\" is not a mode",
         "elasticd.toml: api.max_connections: must be at least 1",
         "elasticd.toml: providers.prod.type: \"ec3\" is none of fixed, file",

@@ -18,6 +18,7 @@ pub struct Top {
     pub state_dir: PathBuf,
     pub zone: Option<String>,
     pub confine: Confine,
+    pub prune: bool,
     pub api: api::Config,
 }
 
@@ -25,7 +26,7 @@ pub struct Top {
 pub fn top(layers: &mut Layers) -> Option<Top> {
     let mut section = Section::at(layers, &[]);
     section.forget(SECTIONS);
-    let RawTop { state_dir, zone, confine, api } = section.read_rest()?;
+    let RawTop { state_dir, zone, confine, prune, api } = section.read_rest()?;
     if !state_dir.is_absolute() {
         section.fault("state_dir", format!("{state_dir:?} is not an absolute path"));
     }
@@ -33,7 +34,7 @@ pub fn top(layers: &mut Layers) -> Option<Top> {
         section.fault("zone", "is empty: name the zone, or leave it out to have the metadata service asked");
     }
     let api = resolve_api(api, &mut Section::at(layers, &["api"]));
-    Some(Top { state_dir, zone, confine, api })
+    Some(Top { state_dir, zone, confine, prune, api })
 }
 
 fn resolve_api(raw: RawApi, section: &mut Section) -> api::Config {

@@ -1,19 +1,21 @@
 //! One change of one frontend: stage, check, swap, reload, prove; and back, if any of it fails.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::checking::{Checking, Refusal, Unread};
+use super::checking::{Checking, Refusal, Staged, Unread};
 use super::config::{Config, Output, Proof, Reload};
 use super::digest::Digest;
 use super::journal::{FileChange, FileStamp, Generation, Journal, Proven, Step};
 use super::proof::{self, Asked, Found};
 use super::runtime::{self, Evidence, LiveUpdate, Wanted};
-use super::staging::{discard, restore, stage, unproven};
+use super::staging::{Staging, unproven};
 use crate::status::Timings;
 use crate::sys::atomic_file;
 use crate::sys::child::{self, CommandError};
+use crate::sys::output_file::Store;
 use crate::sys::process::{self, Find, Identity, Process};
 use crate::sys::signal_state::SignalState;
 use crate::sys::ticks::now_ticks;
@@ -30,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Rendered {
     /// In the order of the configuration.
     pub contents: Vec<String>,
+    /// Of each of them.
+    pub digests: Vec<Digest>,
     /// Of all of them.
     pub digest: Digest,
     /// The snapshot's revision.
@@ -39,9 +43,10 @@ pub struct Rendered {
 impl Rendered {
     /// Contents in the order of `outputs`.
     pub fn new(outputs: &[Output], contents: Vec<String>, revision: u64) -> Self {
-        let digests = contents.iter().map(|content| Some(Digest::of(content.as_bytes())));
-        let digest = Digest::of_all(outputs.iter().map(|output| output.path.as_path()).zip(digests));
-        Self { contents, digest, revision }
+        let digests: Vec<_> = contents.iter().map(|content| Digest::of(content.as_bytes())).collect();
+        let paths = outputs.iter().map(|output| output.path.as_path());
+        let digest = Digest::of_all(paths.zip(digests.iter().cloned().map(Some)));
+        Self { contents, digests, digest, revision }
     }
 }
 
@@ -60,6 +65,9 @@ pub enum Error {
     /// Nothing would come of a reload. The new outputs stay in place.
     #[error("{0}; the frontend is not reloaded for it")]
     Unread(Unread),
+    /// There is no room for the file that the check is to judge.
+    #[error("there is no room in `state_dir` for the candidate that the check is to judge; free some space")]
+    NoCandidate,
     /// The command failed.
     #[error("the reload failed: {0}")]
     Reload(#[source] CommandError),
@@ -150,8 +158,12 @@ pub struct Change<'a> {
     pub config: &'a Config,
     /// Its apply record.
     pub journal: &'a mut Journal,
+    /// Its outputs on disk.
+    pub staging: &'a mut Staging,
     /// What it should run.
     pub rendered: &'a Rendered,
+    /// Files of earlier outputs that are removed with the change.
+    pub removed: &'a [PathBuf],
     /// What was done so far.
     pub effort: &'a mut Effort,
     /// Writes its outputs, starts its commands and examines its processes.
@@ -160,10 +172,16 @@ pub struct Change<'a> {
 
 impl Rendered {
     /// What a runtime API compares with what the frontend runs.
-    pub fn wanted<'a>(&'a self, config: &'a Config, swapped_at: u64, unconfined: &'a Unconfined) -> Wanted<'a> {
+    pub fn wanted<'a>(
+        &'a self,
+        config: &'a Config,
+        swapped_at: u64,
+        store: &'a Store,
+        unconfined: &'a Unconfined,
+    ) -> Wanted<'a> {
         let paths = config.outputs.iter().map(|output| output.path.as_path());
         let outputs = paths.zip(self.contents.iter().map(String::as_str)).collect();
-        Wanted { outputs, digest: &self.digest, swapped_at, unconfined }
+        Wanted { outputs, digest: &self.digest, swapped_at, store, unconfined }
     }
 }
 
@@ -204,22 +222,26 @@ impl Change<'_> {
         let absent = config.absence(self.unconfined).await?;
         let owed = unproven(self.journal);
         let started = Instant::now();
-        let staged = stage(self.unconfined, &config.outputs, &rendered.contents)?;
+        let staged = self.staging.stage(&config.outputs, &rendered.contents, self.removed)?;
         self.effort.timings.stage = started.elapsed();
         // With all in place already, this is another attempt at what an earlier one swapped in, and that is what a
         // failure must undo. Otherwise there is no one earlier version to go back to but what is in place.
         let changes = if staged.is_empty() {
             owed
         } else {
-            discard(self.unconfined, owed.iter().filter(|change| staged.iter().all(|new| new.path != change.path)));
+            self.staging.discard(owed.iter().filter(|change| staged.iter().all(|new| new.path != change.path)));
             staged.clone()
         };
         let started = Instant::now();
         let checking = Checking { config, unconfined: self.unconfined };
-        let checked = match checking.staged(&staged).await {
+        let checked = match checking.staged(&self.staging, &staged).await {
+            Ok(Staged::NoCandidate) => {
+                self.staging.discard(&staged);
+                return Err(Error::NoCandidate);
+            }
             Ok(checked) => checked,
             Err(error) => {
-                discard(self.unconfined, &staged);
+                self.staging.discard(&staged);
                 return Err(checking.explain(error, &staged).await.into());
             }
         };
@@ -228,7 +250,7 @@ impl Change<'_> {
         self.swap(&staged, &changes)?;
         let swapped_at = now_ticks();
         self.effort.timings.swap = started.elapsed();
-        let passed = if let Some(passed) = checked {
+        let passed = if let Staged::Passed(passed) = checked {
             passed
         } else {
             let started = Instant::now();
@@ -293,7 +315,10 @@ impl Change<'_> {
         let config = self.config;
         if let Some(runtime) = &config.runtime {
             let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
-            match runtime.apply(&self.rendered.wanted(config, swapped_at, self.unconfined), last.as_ref()).await? {
+            match runtime
+                .apply(&self.rendered.wanted(config, swapped_at, self.staging.store(), self.unconfined), last.as_ref())
+                .await?
+            {
                 LiveUpdate::Applied => {
                     self.effort.live_updated = true;
                     return Ok(None);
@@ -378,7 +403,7 @@ impl Change<'_> {
     /// Restores the previous outputs after the check has refused the new ones, and says which of them are to blame.
     async fn undo_refused(&mut self, checking: Checking<'_>, error: CommandError, changes: &[FileChange]) -> Error {
         let known = self.journal.proven().cloned();
-        match restore(self.unconfined, changes) {
+        match self.staging.restore(changes) {
             Ok(()) => {
                 self.journal.end(known);
                 checking.explain(error, changes).await.into()
@@ -393,7 +418,7 @@ impl Change<'_> {
         swapped_at: u64,
         limit: Option<Duration>,
     ) -> Result<Found, proof::Error> {
-        let wanted = &self.rendered.wanted(self.config, swapped_at, self.unconfined);
+        let wanted = &self.rendered.wanted(self.config, swapped_at, self.staging.store(), self.unconfined);
         let marked = if let Step::Reloading { mark, .. } = self.journal.step() { mark.clone() } else { None };
         let last = marked.or_else(|| self.journal.proven().and_then(|proven| proven.evidence.clone()));
         let asked = Asked { config: self.config, wanted, before, last: last.as_ref(), unconfined: self.unconfined };
@@ -402,7 +427,7 @@ impl Change<'_> {
 
     /// Records what was found.
     fn conclude(&mut self, changes: &[FileChange], swapped_at: u64, found: Found) -> Found {
-        discard(self.unconfined, changes);
+        self.staging.discard(changes);
         let (process, evidence) = found.clone();
         let Rendered { digest, revision, .. } = self.rendered;
         self.journal.end(Some(Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence }));
@@ -417,7 +442,9 @@ impl Change<'_> {
         let contents: Result<Vec<_>, _> = outputs.iter().map(|o| std::fs::read_to_string(&o.path)).collect();
         let Ok(contents) = contents else { return };
         let previous = Rendered::new(outputs, contents, 0);
-        if let Err(error) = runtime.apply(&previous.wanted(self.config, 0, self.unconfined), None).await {
+        if let Err(error) =
+            runtime.apply(&previous.wanted(self.config, 0, self.staging.store(), self.unconfined), None).await
+        {
             tracing::warn!(frontend = %self.config.name, %error, "failed to restore previous backends over the runtime API");
         }
     }
@@ -443,7 +470,7 @@ impl Change<'_> {
         }
         self.journal.begin(Step::Swapping { changes: changes.to_vec() });
         for change in staged {
-            if let Err(error) = atomic_file::swap(self.unconfined, &change.path) {
+            if let Err(error) = self.staging.swap(change) {
                 let known = self.journal.proven().cloned();
                 return Err(self.undo(changes, error.into(), known));
             }
@@ -453,7 +480,7 @@ impl Change<'_> {
 
     /// Restores the previous outputs and records what the frontend then runs.
     fn undo(&mut self, changes: &[FileChange], cause: Error, proven: Option<Proven>) -> Error {
-        match restore(self.unconfined, changes) {
+        match self.staging.restore(changes) {
             Ok(()) => {
                 self.journal.end(proven);
                 cause

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::{Check, Config};
 use super::journal::FileChange;
-use crate::sys::atomic_file;
+use super::staging::Staging;
 use crate::sys::child::{self, CommandError};
 use crate::sys::process::Find;
 use crate::sys::text;
@@ -39,6 +39,17 @@ pub struct Passed {
     pub unread: Vec<PathBuf>,
 }
 
+/// What became of a check of what is staged, and is not in place yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Staged {
+    /// It passed.
+    Passed(Passed),
+    /// It is not possible here, and must follow the swap.
+    NotPossible,
+    /// There is no room for the file that it is to judge.
+    NoCandidate,
+}
+
 /// The check of one frontend.
 #[derive(Debug, Clone, Copy)]
 pub struct Checking<'a> {
@@ -49,35 +60,41 @@ pub struct Checking<'a> {
 }
 
 impl Checking<'_> {
-    /// Checks what is staged before the frontend can load it. `None`: that is not possible here, and the check must follow
-    /// the swap.
-    pub async fn staged(self, staged: &[FileChange]) -> Result<Option<Passed>, CommandError> {
-        let Some(check) = &self.config.check else { return Ok(Some(Passed::default())) };
+    /// Checks what is staged before the frontend can load it: [`Staged`] says whether that was possible.
+    pub async fn staged(self, staging: &Staging, staged: &[FileChange]) -> Result<Staged, CommandError> {
+        let nothing_to_say = Ok(Staged::Passed(Passed::default()));
+        let Some(check) = &self.config.check else { return nothing_to_say };
         if check.is_staged() {
-            let output = &self.config.outputs[0];
-            let staging_path = atomic_file::staging_path(&output.path);
-            let is_staged = staged.iter().any(|change| change.path == output.path);
-            let candidate = if is_staged { &staging_path } else { &output.path };
-            child::run(self.unconfined, &check.argv_for(candidate), check.limit).await?;
-            return Ok(Some(Passed::default()));
+            let Some(output) = self.config.outputs.first() else { return nothing_to_say };
+            let candidate = match staged.iter().find(|change| change.path == output.path) {
+                Some(change) => staging.candidate(change),
+                None => Some(output.path.clone()),
+            };
+            let Some(candidate) = candidate else { return Ok(Staged::NoCandidate) };
+            child::run(self.unconfined, &check.argv_for(&candidate), check.limit).await?;
+            return nothing_to_say;
         }
         // Only a file that exists can be covered by a mount.
         if !check.isolate || staged.is_empty() || staged.iter().any(|change| change.previous.is_none()) {
-            return Ok(None);
+            return Ok(Staged::NotPossible);
         }
-        let places: Vec<_> =
-            staged.iter().map(|change| (atomic_file::staging_path(&change.path), change.path.clone())).collect();
+        let place = |change: &FileChange| Some((staging.candidate(change)?, change.path.clone()));
+        let Some(places) = staged.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(Staged::NotPossible) };
         let marker = check.files.as_ref().map(|files| files.before.as_str());
         let before = self.absent_pid_file();
         let checked = child::run_isolated(self.unconfined, &places, &check.argv, check.limit, marker).await;
         self.remove_pid_file(before).await;
-        checked.map(|checked| checked.map(|lines| self.passed(check, &lines))).transpose()
+        match checked {
+            Some(checked) => checked.map(|lines| Staged::Passed(self.passed(check, &lines))),
+            None => Ok(Staged::NotPossible),
+        }
     }
 
     /// Checks what is in place.
     pub async fn in_place(self) -> Result<Passed, CommandError> {
         let Some(check) = &self.config.check else { return Ok(Passed::default()) };
-        let argv = check.argv_for(&self.config.outputs[0].path);
+        let Some(output) = self.config.outputs.first() else { return Ok(Passed::default()) };
+        let argv = check.argv_for(&output.path);
         let marker = check.files.as_ref().map(|files| files.before.as_str());
         let before = self.absent_pid_file();
         let checked = child::run_for_lines(self.unconfined, &argv, check.limit, marker).await;

@@ -14,8 +14,8 @@ use super::runtime::Runtime;
 use super::template::{self, Context, Template};
 use crate::model::{Name, Snapshot};
 use crate::status::Phase;
-use crate::sys::atomic_file::Ownership;
 use crate::sys::endpoint::Endpoint;
+use crate::sys::ownership::Ownership;
 use crate::sys::process::Find;
 
 /// A process that is configured, such as an nginx.
@@ -29,8 +29,12 @@ pub struct Config {
     pub services: Vec<Name>,
     /// Whether its templates get the services as well that tags create.
     pub follows_all_services: bool,
-    /// The files that are written; at least one.
+    /// The files that are written; at least one, unless each is of a service that tags create.
     pub outputs: Vec<Output>,
+    /// Those with a file for each service (`{service}` in their paths), as they are configured.
+    pub per_service: Vec<Output>,
+    /// Whether files are removed that elasticd wrote and that are no outputs any more.
+    pub prune: bool,
     /// The syntax in which values are escaped.
     pub escape: Escape,
     /// The command that judges a candidate.
@@ -122,6 +126,22 @@ impl Config {
         self.outputs.iter().map(compile).collect()
     }
 
+    /// The outputs at a snapshot, if there may be others than those that are configured: one for each service that tags
+    /// created, where services have outputs of their own.
+    pub fn outputs_at(&self, snapshot: &Snapshot) -> Option<Vec<Output>> {
+        if self.per_service.is_empty() || !self.follows_all_services {
+            return None;
+        }
+        let created: Vec<_> = snapshot.services.keys().filter(|name| !self.services.contains(name)).cloned().collect();
+        let mut outputs = self.outputs.clone();
+        for output in self.per_service.iter().flat_map(|pattern| pattern.for_each(&created)) {
+            if outputs.iter().all(|other| other.path != output.path) {
+                outputs.push(output);
+            }
+        }
+        Some(outputs)
+    }
+
     /// The services that its templates get at a snapshot, in their order.
     fn shown_services(&self, snapshot: &Snapshot) -> Cow<'_, [Name]> {
         let created =
@@ -145,6 +165,24 @@ impl Config {
             Some(service) => template.render(&Context::new(snapshot, slice::from_ref(service), &self.vars)),
         };
         self.outputs.iter().zip(templates).map(render).collect()
+    }
+}
+
+impl Output {
+    /// Whether it stands for an output for each service.
+    pub fn is_per_service(&self) -> bool {
+        self.path.to_str().is_some_and(|path| path.contains(SERVICE))
+    }
+
+    /// An output for each service if its path asks for that, or the one it is.
+    pub fn for_each(&self, services: &[Name]) -> Vec<Self> {
+        let Some(pattern) = self.path.to_str().filter(|_| self.is_per_service()) else { return vec![self.clone()] };
+        let of = |service: &Name| Self {
+            path: pattern.replace(SERVICE, service.as_str()).into(),
+            service: Some(service.clone()),
+            ..self.clone()
+        };
+        services.iter().map(of).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::sys::{regular_file, text};
 
 /// The SHA-256 of some content, in hexadecimal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(String);
 
 impl Digest {

@@ -1,13 +1,14 @@
 //! The apply record: how far the last change of a frontend came, written before each step. After a restart in the middle
 //! of a change it says what must be undone, what is still to be done, and what is already proven.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::runtime::Evidence;
-use crate::sys::atomic_file::{self, Ownership};
+use crate::sys::atomic_file;
 use crate::sys::process::Identity;
 use crate::sys::regular_file;
 use crate::sys::ticks::boot_id;
@@ -36,8 +37,8 @@ pub struct Proven {
 pub struct FileChange {
     /// The output.
     pub path: PathBuf,
-    /// What it becomes.
-    pub new: Digest,
+    /// What it becomes. `None`: it is removed.
+    pub new: Option<Digest>,
     /// What it was. `None`: it did not exist.
     pub previous: Option<Digest>,
 }
@@ -110,6 +111,8 @@ struct Stored {
     version: u32,
     boot: String,
     proven: Option<Proven>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    written: BTreeMap<PathBuf, BTreeSet<Digest>>,
     #[serde(flatten)]
     step: Step,
 }
@@ -140,6 +143,7 @@ pub struct Journal {
     path: PathBuf,
     boot: String,
     proven: Option<Proven>,
+    written: BTreeMap<PathBuf, BTreeSet<Digest>>,
     step: Step,
 }
 
@@ -148,7 +152,7 @@ impl Journal {
     /// Blocks.
     pub fn open(path: PathBuf) -> Self {
         let boot = boot_id();
-        let mut journal = Self { path, boot, proven: None, step: Step::Idle };
+        let mut journal = Self { path, boot, proven: None, written: BTreeMap::new(), step: Step::Idle };
         match regular_file::read_own(&journal.path) {
             Ok(bytes) => match decode(&bytes) {
                 Ok(stored) => journal.adopt(stored),
@@ -166,6 +170,7 @@ impl Journal {
 
     fn adopt(&mut self, stored: Stored) {
         self.proven = stored.proven;
+        self.written = stored.written;
         self.step = stored.step;
         if stored.boot == self.boot {
             return;
@@ -190,8 +195,38 @@ impl Journal {
         self.proven.as_ref()
     }
 
+    /// The files that elasticd has written for this frontend, with what it wrote.
+    pub fn written(&self) -> &BTreeMap<PathBuf, BTreeSet<Digest>> {
+        &self.written
+    }
+
+    /// Records what is in place of the outputs. Blocks until the record is on disk, if that is new.
+    pub fn set_written(&mut self, outputs: impl IntoIterator<Item = (PathBuf, Digest)>) {
+        let mut is_new = false;
+        for (path, digest) in outputs {
+            let only = BTreeSet::from([digest]);
+            is_new |= self.written.insert(path, only.clone()) != Some(only);
+        }
+        if is_new {
+            self.save();
+        }
+    }
+
+    /// Forgets a file that is gone, or somebody else's by now. Blocks until the record is on disk.
+    pub fn forget_written(&mut self, path: &Path) {
+        if self.written.remove(path).is_some() {
+            self.save();
+        }
+    }
+
     /// Records a step before it is taken. Blocks until the record is on disk.
     pub fn begin(&mut self, step: Step) {
+        // Until it is known how the change ends, either version is elasticd's.
+        if let Step::Swapping { changes } = &step {
+            for (path, new) in changes.iter().filter_map(|change| Some((&change.path, change.new.clone()?))) {
+                self.written.entry(path.clone()).or_default().insert(new);
+            }
+        }
         self.step = step;
         self.save();
     }
@@ -206,11 +241,15 @@ impl Journal {
     /// A record that cannot be written does not stop the change: after a restart the frontend is then reloaded once more
     /// than needed, but never once less, since the files differ from those recorded as proven.
     fn save(&self) {
-        let stored =
-            Stored { version: FORMAT, boot: self.boot.clone(), proven: self.proven.clone(), step: self.step.clone() };
+        let stored = Stored {
+            version: FORMAT,
+            boot: self.boot.clone(),
+            proven: self.proven.clone(),
+            written: self.written.clone(),
+            step: self.step.clone(),
+        };
         let bytes = serde_json::to_vec(&stored).expect("plain data always serialises");
-        let ownership = Ownership { mode: 0o600, uid: None, gid: None };
-        if let Err(error) = atomic_file::write(&self.path, &bytes, ownership) {
+        if let Err(error) = atomic_file::write(&self.path, &bytes) {
             tracing::warn!(%error, "cannot save the apply record; after a restart the frontend is reloaded once more");
         }
     }
@@ -237,7 +276,7 @@ mod tests {
         let mut journal = Journal::open(path.clone());
         assert_eq!((journal.proven(), journal.step()), (None, &Step::Idle));
         journal.end(Some(proven()));
-        let changes = vec![FileChange { path: "/x".into(), new: Digest::of(b"y"), previous: None }];
+        let changes = vec![FileChange { path: "/x".into(), new: Some(Digest::of(b"y")), previous: None }];
         journal.begin(Step::Swapping { changes: changes.clone() });
         let again = Journal::open(path.clone());
         assert_eq!(again.proven(), Some(&proven()));
@@ -265,6 +304,7 @@ mod tests {
             include_str!("../../tests/it/golden/formats/frontends/nginx-1.json"),
             include_str!("../../tests/it/golden/formats/frontends/nginx-swapping-1.json"),
             include_str!("../../tests/it/golden/formats/frontends/nginx-reloading-1.json"),
+            include_str!("../../tests/it/golden/formats/frontends/nginx-removing-1.json"),
             include_str!("../../tests/it/golden/formats/frontends/haproxy-1.json"),
             include_str!("../../tests/it/golden/formats/frontends/json-1.json"),
         ] {
@@ -275,7 +315,12 @@ mod tests {
             std::fs::write(&path, golden.to_string()).expect("written");
             let mut journal = Journal::open(path.clone());
             journal.begin(journal.step().clone());
-            assert_eq!(parsed(&std::fs::read_to_string(&path).expect("written")), golden, "nothing is lost");
+            let mut again = parsed(&std::fs::read_to_string(&path).expect("written"));
+            if golden.get("written").is_none() {
+                // What is under way is recorded as written from now on.
+                again.as_object_mut().expect("a record").remove("written");
+            }
+            assert_eq!(again, golden, "nothing is lost");
         }
     }
 

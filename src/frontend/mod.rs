@@ -10,6 +10,8 @@ mod digest;
 pub mod escape;
 pub mod functions;
 mod journal;
+pub mod orphans;
+mod output_index;
 mod parse;
 mod plan;
 pub mod preset;
@@ -24,6 +26,7 @@ mod worker;
 
 pub use checking::{Checking, Unread};
 pub use config::{CANDIDATE, Check, Config, Output, Pacing, Proof, Reload};
+pub use output_index::OutputIndex;
 pub use parse::gid;
 pub use raw::Raw;
-pub use worker::{BuildError, Worker};
+pub use worker::{BuildError, Links, Worker};

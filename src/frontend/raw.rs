@@ -28,7 +28,8 @@ pub struct Raw {
     /// The template of the only output: the path of a file, relative to the configuration's directory or absolute, or the
     /// name of a built-in template such as `nginx/upstreams.conf`.
     pub template: Option<String>,
-    /// The mode of the only output. Left out: that of the preset, or else `"0644"`.
+    /// The mode of the only output. Left out: that of the file that is replaced, or else `"0644"`. What is configured is
+    /// put right when somebody changes it.
     pub mode: Option<FileMode>,
     /// The owner of the only output, by name or number. Left out: that of the file that is replaced.
     pub owner: Option<String>,
@@ -37,6 +38,10 @@ pub struct Raw {
     /// The outputs, where there are several.
     #[serde(default)]
     pub outputs: Vec<RawOutput>,
+    /// Whether files are removed that elasticd wrote for this frontend and that are no outputs of it any more: an output was
+    /// moved, or its service is gone. They are removed together with the next change, checked and proven like that, and
+    /// never if they were edited since. Left out: the key `prune` above all sections.
+    pub prune: Option<bool>,
     /// The syntax in which values are escaped in templates. A frontend of type `custom` has to name it.
     pub escape: Option<Escape>,
     /// The frontend's own main configuration: what `{config}` stands for in commands, and what some runtime APIs load.
@@ -159,11 +164,11 @@ pub(super) mod default {
 #[serde(deny_unknown_fields)]
 pub struct RawOutput {
     /// The path of the file that is written; absolute. `{service}` in it stands for an output for each service, whose
-    /// template sees that service alone; the file of a service that is no longer configured stays.
+    /// template sees that service alone. The file of a service that is gone stays, unless `prune` is set.
     pub path: Option<PathBuf>,
     /// The path of the template, relative to the configuration's directory or absolute, or the name of a built-in one.
     pub template: Option<String>,
-    /// The file's mode. Left out: `"0644"`.
+    /// The file's mode. Left out: that of the file that is replaced, or else `"0644"`.
     pub mode: Option<FileMode>,
     /// The file's owner, by name or number. Left out: that of the file that is replaced.
     pub owner: Option<String>,

@@ -11,9 +11,9 @@ use super::runtime::{Access, Protocol, Runtime};
 use rustix::process::Signal;
 
 use crate::model::{FieldFault, Name};
-use crate::sys::atomic_file::Ownership;
+use crate::sys::ownership::Ownership;
 use crate::sys::process::{Executable, Find};
-use crate::units::{FileMode, TimeSpan};
+use crate::units::TimeSpan;
 
 /// In a command's arguments: the path of the frontend's own main configuration, the key `config`.
 const MAIN_CONFIG: &str = "{config}";
@@ -37,7 +37,7 @@ impl Raw {
     ) -> Result<Config, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let services = self.services.clone().unwrap_or_else(|| all_services.to_vec());
-        let outputs = self.resolve_outputs(&services, base, &mut faults);
+        let (outputs, per_service) = self.resolve_outputs(&services, base, &mut faults);
         // There is no safe guess: what is harmless text in one syntax is a directive in another.
         let escape = self.escape.unwrap_or_else(|| {
             let message = "missing: say in which syntax the outputs are read: one of nginx, haproxy, vcl, apache, \
@@ -59,6 +59,8 @@ impl Raw {
             services,
             follows_all_services: self.services.is_none(),
             outputs,
+            per_service,
+            prune: self.prune.unwrap_or_default(),
             escape,
             check,
             runtime,
@@ -70,7 +72,13 @@ impl Raw {
     }
 
     /// `output` and its companions are the short way to write, or to override, the only output.
-    fn resolve_outputs(&self, services: &[Name], base: &Path, faults: &mut Vec<FieldFault>) -> Vec<Output> {
+    /// Returns them with those that stand for an output for each service, as they are written.
+    fn resolve_outputs(
+        &self,
+        services: &[Name],
+        base: &Path,
+        faults: &mut Vec<FieldFault>,
+    ) -> (Vec<Output>, Vec<Output>) {
         let mut raws = self.outputs.clone();
         let short = RawOutput {
             path: self.output.clone(),
@@ -103,13 +111,14 @@ impl Raw {
         let resolve = |(index, raw): (usize, RawOutput)| resolve_output(raw, index, base, faults);
         let outputs: Vec<_> = raws.into_iter().enumerate().filter_map(resolve).collect();
         let each: Vec<_> = outputs.iter().flat_map(|output| output.for_each(services)).collect();
-        if each.is_empty() && !outputs.is_empty() {
+        // Tags may create some, unless the services are listed.
+        if each.is_empty() && !outputs.is_empty() && self.services.is_some() {
             faults.push(FieldFault::new(
                 "services",
                 format!("there are none to stand for {SERVICE} in an output's path"),
             ));
         }
-        each
+        (each, outputs.into_iter().filter(Output::is_per_service).collect())
     }
 
     fn resolve_check(&self, faults: &mut Vec<FieldFault>) -> Option<Check> {
@@ -256,19 +265,6 @@ impl Raw {
     }
 }
 
-impl Output {
-    /// An output for each service if its path asks for that, or the one it is.
-    fn for_each(&self, services: &[Name]) -> Vec<Self> {
-        let Some(pattern) = self.path.to_str().filter(|path| path.contains(SERVICE)) else { return vec![self.clone()] };
-        let of = |service: &Name| Self {
-            path: pattern.replace(SERVICE, service.as_str()).into(),
-            service: Some(service.clone()),
-            ..self.clone()
-        };
-        services.iter().map(of).collect()
-    }
-}
-
 fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<FieldFault>) -> Option<Output> {
     let before = faults.len();
     let mut fault =
@@ -291,7 +287,7 @@ fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fi
         service: None,
         template_name: raw.template.unwrap_or_default(),
         template,
-        ownership: Ownership { mode: raw.mode.unwrap_or(FileMode(0o644)).0, uid, gid },
+        ownership: Ownership { mode: raw.mode.map(|mode| mode.0), uid, gid },
     };
     (faults.len() == before).then_some(output)
 }

@@ -17,10 +17,16 @@ impl Config {
         if self.escape == Escape::Apache {
             faults.extend(same_balancer(&self.services));
         }
-        for output in &self.outputs {
+        // Services that tags create have outputs too, and are like one of those that are known.
+        let to_come = self.per_service.iter().filter(|_| self.follows_all_services);
+        for output in self.outputs.iter().chain(to_come) {
             let (index, names) =
                 (output.index, output.service.as_ref().map_or(self.services.as_slice(), slice::from_ref));
-            let shown: Vec<_> = services.iter().filter(|service| names.contains(&service.name)).collect();
+            let shown: Vec<_> = if output.is_per_service() {
+                services.last().into_iter().collect()
+            } else {
+                services.iter().filter(|service| names.contains(&service.name)).collect()
+            };
             let tried = Template::compile(&output.template_name, &output.template, self.escape)
                 .and_then(|template| template.trial(&shown, &self.vars));
             // Outputs of the same template have the same faults.

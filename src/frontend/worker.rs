@@ -1,7 +1,6 @@
 //! The reconciler of one frontend: it compares what the frontend has been proven to run with what the snapshot renders
 //! to, and works until they agree.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,18 +10,20 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Change, Effort, Outcome, Rendered};
-use super::config::{Config, Pacing, Proof, Reload};
+use super::config::{Config, Output, Pacing, Proof, Reload};
 use super::digest::Digest;
 use super::journal::{Journal, Proven, Step};
+use super::orphans::{self, Written};
+use super::output_index::OutputIndex;
 use super::plan::{self, Action};
 use super::runtime::{Comparison, Evidence};
-use super::staging::{self, all_on_disk};
+use super::staging::{Staging, all_on_disk, unproven};
 use super::template::Template;
 use crate::model::{Name, Snapshot};
-use crate::status::{self, Phase, Timings};
-use crate::sys::atomic_file;
+use crate::status::{self, OrphanedOutput, Phase, Timings};
 use crate::sys::backoff::{Backoff, Jitter};
-use crate::sys::lock::{self, TargetLock};
+use crate::sys::lock;
+use crate::sys::output_file::Store;
 use crate::sys::process::Identity;
 use crate::sys::text::without_digits;
 use crate::sys::unconfined::Unconfined;
@@ -33,14 +34,27 @@ pub enum BuildError {
     /// A template does not compile.
     #[error(transparent)]
     Template(#[from] super::template::Error),
-    /// The directory for apply records cannot be made.
+    /// A directory for apply records, or for versions of outputs, cannot be made.
     #[error("cannot create {path}: {source}; make `state_dir` writable for elasticd's user")]
-    Records {
+    StateDir {
         /// The directory.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// What workers are connected to.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// What they render.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Writes their outputs, starts their commands and examines their processes.
+    pub unconfined: Unconfined,
+    /// The outputs of all frontends.
+    pub outputs: OutputIndex,
+    /// Changed to have files removed that are no outputs any more.
+    pub prune: watch::Receiver<u64>,
 }
 
 /// One frontend's worker, built and not yet running.
@@ -49,19 +63,28 @@ pub struct Worker {
     config: Config,
     templates: Vec<Template>,
     record: PathBuf,
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    store: Store,
+    links: Links,
     report: watch::Sender<Arc<status::Frontend>>,
-    unconfined: Unconfined,
 }
 
 /// A running worker.
 struct Running {
+    /// As configured, with an output for each service that the configuration names.
+    configured: Config,
+    /// With an output for each service that there is.
     config: Config,
     templates: Vec<Template>,
     journal: Journal,
     unconfined: Unconfined,
-    /// The outputs that no other elasticd can write.
-    locks: BTreeMap<PathBuf, TargetLock>,
+    staging: Staging,
+    /// The outputs of all frontends.
+    outputs: OutputIndex,
+    /// Files that are no outputs any more, as far as they were logged.
+    orphans: Vec<OrphanedOutput>,
+    prune: watch::Receiver<u64>,
+    /// Whether these are to be removed with the next change, as somebody asked for.
+    is_prune_asked: bool,
     is_recovered: bool,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     report: watch::Sender<Arc<status::Frontend>>,
@@ -102,19 +125,16 @@ impl Worker {
     /// # Errors
     ///
     /// A template does not compile, or the apply record has no place.
-    pub fn build(
-        config: Config,
-        state_dir: &Path,
-        snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-        unconfined: Unconfined,
-    ) -> Result<Self, BuildError> {
+    pub fn build(config: Config, state_dir: &Path, links: Links) -> Result<Self, BuildError> {
         let templates = config.templates()?;
-        let records = state_dir.join("frontends");
-        std::fs::create_dir_all(&records).map_err(|source| BuildError::Records { path: records.clone(), source })?;
-        let record = records.join(format!("{}.json", config.name));
+        let records = orphans::records(state_dir);
+        std::fs::create_dir_all(&records).map_err(|source| BuildError::StateDir { path: records, source })?;
+        let record = orphans::record(state_dir, &config.name);
+        let store = Store::new(state_dir, config.name.as_str());
+        store.create().map_err(|source| BuildError::StateDir { path: Store::parent(state_dir), source })?;
         let report = status::Frontend { type_name: config.type_name.clone(), ..Default::default() };
         let report = watch::Sender::new(Arc::new(report));
-        Ok(Self { config, templates, record, snapshots, report, unconfined })
+        Ok(Self { config, templates, record, store, links, report })
     }
 
     /// The frontend's name.
@@ -139,17 +159,25 @@ impl Worker {
 impl Running {
     /// Goes on from the apply record.
     fn open(worker: Worker) -> Self {
-        let Worker { config, templates, record, snapshots, report, unconfined } = worker;
+        let Worker { config, templates, record, store, links, report } = worker;
+        let Links { snapshots, unconfined, outputs, mut prune } = links;
+        // What was asked for before was not asked of this one.
+        prune.mark_unchanged();
         let Pacing { retry_min, retry_max, .. } = config.pacing;
         // Frontends that fail for a common reason do not all try again in one moment.
         let retry = Backoff::new(retry_min, retry_max, Jitter::PlusMinus { percent: 20 });
         let retry = retry.expect("the configuration was checked for it");
         Self {
+            configured: config.clone(),
+            staging: Staging::new(config.name.clone(), unconfined.clone(), store),
             config,
             templates,
             journal: Journal::open(record),
             unconfined,
-            locks: BTreeMap::new(),
+            outputs,
+            orphans: Vec::new(),
+            prune,
+            is_prune_asked: false,
             is_recovered: false,
             snapshots,
             report,
@@ -170,6 +198,8 @@ impl Running {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep_until(wake) => {}
+                // The sender ends with the process.
+                Ok(()) = self.prune.changed() => self.is_prune_asked = true,
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
                         return;
@@ -181,20 +211,10 @@ impl Running {
     }
 
     /// Makes sure that no other elasticd writes the outputs, and then, once, recovers from what an earlier run left.
-    ///
-    /// A directory in which no lock can be created can have no output written either, as a rule; that is reported when an
-    /// output is written.
     fn lock_outputs(&mut self) -> Result<(), lock::Error> {
-        for output in &self.config.outputs {
-            if self.locks.contains_key(&output.path) {
-                continue;
-            }
-            if let Some(lock) = lock::target(&self.unconfined, &output.path)? {
-                self.locks.insert(output.path.clone(), lock);
-            }
-        }
+        self.staging.lock(&self.config.outputs)?;
         if !std::mem::replace(&mut self.is_recovered, true)
-            && let Err(error) = staging::recover(&self.unconfined, &self.config, &mut self.journal)
+            && let Err(error) = self.staging.recover(&self.config, &mut self.journal)
         {
             self.failed(&error.to_string());
         }
@@ -231,7 +251,14 @@ impl Running {
         };
         let render = started.elapsed();
         self.say(|report| report.wanted_revision = Some(rendered.revision));
+        if let Err(error) = self.staging.put_right(&self.config.outputs, &rendered.contents) {
+            return self.failed(&error.to_string());
+        }
+        let removed = self.find_orphans();
         let (action, evidence) = self.plan(&rendered).await;
+        // What may be loading at this moment is looked for first.
+        let action = if removed.is_empty() || action == Action::Prove { action } else { Action::Apply };
+        self.is_prune_asked &= action == Action::Prove;
         if matches!(action, Action::Apply)
             && let Some(pause) = self.pause_after_death(&rendered.digest).await
         {
@@ -243,6 +270,7 @@ impl Running {
         match action {
             Action::Nothing => {
                 let process = self.process().await;
+                self.set_written(&rendered);
                 self.settled(rendered.revision, process)
             }
             Action::Adopt => self.adopt(&rendered, evidence).await,
@@ -255,7 +283,7 @@ impl Running {
                     Err(error) => error.to_string(),
                 })
             }
-            Action::Prove | Action::Apply => self.apply(&rendered, render, action).await,
+            Action::Prove | Action::Apply => self.apply(&rendered, render, action, &removed).await,
         }
     }
 
@@ -263,6 +291,7 @@ impl Running {
         if let Some((_, rendered)) = self.rendered.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &snapshot)) {
             return Ok(Arc::clone(rendered));
         }
+        self.follow_services(&snapshot)?;
         let contents = self.config.render(&self.templates, &snapshot)?;
         let rendered = Arc::new(Rendered::new(&self.config.outputs, contents, snapshot.revision));
         self.rendered = Some((snapshot, Arc::clone(&rendered)));
@@ -277,19 +306,83 @@ impl Running {
             return None;
         }
         // The previous ones are in place, with which it can start.
-        Some(
-            left.clamp(
-                self.config.pacing.retry_min,
-                self.config.pacing.audit_interval.max(self.config.pacing.retry_min),
-            ),
-        )
+        let Pacing { retry_min, audit_interval, .. } = self.config.pacing;
+        Some(left.clamp(retry_min, audit_interval.max(retry_min)))
+    }
+
+    /// Has an output for each service that there is now, where the configuration asks for that.
+    fn follow_services(&mut self, snapshot: &Snapshot) -> Result<(), super::template::Error> {
+        let Some(outputs) = self.configured.outputs_at(snapshot) else { return Ok(()) };
+        let is_free = |output: &Output| !self.outputs.is_of_another(&self.config.name, &output.path);
+        let (outputs, taken): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_free);
+        for output in taken {
+            tracing::error!(frontend = %self.config.name, path = %output.path.display(), service = ?output.service,
+                "a service that tags create has no output, as another frontend writes its file; name one of them otherwise");
+        }
+        if outputs == self.config.outputs {
+            return Ok(());
+        }
+        let config = Config { outputs, ..self.configured.clone() };
+        self.templates = config.templates()?;
+        self.config = config;
+        let paths = || self.config.outputs.iter().map(|output| output.path.clone());
+        self.outputs
+            .set(&self.config.name, paths().chain(self.config.per_service.iter().map(|output| output.path.clone())));
+        self.unconfined.allow_directories(paths().filter_map(|path| path.parent().map(Path::to_owned)));
+        if let Err(error) = self.staging.lock(&self.config.outputs) {
+            tracing::error!(frontend = %self.config.name, %error, "cannot lock the output of a service that tags create");
+        }
+        Ok(())
+    }
+
+    /// Names the files that elasticd wrote for this frontend and that are no outputs any more. Returns those that are to
+    /// be removed now.
+    fn find_orphans(&mut self) -> Vec<PathBuf> {
+        let name = self.config.name.clone();
+        let is_output = |path: &Path| self.config.outputs.iter().any(|output| output.path == path);
+        let former: Vec<_> = self.journal.written().iter().filter(|(path, _)| !is_output(path)).collect();
+        let (mut found, mut others, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for (path, digests) in former {
+            match orphans::written(path, digests) {
+                _ if self.outputs.is_of_another(&name, path) => others.push(path.clone()),
+                Written::Gone => gone.push(path.clone()),
+                Written::InPlace => {
+                    found.push(OrphanedOutput { path: path.clone(), frontend: name.clone(), edited: false })
+                }
+                Written::Edited => {
+                    found.push(OrphanedOutput { path: path.clone(), frontend: name.clone(), edited: true })
+                }
+            }
+        }
+        for path in others.iter().chain(&gone) {
+            self.journal.forget_written(path);
+        }
+        if !gone.is_empty() && *self.journal.step() == Step::Idle && self.journal.proven().is_some() {
+            tracing::info!(frontend = %name, paths = ?gone, "a former output was removed; the frontend is checked and reloaded");
+            self.journal.end(None);
+        }
+        for orphan in found.iter().filter(|orphan| !self.orphans.contains(orphan)) {
+            orphans::log(orphan);
+        }
+        self.say(|report| report.orphaned_outputs.clone_from(&found));
+        let is_pruned = self.is_prune_asked || self.configured.prune;
+        let removed = found.iter().filter(|orphan| is_pruned && !orphan.edited).map(|orphan| orphan.path.clone());
+        let removed = removed.collect();
+        self.orphans = found;
+        removed
+    }
+
+    /// Records what is in place.
+    fn set_written(&mut self, rendered: &Rendered) {
+        let paths = self.config.outputs.iter().map(|output| output.path.clone());
+        self.journal.set_written(paths.zip(rendered.digests.iter().cloned()));
     }
 
     async fn plan(&self, rendered: &Rendered) -> (Action, Option<Evidence>) {
         let on_disk = all_on_disk(&self.config.outputs);
         let (running, evidence) = match &self.config.runtime {
             Some(runtime) if matches!(self.config.proof, Proof::Runtime { .. }) && on_disk == rendered.digest => {
-                let wanted = rendered.wanted(&self.config, self.swapped_at(), &self.unconfined);
+                let wanted = rendered.wanted(&self.config, self.swapped_at(), self.staging.store(), &self.unconfined);
                 let last = self.journal.proven().and_then(|proven| proven.evidence.as_ref());
                 match runtime.compare(&wanted, last).await {
                     Ok(Comparison::Runs(evidence)) => (plan::Running::Asked { agrees: true }, Some(evidence)),
@@ -336,7 +429,7 @@ impl Running {
     }
 
     /// Makes a change, or looks for the proof of one that was interrupted.
-    async fn apply(&mut self, rendered: &Rendered, render: Duration, action: Action) -> Duration {
+    async fn apply(&mut self, rendered: &Rendered, render: Duration, action: Action, removed: &[PathBuf]) -> Duration {
         self.say(|report| {
             report.phase = Phase::Applying;
             report.applies += u64::from(action == Action::Apply);
@@ -345,7 +438,9 @@ impl Running {
         let change = Change {
             config: &self.config,
             journal: &mut self.journal,
+            staging: &mut self.staging,
             rendered,
+            removed,
             effort: &mut effort,
             unconfined: &self.unconfined,
         };
@@ -361,6 +456,16 @@ impl Running {
             report.live_updates += u64::from(effort.live_updated);
             report.last_attempt_seconds = effort.timings;
         });
+        if outcome.is_ok() && action == Action::Apply {
+            self.set_written(rendered);
+            for path in removed {
+                tracing::info!(frontend = %self.config.name, path = %path.display(), "former output removed");
+                self.journal.forget_written(path);
+            }
+            self.orphans.retain(|orphan| !removed.contains(&orphan.path));
+            let left = self.orphans.clone();
+            self.say(|report| report.orphaned_outputs = left);
+        }
         match outcome {
             Ok(Outcome::Proven((process, _))) => self.proven(rendered, process),
             Ok(Outcome::NotRunning(why)) => {
@@ -378,7 +483,14 @@ impl Running {
                     let first = self.config.pacing.retry_min;
                     self.fatal = Some(Fatal::next(self.fatal.take(), &rendered.digest, first));
                 }
-                self.failed(&error.to_string())
+                let former = self.orphans.first().filter(|_| removed.is_empty());
+                let hint = former.map(|orphan| {
+                    let path = orphan.path.display();
+                    format!(
+                        "; {path}, a former output, is still there and may be why: elasticd outputs --prune removes it"
+                    )
+                });
+                self.failed(&format!("{error}{}", hint.unwrap_or_default()))
             }
         }
     }
@@ -386,11 +498,8 @@ impl Running {
     async fn adopt(&mut self, rendered: &Rendered, evidence: Option<Evidence>) -> Duration {
         let process = self.process().await;
         let swapped_at = self.swapped_at();
-        if let Step::Reloading { changes, .. } = self.journal.step() {
-            for change in changes {
-                atomic_file::discard(&self.unconfined, &change.path);
-            }
-        }
+        self.staging.discard(&unproven(&self.journal));
+        self.set_written(rendered);
         let Rendered { digest, revision, .. } = rendered;
         let proven = Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence };
         self.journal.end(Some(proven));
@@ -500,8 +609,13 @@ mod tests {
         let raw: Raw =
             serde_json::from_value(serde_json::json!({ "escape": "json", "outputs": [output] })).expect("keys");
         let config = raw.resolve("json".parse().expect("a name"), "json", std::slice::from_ref(&web), dir.path());
-        let worker = Worker::build(config.expect("valid"), dir.path(), watch::channel(None).1, Unconfined::default())
-            .expect("built");
+        let links = Links {
+            snapshots: watch::channel(None).1,
+            unconfined: Unconfined::default(),
+            outputs: OutputIndex::default(),
+            prune: watch::channel(0).1,
+        };
+        let worker = Worker::build(config.expect("valid"), dir.path(), links).expect("built");
         let mut running = Running::open(worker);
         let snapshot = |revision| {
             let set = Arc::new(ServiceSet { revision, backends: Vec::new() });

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::pool::PersistedService;
 use super::registration::Registrations;
 use crate::model::{Name, Snapshot};
-use crate::sys::atomic_file::{self, Ownership};
+use crate::sys::atomic_file;
 use crate::sys::{regular_file, text};
 
 /// The format that is written. Each earlier one that is still read has its own arm in [`decode`]; formats before 3 were
@@ -180,7 +180,7 @@ impl State {
     ) -> Result<(), atomic_file::Error> {
         let stored = Stored { version: FORMAT, snapshot, registered, pools };
         let json = serde_json::to_vec(&stored).expect("plain data always serialises");
-        atomic_file::write(&self.path, &sealed(json), Ownership { mode: 0o600, uid: None, gid: None })
+        atomic_file::write(&self.path, &sealed(json))
     }
 }
 

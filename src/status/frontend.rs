@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -5,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Age;
 use super::measure::report;
+use crate::model::Name;
 
 report! {
     /// The status of a frontend. Counters are of the time since elasticd started.
@@ -41,10 +43,24 @@ report! {
         /// How long each step of the last attempt took.
         #[serde(default)]
         last_attempt_seconds: Timings,
+        /// Files that elasticd wrote for it and that are no outputs any more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        orphaned_outputs: Vec<OrphanedOutput>,
         /// Whether a first attempt has ended, successful or not.
         #[serde(skip)]
         attempted: bool,
     }
+}
+
+/// A file that elasticd wrote and that is no output any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OrphanedOutput {
+    /// The file.
+    pub path: PathBuf,
+    /// The frontend that it was written for.
+    pub frontend: Name,
+    /// Whether it was edited since: then elasticd does not remove it.
+    pub edited: bool,
 }
 
 /// How long the steps of one change took, in seconds.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use rustix::fs::{Mode, OFlags};
 
+use super::directory;
 use super::unconfined::Unconfined;
 
 /// The lock's file name in the directory.
@@ -43,60 +44,99 @@ pub fn exclusive(mut file: File) -> Result<Flock<File>, Errno> {
 #[derive(Debug)]
 pub struct DirectoryLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 
-/// A file that only one process replaces at a time: held as long as it lives. Its lock file lies beside it, under a
-/// hidden name, and is removed with it; one that a killed process left is used by the next.
+/// A file that only one elasticd replaces at a time: held as long as it lives.
+///
+/// The lock is on the file itself, as nothing may lie beside it that an include could read. It is a lock for writing of
+/// the open file (`F_OFD_SETLK`), which takes the right to write the file: who may only read it cannot keep elasticd out.
+/// Whoever replaces the file locks the new one before it gets its name.
 #[derive(Debug)]
 pub struct TargetLock {
-    path: PathBuf,
-    unconfined: Unconfined,
-    _lock: Flock<File>,
+    _file: File,
+    identity: (u64, u64),
 }
 
-impl Drop for TargetLock {
-    fn drop(&mut self) {
-        // It is still held, so that it is not another process's file that is removed. A leftover does no harm.
-        let path = self.path.clone();
-        let _ = beside(&self.unconfined, &self.path, move || std::fs::remove_file(path));
+impl TargetLock {
+    /// The lock of a file that was [claimed](claim) before it got its name. `None`: it could not be.
+    pub fn of_new(file: File) -> Option<Self> {
+        let metadata = file.metadata().ok()?;
+        claim(&file).ok()?;
+        Some(Self { _file: file, identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Whether it is of the file that lies at a path now. An operator may have replaced or removed that file.
+    pub fn is_of(&self, path: &Path) -> bool {
+        std::fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == self.identity)
     }
 }
 
-/// Locks the file at `target`, which need not exist. `None`: it cannot be locked, as in a directory that is not
-/// writable or not there yet, or on a file system without locks. Blocks for a moment if it is held.
+/// Locks the file at `target`, waiting for a moment if it is held. `None`: there is nothing to lock, or it cannot be
+/// locked, as where elasticd may not write the file itself, or on a file system without locks. Blocks.
 ///
 /// # Errors
 ///
-/// [`Error::Target`]: another process holds it.
+/// [`Error::Target`]: another process holds it. [`Error::Directory`]: others decide where the file is.
 pub fn target(unconfined: &Unconfined, target: &Path) -> Result<Option<TargetLock>, Error> {
-    let path = super::atomic_file::staging_path(target).with_added_extension("lock");
+    let deadline = Instant::now() + PATIENCE.0;
     loop {
-        let made = path.clone();
-        let file = beside(unconfined, target, move || {
-            // Not for writing: a file system on which a file is open for that cannot be made read-only.
-            let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            Ok(File::from(rustix::fs::open(&made, flags, Mode::RUSR | Mode::WUSR)?))
+        let name = target.file_name().unwrap_or_default().to_owned();
+        let opened = unconfined.write_in(super::atomic_file::directory_of(target), move |directory| {
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            File::from(rustix::fs::openat(directory, &name, flags, Mode::empty()).ok()?).into()
         });
-        let Ok((file, opened)) = file.and_then(|file| file.metadata().map(|metadata| (file, metadata))) else {
+        let file: Option<File> = match opened {
+            Ok(file) => file,
+            Err(directory::Error::Io(_)) => None,
+            Err(source) => return Err(Error::Directory { path: target.to_owned(), source }),
+        };
+        let Some((file, opened)) = file.and_then(|file| file.metadata().ok().map(|metadata| (file, metadata))) else {
             return Ok(None);
         };
-        let lock = match exclusive(file) {
-            Ok(lock) => lock,
-            Err(Errno::EWOULDBLOCK) => return Err(Error::Target(target.to_owned())),
+        if !opened.is_file() {
+            return Ok(None);
+        }
+        match claim(&file) {
+            Ok(()) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) if !is_held_for_writing(&file) => return Ok(None),
+            Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() < deadline => {
+                std::thread::sleep(PATIENCE.1);
+                continue;
+            }
+            Err(Errno::EAGAIN | Errno::EACCES) => return Err(Error::Target(target.to_owned())),
             Err(_) => return Ok(None),
-        };
-        // The process that held it until now has removed it: another file may lie there by now.
-        if std::fs::symlink_metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino())) {
-            return Ok(Some(TargetLock { path, unconfined: unconfined.clone(), _lock: lock }));
+        }
+        // The process that held it until now may have replaced the file.
+        let lock = TargetLock { _file: file, identity: (opened.dev(), opened.ino()) };
+        if lock.is_of(target) {
+            return Ok(Some(lock));
         }
     }
 }
 
-/// Runs `work` on the thread that may write into the directory of `path`.
-fn beside<T: Send + 'static>(
-    unconfined: &Unconfined,
-    path: &Path,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    unconfined.write_in(super::atomic_file::directory_of(path), work)?
+/// A lock of the whole file.
+fn whole(kind: i32) -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: i16::try_from(kind).expect("a small constant"),
+        l_whence: i16::try_from(nix::libc::SEEK_SET).expect("a small constant"),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Locks an open file for as long as it is open, or until its [`TargetLock`] is dropped.
+///
+/// # Errors
+///
+/// `EAGAIN`, `EACCES`: another process holds it. Anything else: it cannot be locked.
+pub fn claim(file: &File) -> Result<(), Errno> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole(nix::libc::F_WRLCK))).map(drop)
+}
+
+/// Whether what stands in the way is a lock like ours. One for reading, which takes no right to write, is not.
+fn is_held_for_writing(file: &File) -> bool {
+    let mut lock = whole(nix::libc::F_WRLCK);
+    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
+    asked.is_ok() && i32::from(lock.l_type) == nix::libc::F_WRLCK
 }
 
 /// Why a directory, or a file, could not be locked.
@@ -108,6 +148,14 @@ pub enum Error {
     /// Another process replaces the file.
     #[error("another elasticd writes {0}; stop it, or give this one an `output` of its own")]
     Target(PathBuf),
+    /// Others than root and elasticd decide where the file is.
+    #[error("cannot write {path}: {source}")]
+    Directory {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: directory::Error,
+    },
     /// The directory's lock file could not be opened.
     #[error("cannot use {path} as `state_dir`: {source}; create it, writable for elasticd's user")]
     Unusable {
@@ -183,18 +231,41 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_by_one_only_and_nothing_is_left_behind() {
+    fn a_file_is_replaced_by_one_only_and_nothing_lies_beside_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
-        let first = target(&Unconfined::default(), &one).expect("free").expect("to be had");
-        let error = target(&Unconfined::default(), &one).expect_err("held").to_string();
+        let of = |path: &Path| target(&Unconfined::default(), path);
+        assert!(of(&one).expect("free").is_none(), "there is nothing to lock");
+        for path in [&one, &other] {
+            std::fs::write(path, "").expect("written");
+        }
+        let first = of(&one).expect("free").expect("to be had");
+        let error = of(&one).expect_err("held").to_string();
         assert!(error.contains("another elasticd writes") && error.contains("/one"), "{error}");
-        let second = target(&Unconfined::default(), &other).expect("another file");
+        let second = of(&other).expect("another file").expect("to be had");
+        // What lies there now is another file, which is anybody's to lock.
+        std::fs::rename(&other, &one).expect("moved");
+        assert!(!first.is_of(&one) && !second.is_of(&other) && second.is_of(&one));
         drop(first);
-        drop(target(&Unconfined::default(), &one).expect("free again"));
+        assert!(of(&one).is_err(), "the second one is of this file");
         drop(second);
-        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
-        assert!(matches!(target(&Unconfined::default(), Path::new("/nonexistent/x")), Ok(None)));
+        assert!(of(&one).expect("free again").is_some());
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
+        assert!(matches!(of(Path::new("/nonexistent/x")), Ok(None)));
+    }
+
+    #[test]
+    fn who_may_only_read_the_file_keeps_nobody_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("one");
+        std::fs::write(&path, "").expect("written");
+        let reader = File::open(&path).expect("open");
+        fcntl(&reader, FcntlArg::F_OFD_SETLK(&whole(nix::libc::F_RDLCK))).expect("locked for reading");
+        let flocked = Flock::lock(File::open(&path).expect("open"), FlockArg::LockExclusive).expect("locked");
+        assert!(target(&Unconfined::default(), &path).expect("not an elasticd's").is_none());
+        drop(reader);
+        assert!(target(&Unconfined::default(), &path).expect("free").is_some());
+        drop(flocked);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::access::{self, Stranger};
 use super::regular_file;
 use super::signal_state::SignalState;
 use super::text;
@@ -150,10 +151,10 @@ pub enum Error {
         /// What it should run.
         expected: Executable,
     },
-    /// The pid file can be written by a user who may not signal the process.
+    /// The pid file can be written by somebody who may not signal the process.
     #[error(
-        "the pid file {path} names PID {pid} of user {owner} and is writable by users other than that one, root and \
-         elasticd's own; nothing was signalled. Use `chown root` and `chmod 0644` on it"
+        "the pid file {path} names PID {pid} of user {owner} and can be written by {who}: by others than that user, root and \
+         elasticd; nothing was signalled. Use `chown root` and `chmod 0644` on it"
     )]
     Untrusted {
         /// The file.
@@ -162,6 +163,8 @@ pub enum Error {
         pid: i32,
         /// Who runs it.
         owner: u32,
+        /// Who can write the file.
+        who: Stranger,
     },
     /// The kernel does not let us see what the process runs.
     #[error(
@@ -286,7 +289,8 @@ impl Process {
     }
 
     fn by_pid_file(path: &Path, executable: &Executable) -> Result<Self, Error> {
-        let (pid, author) = read_pid_file(path)?;
+        let pid_file = PidFile::read(path)?;
+        let pid = pid_file.pid;
         if pid == std::process::id().cast_signed() {
             return Err(Error::Ourselves(path.to_owned()));
         }
@@ -298,9 +302,9 @@ impl Process {
             return Err(Error::OtherProgram { path: path.to_owned(), pid, found, expected: executable.clone() });
         }
         // Otherwise a user who may write the file could have us signal processes that the user may not signal.
-        let owner = owner_of(pid).ok_or_else(stale)?;
-        if author.is_none_or(|author| author != owner && !regular_file::is_trusted(author)) {
-            return Err(Error::Untrusted { path: path.to_owned(), pid, owner });
+        let (owner, group) = user_and_group_of(pid).ok_or_else(stale)?;
+        if let Some(who) = pid_file.stranger((owner, group)) {
+            return Err(Error::Untrusted { path: path.to_owned(), pid, owner, who });
         }
         Self::still_there(identity, pidfd).ok_or_else(stale)
     }
@@ -467,7 +471,12 @@ fn executable_of(pid: i32) -> Result<Option<PathBuf>, Error> {
 
 /// The user whom a process belongs to, by the rights it has to act. `None`: it is gone.
 fn owner_of(pid: i32) -> Option<u32> {
-    ProcEntry::new(pid).and_then(|entry| entry.status()).ok().map(|status| status.euid)
+    user_and_group_of(pid).map(|(user, _)| user)
+}
+
+/// The same with the group.
+fn user_and_group_of(pid: i32) -> Option<(u32, u32)> {
+    ProcEntry::new(pid).and_then(|entry| entry.status()).ok().map(|status| (status.euid, status.egid))
 }
 
 /// A zombie still has a PID and still takes signals, but nothing will ever act on them.
@@ -479,31 +488,45 @@ fn entries() -> impl Iterator<Item = ProcEntry> {
     procfs::process::all_processes().into_iter().flatten().flatten()
 }
 
-/// The PID, and the owner of the file. `None`: any user can write it.
-fn read_pid_file(path: &Path) -> Result<(i32, Option<u32>), Error> {
-    use std::io::Read;
-    use std::os::unix::fs::MetadataExt;
-    let mut text = String::new();
-    let read = |file: std::fs::File| {
-        let metadata = file.metadata()?;
-        let owner = (metadata.mode() & 0o002 == 0).then(|| metadata.uid());
-        file.take(MAX_PID_FILE as u64).read_to_string(&mut text).map(|_| owner)
-    };
-    let owner = regular_file::open(path).and_then(read).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => Error::NoPidFile(path.to_owned()),
-        io::ErrorKind::InvalidData => Error::BadPidFile { path: path.to_owned(), found: "binary data".to_owned() },
-        _ => Error::UnreadablePidFile { path: path.to_owned(), source },
-    })?;
-    let digits = text.trim();
-    if digits.is_empty() {
-        return Err(Error::EmptyPidFile(path.to_owned()));
+/// What a pid file says, and who can write it.
+struct PidFile {
+    pid: i32,
+    file: std::fs::File,
+    stat: rustix::fs::Stat,
+}
+
+impl PidFile {
+    fn read(path: &Path) -> Result<Self, Error> {
+        use std::io::Read;
+        let mut text = String::new();
+        let read = |file: std::fs::File| {
+            let stat = rustix::fs::fstat(&file)?;
+            (&file).take(MAX_PID_FILE as u64).read_to_string(&mut text).map(|_| (file, stat))
+        };
+        let (file, stat) = regular_file::open(path).and_then(read).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoPidFile(path.to_owned()),
+            io::ErrorKind::InvalidData => Error::BadPidFile { path: path.to_owned(), found: "binary data".to_owned() },
+            _ => Error::UnreadablePidFile { path: path.to_owned(), source },
+        })?;
+        let digits = text.trim();
+        if digits.is_empty() {
+            return Err(Error::EmptyPidFile(path.to_owned()));
+        }
+        let pid = digits
+            .parse()
+            .ok()
+            .filter(|pid| *pid > 0)
+            .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: text::shorten(digits, 20) })?;
+        Ok(Self { pid, file, stat })
     }
-    let pid = digits
-        .parse()
-        .ok()
-        .filter(|pid| *pid > 0)
-        .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: text::shorten(digits, 20) })?;
-    Ok((pid, owner))
+
+    /// Who else may write it than root, elasticd and the process's own user and group.
+    fn stranger(&self, (user, group): (u32, u32)) -> Option<Stranger> {
+        let owner = self.stat.st_uid;
+        let is_owners_own = owner == user || regular_file::is_trusted(owner);
+        let owner = Some(Stranger::Owner(owner)).filter(|_| !is_owners_own);
+        owner.or_else(|| access::stranger_among_others(&self.file, &self.stat, Some((user, group))))
+    }
 }
 
 #[cfg(test)]

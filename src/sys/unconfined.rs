@@ -8,16 +8,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinHandle;
 
 use super::confine::{self, Report, WRITING};
+use super::directory::{self, Directory};
 
 /// Enough for what these threads do; they are mostly asleep.
 const STACK: usize = 512 * 1024;
@@ -41,6 +42,8 @@ struct Shared {
     /// Runs the futures that start programs themselves. It has threads of its own, so that none of the runtime that
     /// serves is started by a thread that is not confined, whose rights it would inherit.
     runtime: OnceCell<Handle>,
+    /// Where new versions of outputs wait.
+    staging: OnceLock<File>,
     /// The directories outputs are written to, each with its thread once that was needed.
     writers: Mutex<BTreeMap<PathBuf, Option<Writer>>>,
     /// The children that are waited for where they were started.
@@ -137,34 +140,41 @@ impl Unconfined {
         }
     }
 
+    /// The directory in which new versions of outputs wait, and from which they are moved to their places: every thread
+    /// that writes outputs may write there, too. To be called once, before there are any.
+    pub fn set_staging(&self, directory: File) {
+        let _ = self.0.staging.set(directory);
+    }
+
     /// Runs `work`, which writes into `directory`, on a thread that can write nowhere else. Into a directory that was
     /// never allowed the caller writes itself, as far as its rights go. Blocks until it is done.
     ///
     /// # Errors
     ///
-    /// The directory cannot be opened; nothing was done.
+    /// The directory cannot be opened, or others decide where it is; nothing was done.
     pub fn write_in<T: Send + 'static>(
         &self,
         directory: &Path,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> io::Result<T> {
-        match self.writer(directory)? {
-            Some(thread) => Ok(thread.run_blocking(work)),
-            None => Ok(work()),
+        work: impl FnOnce(&Directory) -> T + Send + 'static,
+    ) -> Result<T, directory::Error> {
+        let opened = Directory::open(directory)?;
+        match self.writer(directory, &opened)? {
+            Some(thread) => Ok(thread.run_blocking(move || work(&opened))),
+            None => Ok(work(&opened)),
         }
     }
 
-    fn writer(&self, directory: &Path) -> io::Result<Option<WorkerThread>> {
+    fn writer(&self, path: &Path, opened: &Directory) -> io::Result<Option<WorkerThread>> {
         let Some(unconfined) = &self.0.thread else { return Ok(None) };
         let mut writers = locked(&self.0.writers);
-        let Some(known) = writers.get_mut(directory) else { return Ok(None) };
-        let opened = confine::directory(directory)?;
-        let metadata = opened.metadata()?;
-        let identity = (metadata.dev(), metadata.ino());
+        let Some(known) = writers.get_mut(path) else { return Ok(None) };
+        let identity = opened.identity()?;
         if let Some(writer) = known.as_ref().filter(|writer| writer.identity == identity) {
             return Ok(Some(writer.thread.clone()));
         }
-        let thread = unconfined.run_blocking(move || start_writer(opened))?;
+        let mut allowed = vec![File::from(opened.as_fd().try_clone_to_owned()?)];
+        allowed.extend(self.0.staging.get().map(File::try_clone).transpose()?);
+        let thread = unconfined.run_blocking(move || start_writer(allowed))?;
         *known = Some(Writer { identity, thread: thread.clone() });
         Ok(Some(thread))
     }
@@ -177,8 +187,8 @@ impl Unconfined {
 }
 
 /// What keeps it from being confined has been reported of the serving threads already.
-fn start_writer(directory: File) -> io::Result<WorkerThread> {
-    WorkerThread::start("writer", move || confine::thread([&directory], WRITING, &mut Report::default()))
+fn start_writer(directories: Vec<File>) -> io::Result<WorkerThread> {
+    WorkerThread::start("writer", move || confine::thread(&directories, WRITING, &mut Report::default()))
 }
 
 fn start_runtime() -> Handle {

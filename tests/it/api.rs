@@ -116,6 +116,7 @@ pub fn start(max_connections: usize, limits: Limits) -> Running {
         frontends,
         ready: readiness,
         fleet: watch::channel(Arc::default()).1,
+        orphaned_outputs: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
         controls: elasticd::api::Controls::disconnected(),
     };
@@ -430,6 +431,7 @@ async fn a_second_api_on_the_same_socket_is_refused() {
         frontends: watch::channel(Arc::default()).1,
         ready: watch::channel(false).1,
         fleet: watch::channel(Arc::default()).1,
+        orphaned_outputs: watch::channel(Arc::default()).1,
         started: SystemTime::now(),
         controls: elasticd::api::Controls::disconnected(),
     };

@@ -47,6 +47,7 @@ fn both_answer(elasticd: &Elasticd, nginx: &Nginx) {
     nginx.await_old_workers_gone();
     nginx.await_answers(&["a", "b"]);
     assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<PathBuf>::new());
+    assert_eq!(elasticd.staged("nginx"), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -76,7 +77,8 @@ fn killed_between_staging_and_swap() {
     let before = nginx.upstreams();
     killed_in_between(&mut elasticd, &backends);
     assert_eq!(nginx.upstreams(), before, "nothing is in place");
-    assert_eq!(elasticd.hidden(&nginx.conf_d()).len(), 1, "but staged");
+    assert_eq!(elasticd.hidden(&nginx.conf_d()), Vec::<PathBuf>::new(), "nor beside its place");
+    assert_eq!(elasticd.staged("nginx").len(), 2, "but staged, with what is in place");
     proven_on_both(&mut elasticd, &nginx);
 }
 

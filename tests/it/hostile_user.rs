@@ -69,8 +69,13 @@ fn files_planted_in_an_output_directory_before_the_start_are_not_followed() {
         "echo mine > list.json; ln list.json kept; ln list.json .list.json.elasticd; chmod 666 list.json",
         "mkfifo list.json",
     ] {
-        for bits in [0o777, 0o1777] {
-            let elasticd = open_to_all(bits);
+        for is_elsewhere in [false, true] {
+            let elasticd = open_to_all(0o1777);
+            // Where elasticd cannot move the new version to its place, as its state is in another file system.
+            let elsewhere = tempfile::tempdir_in("/dev/shm").expect("another file system");
+            if is_elsewhere {
+                std::os::unix::fs::symlink(elsewhere.path(), elasticd.path("state")).expect("linked");
+            }
             plants(&elasticd.path("out"), script);
             let elasticd = elasticd.ready();
             elasticd.await_applied("list", "web", &["a"]);
@@ -88,24 +93,80 @@ fn files_planted_in_an_output_directory_before_the_start_are_not_followed() {
     assert_eq!(elasticd.read("precious"), "precious");
 }
 
+/// Waits until a frontend's failure names its remedy.
+fn await_refusal(elasticd: &Elasticd, expected: &str) {
+    elasticd.await_status("refused", |status| {
+        let list = &status["frontends"]["list"];
+        list["phase"] == "failed" && list["error"].as_str().is_some_and(|error| error.contains(expected))
+    });
+}
+
+fn owner(path: &Path, uid: u32) {
+    std::os::unix::fs::lchown(path, Some(uid), None).expect("we are root");
+}
+
 #[test]
-fn files_planted_in_an_output_directory_during_changes_are_not_followed() {
-    let elasticd = open_to_all(0o777).ready();
-    for (script, n) in [
-        ("ln -s ../precious list.json", 2),
-        ("ln -s /dev/zero list.json; ln -s ../precious .list.json.elasticd", 3),
-        ("mkfifo list.json; mkfifo .list.json.elasticd", 4),
-        ("ln -s ../new list.json; ln -s ../new .list.json.elasticd", 5),
-        ("echo mine > list.json; chmod 666 list.json; ln list.json .list.json.elasticd", 6),
-    ] {
-        elasticd.await_applied("list", "web", &["a"]);
-        plants(&elasticd.path("out"), &format!("rm -f list.json .list.json.elasticd; {script}"));
+fn a_directory_that_others_can_write_is_refused_whenever_it_is_written_to() {
+    const NOBODY: u32 = 65534;
+    /// What somebody does, how it is repaired, and what elasticd says meanwhile.
+    type Spoil<'a> = (&'a dyn Fn(), &'a dyn Fn(), &'a str);
+    let elasticd = open_to_all(0o755);
+    // Its parent is on the way.
+    fs::create_dir(elasticd.path("app")).expect("a directory");
+    fs::rename(elasticd.path("out"), elasticd.path("app/out")).expect("moved");
+    std::os::unix::fs::symlink("app/out", elasticd.path("out")).expect("linked");
+    let elasticd = elasticd.ready();
+    elasticd.await_applied("list", "web", &["a"]);
+    let [app, out, link] = ["app", "app/out", "out"].map(|name| elasticd.path(name));
+    let spoils: [Spoil<'_>; 6] = [
+        (
+            &|| owner(&app, NOBODY),
+            &|| owner(&app, 0),
+            "app (owner 65534, mode 0755) can be written by its owner, user 65534",
+        ),
+        (&|| mode(&app, 0o777), &|| mode(&app, 0o755), "use `chmod o-w "),
+        (&|| mode(&out, 0o777), &|| mode(&out, 0o755), "app/out (owner 0, mode 0777) can be written by every user"),
+        (&|| owner(&out, NOBODY), &|| owner(&out, 0), "use `chown root "),
+        (&|| owner(&link, NOBODY), &|| owner(&link, 0), "out is a symbolic link of user 65534"),
+        (
+            &|| {
+                std::os::unix::fs::chown(&out, None, Some(64_000)).expect("we are root");
+                mode(&out, 0o775);
+            },
+            &|| mode(&out, 0o755),
+            "can be written by its group, 64000",
+        ),
+    ];
+    for (n, (spoil, repair, expected)) in (2..).zip(spoils) {
+        spoil();
+        let before = elasticd.read("app/out/list.json");
         let address = format!("10.0.0.{n}");
         elasticd.write("backends.yaml", &BACKENDS.replace("10.0.0.1", &address));
+        await_refusal(&elasticd, expected);
+        assert_eq!(elasticd.read("app/out/list.json"), before, "{expected}: not written");
+        repair();
         elasticd.await_status("seen", |_| elasticd.get("/v1/services/web?format=text").2.contains(&address));
         elasticd.await_applied("list", "web", &["a"]);
-        assert_unharmed(&elasticd, script, &address);
+        assert!(elasticd.read("app/out/list.json").contains(&address), "{expected}");
     }
+}
+
+#[test]
+fn a_user_who_owns_a_directory_above_the_output_cannot_choose_where_root_writes() {
+    let elasticd = open_to_all(0o755);
+    for name in ["app", "root-only"] {
+        fs::create_dir(elasticd.path(name)).expect("a directory");
+    }
+    fs::rename(elasticd.path("out"), elasticd.path("app/out")).expect("moved");
+    let config = elasticd.read("elasticd.toml").replace("/out/list.json", "/app/out/list.json");
+    elasticd.write("elasticd.toml", &config);
+    let elasticd = elasticd.ready();
+    elasticd.await_applied("list", "web", &["a"]);
+    owner(&elasticd.path("app"), 65534);
+    plants(&elasticd.path("app"), "mv out old; ln -s ../root-only out");
+    elasticd.write("backends.yaml", &BACKENDS.replace("10.0.0.1", "10.0.0.2"));
+    await_refusal(&elasticd, "app (owner 65534");
+    assert_eq!(fs::read_dir(elasticd.path("root-only")).expect("readable").count(), 0);
 }
 
 #[test]
@@ -175,6 +236,16 @@ fn files_planted_in_the_state_directory_are_not_trusted() {
     elasticd.await_applied("list", "web", &["a"]);
     assert_eq!(elasticd.read("precious"), "precious");
     assert_eq!(elasticd.logged("belongs to user 65534"), 2, "{}", elasticd.log());
+}
+
+#[test]
+fn a_directory_planted_where_new_versions_wait_is_not_used() {
+    let elasticd = open_to_all(0o755);
+    fs::create_dir(elasticd.path("state")).expect("a directory");
+    mode(&elasticd.path("state"), 0o1777);
+    plants(&elasticd.path("state"), "mkdir -p staging/list/new staging/list/previous");
+    let (code, _, error) = elasticd.run(&["run"]);
+    assert!(code == 1 && error.contains("state/staging (owner 65534, mode 0755); remove it"), "{code}: {error}");
 }
 
 #[test]

@@ -45,6 +45,7 @@ mod nginx_asks;
 mod nginx_syntax;
 mod openapi;
 mod other_hands;
+mod outputs;
 mod pid_namespace;
 mod plain;
 mod processes;

@@ -167,6 +167,21 @@ async fn a_user_who_may_write_a_pid_file_can_only_have_his_own_process_signalled
     find(&file, name).await.expect("their file, their process");
     give(file.path(), 0o666);
     assert!(matches!(find(&file, name).await, Err(Error::Untrusted { .. })), "anybody's file");
+    // A group's members could write another PID, unless they are the process's own group, root's or elasticd's.
+    const GROUP: u32 = 64_000;
+    let of_group = |group, mode| {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        std::fs::write(file.path(), ours.pid().to_string()).expect("written");
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("ours");
+        chown(file.path(), Some(0), Some(group)).expect("tests run as root");
+    };
+    of_group(GROUP, 0o644);
+    find(&file, name).await.expect("a group that may read it");
+    of_group(0, 0o664);
+    find(&file, name).await.expect("root's group");
+    of_group(GROUP, 0o664);
+    let error = find(&file, name).await.expect_err("a group that may write it").to_string();
+    assert!(error.contains("can be written by its group, 64000") && error.contains("`chmod 0644`"), "{error}");
     // A pipe would block, and PID 1 is no frontend.
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");

@@ -10,7 +10,7 @@ use super::{Findings, Level, is_member};
 use crate::frontend::{Check, Checking, Config, Output, Proof, Reload, Unread};
 use crate::sys::process::Process;
 use crate::sys::unconfined::Unconfined;
-use crate::sys::{atomic_file, child};
+use crate::sys::{child, output_file};
 
 /// Checks what an update of the frontend needs: its outputs, its check, its process or its runtime API.
 pub async fn check(frontend: &Config, findings: &mut Findings) {
@@ -46,7 +46,7 @@ fn outputs(subject: &str, frontend: &Config, findings: &mut Findings) {
     for output in &frontend.outputs {
         let parent = output.path.parent().unwrap_or(Path::new("/"));
         if seen.insert(parent) {
-            let examined = atomic_file::examine(&output.path);
+            let examined = output_file::examine(&output.path);
             let good = format!("{} can be replaced in its directory", output.path.display());
             findings.add_result(format!("{subject}.outputs.{}", output.index), examined.map(|()| good));
         }

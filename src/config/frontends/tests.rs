@@ -10,7 +10,7 @@ use crate::sys::process::Find;
 fn resolve(keys: &str) -> Result<Config, Vec<Fault>> {
     let mut layers = Layers::of_text(&format!("[frontends.front]\ntype = 'nginx'\n{keys}"));
     let services = ["web".parse().expect("a name")];
-    let mut frontends = frontends(&mut layers, &services, Path::new("/nonexistent"));
+    let mut frontends = frontends(&mut layers, &services, Path::new("/nonexistent"), false);
     if layers.faults.is_empty() { Ok(frontends.remove(0)) } else { Err(layers.faults) }
 }
 
@@ -19,7 +19,7 @@ fn every_key_of_a_preset_can_be_overridden() {
     let config = resolve("output = '/tmp/x.conf'\nmode = '0600'\nvars.keepalive = 7\nsettle = '2s'").expect("valid");
     assert_eq!(config.outputs.len(), 1);
     assert_eq!(config.outputs[0].path, Path::new("/tmp/x.conf"));
-    assert_eq!(config.outputs[0].ownership.mode, 0o600);
+    assert_eq!(config.outputs[0].ownership.mode, Some(0o600));
     assert_eq!(config.vars["keepalive"], 7);
     assert!(config.vars.contains_key("zone_size"), "the other variables stay");
     assert_eq!(config.pacing.settle_max, Duration::from_secs(2), "never shorter than settle");

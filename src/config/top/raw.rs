@@ -35,6 +35,11 @@ pub struct RawTop {
     /// Whether elasticd gives up, at its start, the privileges that it does not need. A change needs a restart.
     #[serde(default)]
     pub confine: Confine,
+    /// Whether files are removed that elasticd wrote and that are no outputs any more: an output was moved, its frontend
+    /// removed, or its service is gone. A frontend's own `prune` comes first. Otherwise they are named in the log and in
+    /// `elasticd status`, and `elasticd outputs --prune` removes them. A file that was edited since is never removed.
+    #[serde(default)]
+    pub prune: bool,
     /// The sockets that elasticd answers on. A change needs a restart.
     #[serde(default)]
     pub api: RawApi,

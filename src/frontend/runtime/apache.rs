@@ -102,8 +102,11 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::frontend::digest::Digest;
+    use crate::sys::output_file::Store;
     use crate::sys::unconfined::Unconfined;
 
     const ANSWER: &str = "127.0.0.1\nServerVersion: Apache/2.4.71 (Debian)\n\
@@ -133,6 +136,7 @@ mod tests {
                 outputs: vec![],
                 digest: &new,
                 swapped_at: swapped_at * hertz,
+                store: &Store::new(Path::new("/nonexistent"), "apache"),
                 unconfined: &Unconfined::default(),
             };
             status.difference(&wanted, last.as_ref(), 100 * hertz).is_none()

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frontend::digest::Digest;
 use crate::sys::endpoint::{Connection, Endpoint};
+use crate::sys::output_file::Store;
 use crate::sys::unconfined::Unconfined;
 
 /// A runtime API, by its protocol. The three operations are those of [`super::Runtime`].
@@ -60,6 +61,8 @@ pub struct Wanted<'a> {
     pub digest: &'a Digest,
     /// When the outputs were swapped in, in ticks since boot ([`crate::sys::ticks::now_ticks`]); 0: not on record.
     pub swapped_at: u64,
+    /// Where the previous versions of the outputs are kept.
+    pub store: &'a Store,
     /// Where processes are examined.
     pub unconfined: &'a Unconfined,
 }

@@ -16,7 +16,7 @@ use super::set_assembler::{Offer, SetAssembler};
 use crate::model::{Instance, Name};
 use crate::provider::ErrorKind;
 use crate::status;
-use crate::sys::atomic_file::{self, Ownership};
+use crate::sys::atomic_file;
 use crate::sys::regular_file;
 
 /// Chunks requested at once.
@@ -297,7 +297,7 @@ impl Reader {
     async fn store_position(&self) {
         let Some(path) = self.state.clone().filter(|_| self.stores_position) else { return };
         let bytes = format::encode(&self.assembler.floor());
-        let write = move || atomic_file::write(&path, &bytes, Ownership { mode: 0o600, uid: None, gid: None });
+        let write = move || atomic_file::write(&path, &bytes);
         match tokio::task::spawn_blocking(write).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "position in the fleet's sets not stored"),

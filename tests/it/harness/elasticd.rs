@@ -293,12 +293,16 @@ impl Elasticd {
         self.spawn();
     }
 
-    /// What lies hidden in a directory, as no test may leave anything but the locks that are held.
+    /// What lies hidden in a directory, as elasticd may never leave anything.
     pub fn hidden(&self, directory: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(directory).expect("readable").map(|entry| entry.expect("an entry").path());
-        entries
-            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')))
-            .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
-            .collect()
+        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))).collect()
+    }
+
+    /// What is staged, and kept to go back to, of a frontend's outputs.
+    pub fn staged(&self, frontend: &str) -> Vec<PathBuf> {
+        let kinds = ["new", "previous"].map(|kind| self.path(&format!("state/staging/{frontend}/{kind}")));
+        let entries = kinds.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten();
+        entries.map(|entry| entry.expect("an entry").path()).collect()
     }
 }

@@ -18,6 +18,7 @@ pub struct Haproxy {
     dir: tempfile::TempDir,
     /// Where it listens.
     pub address: SocketAddr,
+    reads_directory: bool,
     child: Option<Child>,
 }
 
@@ -45,7 +46,13 @@ impl Haproxy {
              frontend front\n  bind {address}\n{frontend}\n  default_backend web\n"
         );
         fs::write(dir.path().join("haproxy.cfg"), config.replace("DIR", &at)).expect("a configuration");
-        Self { dir, address, child: None }
+        Self { dir, address, reads_directory: false, child: None }
+    }
+
+    /// Has it read the whole directory that elasticd writes to.
+    pub fn reading_directory(mut self) -> Self {
+        self.reads_directory = true;
+        self
     }
 
     /// Starts it with an empty `web`, and waits until its worker answers.
@@ -60,7 +67,8 @@ impl Haproxy {
         // When a process started is known by hundredths of a second: it should have started after what was just written.
         std::thread::sleep(Duration::from_millis(30));
         let mut command = Command::new("haproxy");
-        command.arg("-W").arg("-db").arg("-f").arg(self.path("haproxy.cfg")).arg("-f").arg(self.output());
+        command.arg("-W").arg("-db").arg("-f").arg(self.path("haproxy.cfg")).arg("-f");
+        command.arg(if self.reads_directory { self.path("out") } else { self.output() });
         command.arg("-p").arg(self.path("pid")).arg("-S").arg(self.path("master.sock"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

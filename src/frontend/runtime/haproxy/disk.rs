@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::super::api::Wanted;
 use super::file::File;
 use super::syntax;
-use crate::sys::atomic_file;
 use crate::sys::ticks::{now_ticks, ticks};
 
 /// When the outputs were last changed, by elasticd or by others, in ticks since boot; 0: before that.
@@ -20,8 +19,8 @@ pub(super) fn outputs_changed_at(wanted: &Wanted<'_>) -> u64 {
 pub(super) fn previous(wanted: &Wanted<'_>, moment: u64) -> Option<File> {
     let mut previous = File::default();
     for (path, content) in wanted.outputs.iter().filter(|(_, content)| syntax::is_configuration(content)) {
-        let kept = atomic_file::staging_path(path);
-        // Without an earlier version beside it the output was not changed.
+        let kept = wanted.store.previous(path);
+        // Without an earlier version that is kept the output was not changed.
         let (text, written) = match std::fs::read_to_string(&kept) {
             Ok(text) => (text, written_at(&kept)?),
             Err(_) => ((*content).to_owned(), changed_at(path)?),

@@ -56,6 +56,7 @@ mod tests {
     use super::super::cli::OK;
     use super::*;
     use crate::frontend::digest::Digest;
+    use crate::sys::output_file::Store;
     use crate::sys::unconfined::Unconfined;
 
     #[test]
@@ -70,11 +71,12 @@ mod tests {
             body: format!("{}\n[response was truncated]\n", &shown[..len]).into_bytes(),
         };
         let digest = Digest::of(b"");
+        let store = Store::new(Path::new("/nonexistent"), "varnish");
         let is_missing = |answer: &Answer, content: &str, path: &'static str| {
             let outputs = vec![(Path::new(path), content)];
             not_included(
                 answer,
-                &Wanted { outputs, digest: &digest, swapped_at: 0, unconfined: &Unconfined::default() },
+                &Wanted { outputs, digest: &digest, swapped_at: 0, store: &store, unconfined: &Unconfined::default() },
             )
             .is_some()
         };
