@@ -181,8 +181,17 @@ fn frontend(name: &str, frontend: &Arc<Frontend>) -> Entry {
         revision(frontend.wanted_revision),
         or_none(frontend.pid.map(|pid| pid.to_string())),
     ];
-    (row, frontend.error.iter().map(|error| format!("{name}: {error}")).collect())
+    let mut remarks: Vec<_> = frontend.error.iter().map(|error| format!("{name}: {error}")).collect();
+    let shown = frontend.overrides.iter().take(MAX_OVERRIDES);
+    remarks.extend(shown.map(|(server, what)| format!("{name}: {server}: {what}, set by others and left as it is")));
+    if let Some(more) = frontend.overrides.len().checked_sub(MAX_OVERRIDES).filter(|more| *more > 0) {
+        remarks.push(format!("{name}: and {more} more that others have set"));
+    }
+    (row, remarks)
 }
+
+/// Servers changed by others that are listed for each frontend; `--json` has them all.
+const MAX_OVERRIDES: usize = 10;
 
 /// How long ago something was.
 pub(super) fn ago(age: Option<Age>) -> String {

@@ -72,11 +72,7 @@ mod tests {
         let digest = Digest::of(b"");
         let is_missing = |answer: &Answer, content: &str, path: &'static str| {
             let outputs = vec![(Path::new(path), content)];
-            not_included(
-                answer,
-                &Wanted { outputs, digest: &digest, swapped_at: 0, unconfined: &Unconfined::default() },
-            )
-            .is_some()
+            not_included(answer, &Wanted::new(outputs, &digest, 0, &Unconfined::default())).is_some()
         };
         assert_eq!(
             sources(shown.as_bytes()).iter().map(|source| source.name).collect::<Vec<_>>(),
