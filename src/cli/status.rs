@@ -195,8 +195,14 @@ fn frontend(name: &str, frontend: &Arc<Frontend>) -> Entry {
         revision(frontend.wanted_revision),
         or_none(frontend.pid.map(|pid| pid.to_string())),
     ];
-    let error = frontend.error.iter().map(|error| format!("{name}: {error}"));
-    (row, error.chain(frontend.orphaned_outputs.iter().map(former)).collect())
+    let mut remarks: Vec<_> = frontend.error.iter().map(|error| format!("{name}: {error}")).collect();
+    remarks.extend(frontend.orphaned_outputs.iter().map(former));
+    let shown = frontend.overrides.iter().take(MAX_OVERRIDES);
+    remarks.extend(shown.map(|(server, what)| format!("{name}: {server}: {what}, set by others and left as it is")));
+    if let Some(more) = frontend.overrides.len().checked_sub(MAX_OVERRIDES).filter(|more| *more > 0) {
+        remarks.push(format!("{name}: and {more} more that others have set"));
+    }
+    (row, remarks)
 }
 
 /// A file that is no output any more.
@@ -205,6 +211,9 @@ fn former(orphan: &OrphanedOutput) -> String {
     let what = if *edited { "and was edited since" } else { "`elasticd outputs --prune` removes it" };
     format!("{frontend}: {} is no output any more, {what}", path.display())
 }
+
+/// Servers changed by others that are listed for each frontend; `--json` has them all.
+const MAX_OVERRIDES: usize = 10;
 
 /// How long ago something was.
 pub(super) fn ago(age: Option<Age>) -> String {

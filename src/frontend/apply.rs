@@ -1,6 +1,8 @@
 //! One change of one frontend: stage, check, swap, reload, prove; and back, if any of it fails.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -10,8 +12,9 @@ use super::config::{Config, Output, Proof, Reload};
 use super::digest::Digest;
 use super::journal::{FileChange, FileStamp, Generation, Journal, Proven, Step};
 use super::proof::{self, Asked, Found};
-use super::runtime::{self, Evidence, LiveUpdate, Wanted};
+use super::runtime::{self, Evidence, LiveUpdate, Runtime, Wanted};
 use super::staging::{Staging, unproven};
+use crate::model::Snapshot;
 use crate::status::Timings;
 use crate::sys::atomic_file;
 use crate::sys::child::{self, CommandError};
@@ -147,6 +150,8 @@ pub struct Effort {
     pub reloaded: bool,
     /// Whether it was changed over its runtime API.
     pub live_updated: bool,
+    /// Whether that was a part of the change, for the check refuses the whole.
+    pub in_part: bool,
     /// How long each step took.
     pub timings: Timings,
 }
@@ -164,6 +169,10 @@ pub struct Change<'a> {
     pub rendered: &'a Rendered,
     /// Files of earlier outputs that are removed with the change.
     pub removed: &'a [PathBuf],
+    /// What was applied since the frontend last agreed with the first of them. None: that is not known.
+    pub earlier: &'a [Arc<Rendered>],
+    /// What the outputs were rendered from.
+    pub snapshot: &'a Snapshot,
     /// What was done so far.
     pub effort: &'a mut Effort,
     /// Writes its outputs, starts its commands and examines its processes.
@@ -181,7 +190,7 @@ impl Rendered {
     ) -> Wanted<'a> {
         let paths = config.outputs.iter().map(|output| output.path.as_path());
         let outputs = paths.zip(self.contents.iter().map(String::as_str)).collect();
-        Wanted { outputs, digest: &self.digest, swapped_at, store, unconfined }
+        Wanted::new(outputs, &self.digest, swapped_at, store, unconfined)
     }
 }
 
@@ -242,7 +251,9 @@ impl Change<'_> {
             Ok(checked) => checked,
             Err(error) => {
                 self.staging.discard(&staged);
-                return Err(checking.explain(error, &staged).await.into());
+                let refusal = checking.explain(error, &staged).await;
+                self.apply_in_part().await;
+                return Err(refusal.into());
             }
         };
         self.effort.timings.check = started.elapsed();
@@ -256,7 +267,11 @@ impl Change<'_> {
             let started = Instant::now();
             let passed = match checking.in_place().await {
                 Ok(passed) => passed,
-                Err(error) => return Err(self.undo_refused(checking, error, &changes).await),
+                Err(error) => {
+                    let error = self.undo_refused(checking, error, &changes).await;
+                    self.apply_in_part().await;
+                    return Err(error);
+                }
             };
             self.effort.timings.check += started.elapsed();
             passed
@@ -301,10 +316,12 @@ impl Change<'_> {
             Ok(found) => Ok(self.conclude(&changes, swapped_at, found)),
             // It ended just now. When it is started again it reads what is in place.
             Err(error) if error.is_not_running() || error.keeps_outputs() => Err(error),
-            // It may still load the new outputs, late: from here on nothing is known of it.
+            // It may still load the new outputs, late: from here on nothing is known of it, except by its runtime API.
             Err(error) => {
-                let error = self.undo(&changes, error, None);
-                self.restore_live().await;
+                let live = self.live().map(|_| self.journal.proven().cloned());
+                let known = live.flatten().filter(|_| matches!(self.config.proof, Proof::Runtime { .. }));
+                let error = self.undo(&changes, error, known.clone());
+                self.restore_live(known.and_then(|known| known.evidence)).await;
                 Err(error)
             }
         }
@@ -315,10 +332,7 @@ impl Change<'_> {
         let config = self.config;
         if let Some(runtime) = &config.runtime {
             let last = self.journal.proven().and_then(|proven| proven.evidence.clone());
-            match runtime
-                .apply(&self.rendered.wanted(config, swapped_at, self.staging.store(), self.unconfined), last.as_ref())
-                .await?
-            {
+            match runtime.apply(&self.wanted(swapped_at), last.as_ref()).await? {
                 LiveUpdate::Applied => {
                     self.effort.live_updated = true;
                     return Ok(None);
@@ -335,7 +349,7 @@ impl Change<'_> {
         if let Some(runtime) = config.runtime.as_ref().filter(|_| matches!(config.proof, Proof::Runtime { .. }))
             && let Some(new) = runtime.state_before_reload().await?
         {
-            self.amend(|_, mark, _| *mark = Some(new));
+            self.amend(|_, mark, _| *mark = Some(Box::new(new)));
         }
         let mut before = None;
         match &config.reload {
@@ -418,8 +432,9 @@ impl Change<'_> {
         swapped_at: u64,
         limit: Option<Duration>,
     ) -> Result<Found, proof::Error> {
-        let wanted = &self.rendered.wanted(self.config, swapped_at, self.staging.store(), self.unconfined);
-        let marked = if let Step::Reloading { mark, .. } = self.journal.step() { mark.clone() } else { None };
+        let wanted = &self.wanted(swapped_at);
+        let marked =
+            if let Step::Reloading { mark, .. } = self.journal.step() { mark.as_deref().cloned() } else { None };
         let last = marked.or_else(|| self.journal.proven().and_then(|proven| proven.evidence.clone()));
         let asked = Asked { config: self.config, wanted, before, last: last.as_ref(), unconfined: self.unconfined };
         asked.await_proof(limit).await
@@ -434,17 +449,51 @@ impl Change<'_> {
         found
     }
 
+    /// The runtime API, if changes are sent over it.
+    fn live(&self) -> Option<&Runtime> {
+        self.config.runtime.as_ref().filter(|runtime| runtime.protocol.takes_changes())
+    }
+
+    fn wanted(&self, swapped_at: u64) -> Wanted<'_> {
+        let earlier = self.earlier.iter().map(|rendered| rendered.contents.as_slice());
+        self.rendered.wanted(self.config, swapped_at, self.staging.store(), self.unconfined).after(earlier)
+    }
+
+    /// The check refuses the outputs, which therefore are not in place. What the runtime API can change is not held up by
+    /// that: a check loads all files of a frontend, and any of them may be the reason. It is lost if the frontend restarts.
+    async fn apply_in_part(&mut self) {
+        let Some(runtime) = self.live().filter(|runtime| runtime.protocol.applies_in_part()) else { return };
+        let Some(proven) = self.journal.proven().cloned() else { return };
+        let backends = self.snapshot.services.values().flat_map(|service| &service.backends);
+        let in_use = backends.map(|backend| (backend.address, backend.port).into()).collect();
+        let wanted = self.wanted(proven.swapped_at).in_part(in_use);
+        let applied = runtime.apply(&wanted, proven.evidence.as_ref()).await;
+        match applied {
+            Ok(_) => {
+                self.effort.in_part = true;
+                // The frontend runs neither the earlier outputs nor these: after a restart nothing may be told from them.
+                let digest = self.rendered.digest.clone();
+                if proven.digest != digest {
+                    self.journal.end(Some(Proven { digest, ..proven }));
+                }
+            }
+            Err(error) => tracing::debug!(frontend = %self.config.name, %error, "cannot apply a part of a change"),
+        }
+    }
+
     /// Makes the frontend agree with the files as they are now: its runtime API may have applied a part of a change before
     /// it refused the rest.
-    async fn restore_live(&self) {
-        let Some(runtime) = &self.config.runtime else { return };
+    async fn restore_live(&self, last: Option<Evidence>) {
+        let Some(runtime) = self.live() else { return };
         let outputs = &self.config.outputs;
         let contents: Result<Vec<_>, _> = outputs.iter().map(|o| std::fs::read_to_string(&o.path)).collect();
         let Ok(contents) = contents else { return };
         let previous = Rendered::new(outputs, contents, 0);
-        if let Err(error) =
-            runtime.apply(&previous.wanted(self.config, 0, self.staging.store(), self.unconfined), None).await
-        {
+        let earlier = self.earlier.iter().map(|earlier| earlier.contents.as_slice());
+        let attempted = (!self.earlier.is_empty()).then_some(self.rendered.contents.as_slice());
+        let wanted =
+            previous.wanted(self.config, 0, self.staging.store(), self.unconfined).after(earlier.chain(attempted));
+        if let Err(error) = runtime.apply(&wanted.in_part(BTreeSet::new()), last.as_ref()).await {
             tracing::warn!(frontend = %self.config.name, %error, "failed to restore previous backends over the runtime API");
         }
     }
@@ -455,7 +504,7 @@ impl Change<'_> {
     }
 
     /// Amends the record of the reload that is under way.
-    fn amend(&mut self, amend: impl FnOnce(&mut Option<Generation>, &mut Option<Evidence>, &mut bool)) {
+    fn amend(&mut self, amend: impl FnOnce(&mut Option<Generation>, &mut Option<Box<Evidence>>, &mut bool)) {
         let mut step = self.journal.step().clone();
         if let Step::Reloading { before, mark, asked, .. } = &mut step {
             amend(before, mark, asked);

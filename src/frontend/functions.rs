@@ -22,13 +22,15 @@
 //! | `list \| max: "key"` | the largest integer that the items have at that (dotted) key; 0 if no item has one |
 //! | `n \| scale: most, limit` | the number itself if `most` is at most `limit`, otherwise `n * limit / most` with two decimal places, at least 1 |
 //!
-//! Functions that make identifiers for some frontends are in [`identifiers`].
+//! Functions that make identifiers for some frontends are in [`identifiers`], numbers for HAProxy's servers in
+//! [`server_ids`].
 //!
 //! Where a text is expected, an absent value counts as an empty one. Two formatters can end an expression: `json` writes
 //! a complete JSON literal, escaped for its place like any value; `raw` writes the value without escaping, and must not be
 //! used for anything that comes from tags.
 
 pub mod identifiers;
+pub mod server_ids;
 mod values;
 
 use std::collections::BTreeMap;
@@ -61,6 +63,7 @@ pub(super) fn install(engine: &mut Engine<'static>) {
     engine.add_function("max", max);
     engine.add_function("scale", scale);
     identifiers::install(engine);
+    server_ids::install(engine);
 }
 
 fn get(map: &Map, key: &str, default: Value) -> Value {

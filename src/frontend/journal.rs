@@ -100,7 +100,7 @@ pub enum Step {
         before: Option<Generation>,
         /// What its runtime API showed before the reload, to compare with.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        mark: Option<Evidence>,
+        mark: Option<Box<Evidence>>,
         /// Whether it is certain that it was asked to reload.
         asked: bool,
     },

@@ -3,6 +3,7 @@
 //! A new frontend is a folder in `templates/` and no code, unless it has a runtime API of its own; that is a file in
 //! `runtime/`.
 
+mod applied;
 mod apply;
 mod checking;
 mod config;

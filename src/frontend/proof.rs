@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::config::{Config, Proof, Reload};
 use super::journal::{FileStamp, Generation};
-use super::runtime::{self, Comparison, Evidence, Wanted};
+use super::runtime::{self, Comparison, Evidence, LiveUpdate, Wanted};
 use crate::sys::child::{self, CommandError};
 use crate::sys::process::{Find, Identity, Process};
 use crate::sys::signal_state::SignalState;
@@ -106,9 +106,11 @@ impl Asked<'_> {
         // As long as this one runs it is what the executable would be found by: nothing else need be looked at.
         let signalled = self.before.and_then(|before| Process::hold(before.frontend));
         let started = tokio::time::Instant::now();
+        let mut updated_at = None;
         loop {
             match self.look(signalled.as_ref(), limit).await {
                 Ok(found) => return Ok(found),
+                Err(Error::Differs { .. }) if self.update_live(&mut updated_at).await => {}
                 Err(error) => {
                     let error = self.ended(signalled.as_ref()).await.unwrap_or(error);
                     let limit = if matches!(error, Error::Ended { .. }) {
@@ -132,6 +134,24 @@ impl Asked<'_> {
         let process = signalled.filter(|process| !process.has_ended())?;
         let state = process.signal_state(self.unconfined, *signal, *caught_when_ready).await;
         (state == SignalState::Busy).then_some(Error::Busy { pid: process.identity.pid, limit })
+    }
+
+    /// Applies what differs over the runtime API. A frontend that has just been reloaded may have restored a state of its
+    /// own, and others may have reloaded it with earlier files. `true`: it should agree now.
+    async fn update_live(&self, updated_at: &mut Option<tokio::time::Instant>) -> bool {
+        /// Whatever undoes the change all the time is not fought without a pause.
+        const GAP: Duration = Duration::from_secs(1);
+        let Some(runtime) = self.config.runtime.as_ref().filter(|runtime| runtime.protocol.takes_changes()) else {
+            return false;
+        };
+        if updated_at.is_some_and(|at| at.elapsed() < GAP) {
+            return false;
+        }
+        let is_updated = matches!(runtime.apply(self.wanted, self.last).await, Ok(LiveUpdate::Applied));
+        if is_updated {
+            *updated_at = Some(tokio::time::Instant::now());
+        }
+        is_updated
     }
 
     /// Whether the process that was signalled is gone, and no other has taken its place.

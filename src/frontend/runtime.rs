@@ -62,6 +62,11 @@ impl Protocol {
     pub fn takes_changes(self) -> bool {
         self.api().takes_changes()
     }
+
+    /// Whether a part of a change can be applied without the outputs being in place.
+    pub fn applies_in_part(self) -> bool {
+        self.api().applies_in_part()
+    }
 }
 
 /// The runtime API of one frontend.

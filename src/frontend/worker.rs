@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::applied::Applied;
 use super::apply::{Change, Effort, Outcome, Rendered};
 use super::config::{Config, Output, Pacing, Proof, Reload};
 use super::digest::Digest;
@@ -92,6 +93,8 @@ struct Running {
     retry: Backoff,
     /// The outputs at which the frontend ended.
     fatal: Option<Fatal>,
+    /// What was applied since the frontend last agreed.
+    applied: Applied,
     /// What the last snapshot rendered to, for every audit until there is another one.
     rendered: Option<(Arc<Snapshot>, Arc<Rendered>)>,
 }
@@ -184,6 +187,7 @@ impl Running {
             last_reload: None,
             retry,
             fatal: None,
+            applied: Applied::default(),
             rendered: None,
         }
     }
@@ -271,6 +275,7 @@ impl Running {
             Action::Nothing => {
                 let process = self.process().await;
                 self.set_written(&rendered);
+                self.record_overrides(evidence);
                 self.settled(rendered.revision, process)
             }
             Action::Adopt => self.adopt(&rendered, evidence).await,
@@ -378,11 +383,16 @@ impl Running {
         self.journal.set_written(paths.zip(rendered.digests.iter().cloned()));
     }
 
-    async fn plan(&self, rendered: &Rendered) -> (Action, Option<Evidence>) {
+    async fn plan(&mut self, rendered: &Rendered) -> (Action, Option<Evidence>) {
         let on_disk = all_on_disk(&self.config.outputs);
+        self.applied.read(&self.config.outputs, &on_disk, self.journal.proven().map(|proven| &proven.digest));
         let (running, evidence) = match &self.config.runtime {
             Some(runtime) if matches!(self.config.proof, Proof::Runtime { .. }) && on_disk == rendered.digest => {
-                let wanted = rendered.wanted(&self.config, self.swapped_at(), self.staging.store(), &self.unconfined);
+                let earlier = self.applied.before(rendered);
+                let earlier = earlier.iter().map(|rendered| rendered.contents.as_slice());
+                let wanted = rendered
+                    .wanted(&self.config, self.swapped_at(), self.staging.store(), &self.unconfined)
+                    .after(earlier);
                 let last = self.journal.proven().and_then(|proven| proven.evidence.as_ref());
                 match runtime.compare(&wanted, last).await {
                     Ok(Comparison::Runs(evidence)) => (plan::Running::Asked { agrees: true }, Some(evidence)),
@@ -429,18 +439,30 @@ impl Running {
     }
 
     /// Makes a change, or looks for the proof of one that was interrupted.
-    async fn apply(&mut self, rendered: &Rendered, render: Duration, action: Action, removed: &[PathBuf]) -> Duration {
+    async fn apply(
+        &mut self,
+        rendered: &Arc<Rendered>,
+        render: Duration,
+        action: Action,
+        removed: &[PathBuf],
+    ) -> Duration {
+        let Some(snapshot) = self.rendered.as_ref().map(|(snapshot, _)| Arc::clone(snapshot)) else {
+            return self.config.pacing.audit_interval;
+        };
         self.say(|report| {
             report.phase = Phase::Applying;
             report.applies += u64::from(action == Action::Apply);
         });
         let mut effort = Effort { timings: Timings { render, ..Timings::default() }, ..Effort::default() };
+        let earlier = self.applied.before(rendered);
         let change = Change {
             config: &self.config,
             journal: &mut self.journal,
             staging: &mut self.staging,
             rendered,
             removed,
+            earlier: &earlier,
+            snapshot: &snapshot,
             effort: &mut effort,
             unconfined: &self.unconfined,
         };
@@ -448,12 +470,18 @@ impl Running {
             Action::Prove => change.prove_interrupted().await.map(Outcome::Proven),
             _ => change.apply().await,
         };
+        match &outcome {
+            Ok(Outcome::Proven(_)) => self.applied.agreed(rendered),
+            _ if self.applied.attempted(rendered) && effort.in_part => tracing::warn!(frontend = %self.config.name,
+                "the check refuses the outputs; what the runtime API can change of them was changed nevertheless"),
+            _ => {}
+        }
         if effort.reloaded {
             self.last_reload = Some(Instant::now());
         }
         self.say(|report| {
             report.reloads += u64::from(effort.reloaded);
-            report.live_updates += u64::from(effort.live_updated);
+            report.live_updates += u64::from(effort.live_updated || effort.in_part);
             report.last_attempt_seconds = effort.timings;
         });
         if outcome.is_ok() && action == Action::Apply {
@@ -467,7 +495,10 @@ impl Running {
             self.say(|report| report.orphaned_outputs = left);
         }
         match outcome {
-            Ok(Outcome::Proven((process, _))) => self.proven(rendered, process),
+            Ok(Outcome::Proven((process, evidence))) => {
+                self.show_overrides(evidence.as_ref());
+                self.proven(rendered, process)
+            }
             Ok(Outcome::NotRunning(why)) => {
                 let pause = self.not_running(&why);
                 // To learn more, the command must be run again.
@@ -495,12 +526,39 @@ impl Running {
         }
     }
 
-    async fn adopt(&mut self, rendered: &Rendered, evidence: Option<Evidence>) -> Duration {
+    /// Records what others have changed, if that is news, so that it is told from elasticd's own changes after a restart.
+    fn record_overrides(&mut self, evidence: Option<Evidence>) {
+        let (Some(evidence), Some(proven)) = (evidence, self.journal.proven().cloned()) else { return };
+        self.show_overrides(Some(&evidence));
+        if proven.evidence.as_ref().is_none_or(|recorded| recorded.overrides != evidence.overrides) {
+            self.journal.end(Some(Proven { evidence: Some(evidence), ..proven }));
+        }
+    }
+
+    /// Reports what others have changed over the runtime API, and logs it when it changes.
+    fn show_overrides(&self, evidence: Option<&Evidence>) {
+        let overrides = evidence.map(|evidence| evidence.overrides.clone()).unwrap_or_default();
+        if self.report.borrow().overrides == overrides {
+            return;
+        }
+        if overrides.is_empty() {
+            tracing::info!(frontend = %self.config.name, "nothing is left of what others had changed over the runtime API");
+            return self.say(|report| report.overrides = overrides);
+        }
+        let all: Vec<_> = overrides.iter().map(|(name, what)| format!("{name}: {what}")).collect();
+        tracing::warn!(frontend = %self.config.name, overrides = all.join("; "),
+            "others have changed servers over the runtime API; that is left as it is");
+        self.say(|report| report.overrides = overrides);
+    }
+
+    async fn adopt(&mut self, rendered: &Arc<Rendered>, evidence: Option<Evidence>) -> Duration {
         let process = self.process().await;
         let swapped_at = self.swapped_at();
         self.staging.discard(&unproven(&self.journal));
         self.set_written(rendered);
-        let Rendered { digest, revision, .. } = rendered;
+        self.show_overrides(evidence.as_ref());
+        self.applied.agreed(rendered);
+        let Rendered { digest, revision, .. } = &**rendered;
         let proven = Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence };
         self.journal.end(Some(proven));
         self.proven(rendered, process)

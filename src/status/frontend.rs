@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ report! {
         /// Changes taken over the frontend's runtime API, without a reload.
         #[serde(default)]
         live_updates: u64 => counter,
+        /// What others have changed over the frontend's runtime API and elasticd leaves as it is, by the frontend's name for
+        /// it: `web/i-0a` is in `maintenance`, or has `weight 7`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        overrides: BTreeMap<String, String>,
         /// How long each step of the last attempt took.
         #[serde(default)]
         last_attempt_seconds: Timings,

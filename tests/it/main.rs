@@ -33,6 +33,7 @@ mod fleet;
 mod fleet_access;
 mod formats;
 mod haproxy;
+mod haproxy_others;
 mod haproxy_syntax;
 mod harness;
 mod health;

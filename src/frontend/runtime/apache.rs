@@ -71,7 +71,7 @@ impl Status {
 
     /// The digest is left to the proof: without it this is the state before a reload.
     fn evidence(&self) -> Evidence {
-        Evidence { identity: Some(format!("{}, {}", self.generation, self.started)), digest: None }
+        Evidence { identity: Some(format!("{}, {}", self.generation, self.started)), ..Evidence::default() }
     }
 
     /// Why this process may not run the outputs. `last` is the evidence of the last proof, or the state before the
@@ -132,13 +132,8 @@ mod tests {
         let hertz = ticks_per_second();
         // Now is 100 s after boot, so it was started between 96 and 97.
         let runs = |swapped_at: u64, last: Option<Evidence>| {
-            let wanted = Wanted {
-                outputs: vec![],
-                digest: &new,
-                swapped_at: swapped_at * hertz,
-                store: &Store::new(Path::new("/nonexistent"), "apache"),
-                unconfined: &Unconfined::default(),
-            };
+            let (store, unconfined) = (Store::new(Path::new("/nonexistent"), "apache"), Unconfined::default());
+            let wanted = Wanted::new(vec![], &new, swapped_at * hertz, &store, &unconfined);
             status.difference(&wanted, last.as_ref(), 100 * hertz).is_none()
         };
         assert!(!runs(98, None) && !runs(97, None), "started before the swap");
@@ -146,7 +141,7 @@ mod tests {
         assert!(!runs(0, None), "the swap is not on record");
         assert!(runs(98, Some(evidence(0, None))), "a later generation than before the reload");
         assert!(!runs(96, Some(evidence(1, None))), "the same generation as before the reload");
-        let restarted = Evidence { identity: Some("7, another day".into()), digest: None };
+        let restarted = Evidence { identity: Some("7, another day".into()), ..Evidence::default() };
         assert!(runs(98, Some(restarted)), "restarted since");
         assert!(runs(98, Some(evidence(1, Some(&new)))) && runs(98, Some(evidence(0, Some(&new)))));
         assert!(!runs(98, Some(evidence(2, Some(&new)))), "a process older than the proof");

@@ -1,6 +1,8 @@
 //! What all runtime APIs have in common.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +25,11 @@ pub(super) trait RuntimeApi: Sync {
 
     /// Whether [`apply`](Self::apply) does anything.
     fn takes_changes(&self) -> bool {
+        false
+    }
+
+    /// Whether [`apply`](Self::apply) makes a part of a change, if that is asked for, without the outputs being in place.
+    fn applies_in_part(&self) -> bool {
         false
     }
 
@@ -65,6 +72,37 @@ pub struct Wanted<'a> {
     pub store: &'a Store,
     /// Where processes are examined.
     pub unconfined: &'a Unconfined,
+    /// What elasticd has applied since the frontend last agreed with the first of them: contents in the order of the
+    /// outputs. What was the same in all of these, and differs now, was changed by others. None: that is not known.
+    pub earlier: Vec<&'a [String]>,
+    /// Where a part of the change is to be applied if the whole cannot be: the addresses of all backends. `None`: all or
+    /// nothing.
+    pub in_part: Option<BTreeSet<SocketAddr>>,
+}
+
+impl<'a> Wanted<'a> {
+    /// With nothing known of what was applied before, and as a whole.
+    pub const fn new(
+        outputs: Vec<(&'a Path, &'a str)>,
+        digest: &'a Digest,
+        swapped_at: u64,
+        store: &'a Store,
+        unconfined: &'a Unconfined,
+    ) -> Self {
+        Self { outputs, digest, swapped_at, store, unconfined, earlier: Vec::new(), in_part: None }
+    }
+
+    /// The same with what elasticd has applied before.
+    pub fn after(mut self, earlier: impl IntoIterator<Item = &'a [String]>) -> Self {
+        self.earlier = earlier.into_iter().collect();
+        self
+    }
+
+    /// The same, where applying a part is better than nothing. `backends`: the addresses of all that are wanted.
+    pub fn in_part(mut self, backends: BTreeSet<SocketAddr>) -> Self {
+        self.in_part = Some(backends);
+        self
+    }
 }
 
 /// What a later comparison needs to recognise the process that was proven. It is kept in the apply record.
@@ -76,6 +114,13 @@ pub struct Evidence {
     /// The digest of what only a reload can change, or of all that the comparison rests on.
     #[serde(rename = "fixed", default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// What others have changed over the runtime API and is left as it is: in words, by the name that the frontend has for
+    /// it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, String>,
+    /// What else the protocol knows of the process, in a form of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
 }
 
 /// The result of comparing what a frontend runs with what it should run.

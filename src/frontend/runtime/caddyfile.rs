@@ -59,7 +59,7 @@ async fn compare(access: &Access, wanted: &Wanted<'_>, last: Option<&Evidence>) 
     let answer = access.get(CONFIG).await?;
     let parts = [("running", Digest::of(&answer)), ("wanted", wanted.digest.clone())];
     let digest = Digest::of_all(parts.map(|(name, digest)| (Path::new(name), Some(digest))));
-    let evidence = Evidence { identity: None, digest: Some(digest) };
+    let evidence = Evidence { digest: Some(digest), ..Evidence::default() };
     if last == Some(&evidence) {
         return Ok(Comparison::Runs(evidence));
     }

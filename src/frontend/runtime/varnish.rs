@@ -55,7 +55,7 @@ async fn compare(access: &Access, wanted: &Wanted<'_>) -> Result<Comparison, Err
     match vcls.iter().find(|vcl| vcl.is_active()) {
         Some(active) if active.is_of(wanted) => {
             discard_replaced(&mut cli, &vcls).await;
-            Ok(Comparison::Runs(Evidence { identity: Some(active.name.clone()), digest: None }))
+            Ok(Comparison::Runs(Evidence { identity: Some(active.name.clone()), ..Evidence::default() }))
         }
         Some(active) => Ok(Comparison::Differs(format!("its active VCL is {}", active.name))),
         None => Ok(Comparison::Differs("it has no active VCL".to_owned())),

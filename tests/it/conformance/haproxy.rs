@@ -82,6 +82,10 @@ impl Frontend for Haproxy {
         &["unknown keyword 'nonsense'", "was broken already, without this change"]
     }
 
+    fn takes_what_the_check_refuses(&self) -> bool {
+        true
+    }
+
     fn break_configuration(&self) {
         let main = fs::read_to_string(self.path("haproxy.cfg")).expect("there");
         fs::write(self.path("haproxy.cfg"), main + BROKEN).expect("written");

@@ -148,6 +148,11 @@ pub trait Frontend {
         unreachable!("a template is refused");
     }
 
+    /// Whether a change that the check refuses reaches it over its runtime API nevertheless, as far as that can make it.
+    fn takes_what_the_check_refuses(&self) -> bool {
+        false
+    }
+
     /// How often a refusal is repeated before it is looked at.
     fn refusals(&self) -> u64 {
         2

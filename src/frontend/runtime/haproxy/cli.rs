@@ -60,6 +60,11 @@ impl<'a> Session<'a> {
         Ok(answers)
     }
 
+    /// Sends a command that HAProxy may deny at a socket of a lower level than admin, and returns its answer.
+    pub(super) async fn ask(&mut self, command: &str) -> Result<String, Error> {
+        Ok(self.exchange(format!("{command}\n"), 1).await?.concat())
+    }
+
     pub(super) fn unusable(&self, message: &str) -> Error {
         self.access.unusable(message)
     }

@@ -1,12 +1,15 @@
 //! The outputs on disk: when they were changed, and what was there before.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::super::api::Wanted;
+use super::super::api::{Access, Error, Wanted};
+use super::cli::Session;
 use super::file::File;
+use super::inherited::Inherited;
 use super::syntax;
+use super::worker::Worker;
 use crate::sys::ticks::{now_ticks, ticks};
 
 /// When the outputs were last changed, by elasticd or by others, in ticks since boot; 0: before that.
@@ -17,7 +20,7 @@ pub(super) fn outputs_changed_at(wanted: &Wanted<'_>) -> u64 {
 /// What was in place before the outputs were last swapped in, unless it was written after `moment` (in ticks since
 /// boot).
 pub(super) fn previous(wanted: &Wanted<'_>, moment: u64) -> Option<File> {
-    let mut previous = File::default();
+    let mut texts = Vec::new();
     for (path, content) in wanted.outputs.iter().filter(|(_, content)| syntax::is_configuration(content)) {
         let kept = wanted.store.previous(path);
         // Without an earlier version that is kept the output was not changed.
@@ -29,13 +32,46 @@ pub(super) fn previous(wanted: &Wanted<'_>, moment: u64) -> Option<File> {
         if written > moment + 1 {
             return None;
         }
-        previous.read(&text);
+        texts.push(text);
     }
-    Some(previous)
+    Some(File::of(texts.iter().map(String::as_str), Inherited::default()))
+}
+
+/// The options that servers inherit from the files that the worker has read before the outputs; or why they are not known.
+pub(super) async fn inherited(
+    session: &mut Session<'_>,
+    access: &Access,
+    wanted: &Wanted<'_>,
+    worker: &Worker,
+) -> Result<Result<Inherited, String>, Error> {
+    let answer = session.ask("show env HAPROXY_CFGFILES").await?;
+    let started_with = answer.lines().find_map(|line| line.strip_prefix("HAPROXY_CFGFILES="));
+    let started_with: Vec<_> = started_with.unwrap_or_default().split(';').map(PathBuf::from).collect();
+    let outputs: Vec<_> = wanted.outputs.iter().map(|(path, _)| *path).collect();
+    // Relative paths are of HAProxy's working directory, and a path may be of its own root.
+    let can_be_read = |path: &PathBuf| path.is_absolute() && path.exists();
+    let files =
+        if started_with.iter().all(can_be_read) { started_with } else { access.config.iter().cloned().collect() };
+    let is_edited = |file: &&PathBuf| changed_at(file).is_some_and(|changed_at| !worker.has_started_after(changed_at));
+    let mut of_others = files.iter().filter(|file| !outputs.contains(&file.as_path()));
+    if let Some(file) = of_others.find(is_edited) {
+        let file = file.display();
+        return Ok(Err(format!(
+            "{file} was changed after HAProxy read it, so that the options of a new server are not known"
+        )));
+    }
+    let mut inherited = Inherited::default();
+    for file in files.iter().take_while(|file| !outputs.contains(&file.as_path())) {
+        // HAProxy may read a file that elasticd cannot. A server that is added is compared with its siblings, too.
+        if let Ok(text) = std::fs::read_to_string(file) {
+            inherited.read_text(&text);
+        }
+    }
+    Ok(Ok(inherited))
 }
 
 /// When a file was put in its place or written, in ticks since boot.
-fn changed_at(path: &Path) -> Option<u64> {
+pub(super) fn changed_at(path: &Path) -> Option<u64> {
     let file = std::fs::metadata(path).ok()?;
     ticks_at(Duration::new(file.ctime().try_into().ok()?, file.ctime_nsec().try_into().ok()?))
 }

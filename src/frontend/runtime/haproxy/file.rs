@@ -1,204 +1,150 @@
 //! The outputs, read as HAProxy reads them: the servers of each backend section, and all other lines.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
 
-use sha2::{Digest as _, Sha256};
-
-use super::syntax::{SECTIONS, Word, is_plain, words};
-use crate::sys::text;
+use super::inherited::Inherited;
+use super::server::Server;
+use super::syntax::{SECTIONS, Word, words};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct File {
-    /// The servers of each section that has any (`backend`, `listen`), by the section's name.
-    pub(super) pools: BTreeMap<String, Vec<Server>>,
+    /// The sections that may have servers (`backend`, `listen`), by name.
+    pub(super) pools: BTreeMap<String, Pool>,
     /// Every other line, split into words: only a reload can change them.
     pub(super) reload_only: String,
 }
 
-/// A `server` line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Server {
-    pub(super) name: String,
-    /// `None`: it is not an IP address and a port, so only a reload can change it.
-    pub(super) address: Option<(IpAddr, u16)>,
-    pub(super) weight: u16,
-    pub(super) disabled: bool,
-    /// Whether its health is checked.
-    pub(super) check: bool,
-    /// Its other options, including those of the `default-server` lines before it.
-    pub(super) options: String,
-    /// Whether name, address and options can be written in an `add server` command.
-    pub(super) is_addable: bool,
+/// A `backend` or `listen` section.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Pool {
+    /// Its `server` lines.
+    pub(super) servers: Vec<Server>,
+    /// The place of each in that list, by its name.
+    places: HashMap<String, usize>,
+    /// The servers of its other lines: they are HAProxy's own, and left alone.
+    others: Vec<Names>,
 }
 
-impl Server {
-    /// A short text that differs for different options.
-    pub(super) fn fingerprint(&self) -> String {
-        text::hex(&Sha256::digest(self.options.as_bytes())[..8])
+/// The names of servers that a line makes.
+#[derive(Debug, PartialEq, Eq)]
+enum Names {
+    One(String),
+    /// `server-template PREFIX FIRST-LAST …`
+    Numbered {
+        prefix: String,
+        first: u32,
+        last: u32,
+    },
+}
+
+impl Names {
+    /// `None`: HAProxy refuses such a range.
+    fn of_template(prefix: &str, range: &str) -> Option<Self> {
+        let (first, last) = range.split_once('-').unwrap_or(("1", range));
+        Some(Self::Numbered { prefix: prefix.to_owned(), first: first.parse().ok()?, last: last.parse().ok()? })
     }
 
-    /// The address in the form of HAProxy's commands and configuration.
-    pub(super) fn written_address((ip, port): (IpAddr, u16)) -> String {
-        std::net::SocketAddr::new(ip, port).to_string()
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::One(own) => own == name,
+            Self::Numbered { prefix, first, last } => {
+                let number = name.strip_prefix(prefix.as_str()).and_then(|number| number.parse::<u32>().ok());
+                number.is_some_and(|number| (*first..=*last).contains(&number))
+            }
+        }
     }
 }
 
-/// The options of a server that take the next word as their argument (section 5.2 of HAProxy's configuration manual).
-const WITH_ARGUMENT: &[&str] = &[
-    "addr",
-    "agent-addr",
-    "agent-inter",
-    "agent-port",
-    "agent-send",
-    "alpn",
-    "ca-file",
-    "check-alpn",
-    "check-proto",
-    "check-sni",
-    "ciphers",
-    "ciphersuites",
-    "cookie",
-    "crl-file",
-    "crt",
-    "downinter",
-    "error-limit",
-    "fall",
-    "fastinter",
-    "id",
-    "init-addr",
-    "inter",
-    "log-proto",
-    "max-reuse",
-    "maxconn",
-    "maxqueue",
-    "minconn",
-    "namespace",
-    "npn",
-    "observe",
-    "on-error",
-    "on-marked-down",
-    "on-marked-up",
-    "pool-low-conn",
-    "pool-max-conn",
-    "pool-purge-delay",
-    "port",
-    "proto",
-    "proxy-v2-options",
-    "redir",
-    "resolve-net",
-    "resolve-opts",
-    "resolve-prefer",
-    "resolvers",
-    "rise",
-    "shard",
-    "slowstart",
-    "sni",
-    "socks4",
-    "source",
-    "ssl-max-ver",
-    "ssl-min-ver",
-    "tcp-ut",
-    "track",
-    "usesrc",
-    "verify",
-    "verifyhost",
-    "ws",
-];
+impl Pool {
+    fn push(&mut self, server: Server) {
+        self.places.insert(server.name.clone(), self.servers.len());
+        self.servers.push(server);
+    }
+
+    pub(super) fn server(&self, name: &str) -> Option<&Server> {
+        self.servers.get(*self.places.get(name)?)
+    }
+
+    /// Whether a running server comes from a line that elasticd does not read.
+    pub(super) fn has_other(&self, name: &str) -> bool {
+        self.others.iter().any(|names| names.contains(name))
+    }
+}
+
+/// The section that is being read.
+#[derive(Default)]
+struct Section {
+    /// The name of a `backend` or `listen`.
+    pool: Option<String>,
+    /// The options that its servers inherit from a `defaults` section.
+    inherited: Vec<Word>,
+    /// Those of its own `default-server` lines.
+    own: Vec<Word>,
+}
 
 impl File {
-    /// Adds the sections of one output.
-    pub(super) fn read(&mut self, text: &str) {
-        let mut pool: Option<String> = None;
-        let mut defaults: Vec<Word> = Vec::new();
+    /// Reads outputs, in their order, which come after the files of `inherited`.
+    pub(super) fn of<'a>(texts: impl IntoIterator<Item = &'a str>, mut inherited: Inherited) -> Self {
+        let mut file = Self::default();
+        for text in texts {
+            file.read(text, &mut inherited);
+        }
+        file
+    }
+
+    fn read(&mut self, text: &str, inherited: &mut Inherited) {
+        let mut section = Section::default();
+        // Conditions (`.if`) decide at HAProxy's start which lines count.
+        let mut conditions = 0_u32;
         for line in text.lines() {
-            let mut words = words(line);
-            let Some(first) = words.first().map(|word| word.text.clone()) else { continue };
-            if SECTIONS.contains(&first.as_str()) {
-                defaults.clear();
-                pool = words.get(1).filter(|_| matches!(first.as_str(), "backend" | "listen")).map(|n| n.text.clone());
-                if let Some(name) = &pool {
-                    self.pools.entry(name.clone()).or_default();
-                }
+            let words = words(line);
+            let Some(first) = words.first().map(|word| word.text.as_str()) else { continue };
+            match first {
+                ".if" => conditions += 1,
+                ".endif" => conditions = conditions.saturating_sub(1),
+                _ => {}
             }
-            match (&pool, first.as_str()) {
-                (Some(pool), "server") if words.len() >= 3 => {
-                    let options = words.split_off(3);
-                    let server = server(&words[1], &words[2], defaults.iter().chain(&options));
-                    self.pools.entry(pool.clone()).or_default().push(server);
-                }
-                (Some(_), "default-server") => defaults.extend(words.drain(1..)),
-                _ => {
-                    for word in &words {
-                        self.reload_only += &word.text;
-                        self.reload_only.push('\u{1f}');
-                    }
-                    self.reload_only.push('\n');
-                }
+            inherited.read(&words, conditions > 0);
+            if SECTIONS.contains(&first) {
+                section = self.open(&words, inherited);
             }
+            let pool = section.pool.as_ref().and_then(|name| self.pools.get_mut(name));
+            match (pool, first) {
+                (Some(pool), "server") if words.len() >= 3 && conditions == 0 => {
+                    pool.push(Server::new(&words, &section.own, &section.inherited));
+                    continue;
+                }
+                (Some(_), "default-server") if conditions == 0 => {
+                    section.own.extend_from_slice(&words[1..]);
+                    continue;
+                }
+                (Some(pool), "server") if words.len() >= 3 => pool.others.push(Names::One(words[1].text.clone())),
+                (Some(_), "default-server") => section.own.push(Word::unknown()),
+                (Some(pool), "server-template") if words.len() >= 3 => {
+                    pool.others.extend(Names::of_template(&words[1].text, &words[2].text));
+                }
+                _ => {}
+            }
+            for word in &words {
+                self.reload_only += &word.text;
+                self.reload_only.push('\u{1f}');
+            }
+            self.reload_only.push('\n');
         }
     }
-}
 
-fn server<'a>(name: &Word, address: &Word, options: impl Iterator<Item = &'a Word>) -> Server {
-    let mut server = Server {
-        name: name.text.clone(),
-        address: socket_address(&address.text),
-        weight: 1,
-        disabled: false,
-        check: false,
-        options: String::new(),
-        is_addable: !name.expands && !address.expands,
-    };
-    if server.address.is_none() {
-        server.options = format!("{} ", address.text);
+    /// A server of a section.
+    pub(super) fn server(&self, pool: &str, name: &str) -> Option<&Server> {
+        self.pools.get(pool)?.server(name)
     }
-    let mut options = options.peekable();
-    while let Some(word) = options.next() {
-        let argument = WITH_ARGUMENT.contains(&word.text.as_str());
-        match word.text.as_str() {
-            "disabled" => server.disabled = true,
-            "enabled" => server.disabled = false,
-            "weight" => match options.peek().and_then(|next| next.text.parse().ok()).filter(|n| *n <= 256) {
-                Some(weight) => {
-                    server.weight = weight;
-                    options.next();
-                }
-                None => server.push(word),
-            },
-            text => {
-                match text {
-                    "check" => server.check = true,
-                    "no-check" => server.check = false,
-                    _ => {}
-                }
-                server.push(word);
-                if argument && let Some(next) = options.next() {
-                    server.push(next);
-                }
-            }
-        }
-    }
-    server
-}
 
-impl Server {
-    fn push(&mut self, word: &Word) {
-        if !self.options.is_empty() && !self.options.ends_with(' ') {
-            self.options.push(' ');
-        }
-        self.options += &word.text;
-        self.is_addable &= !word.expands && is_plain(&word.text);
+    fn open(&mut self, words: &[Word], inherited: &Inherited) -> Section {
+        let is_pool = matches!(words[0].text.as_str(), "backend" | "listen");
+        let Some(name) = words.get(1).filter(|_| is_pool) else { return Section::default() };
+        self.pools.entry(name.text.clone()).or_default();
+        let inherited = inherited.of_section(words).to_vec();
+        Section { pool: Some(name.text.clone()), inherited, own: Vec::new() }
     }
-}
-
-/// Parses `10.0.0.1:80`, `[2001:db8::1]:80` and `ipv6@2001:db8::1:80`.
-fn socket_address(text: &str) -> Option<(IpAddr, u16)> {
-    let text = text.strip_prefix("ipv4@").or_else(|| text.strip_prefix("ipv6@")).unwrap_or(text);
-    let (ip, port) = text.rsplit_once(':')?;
-    let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
-    let port = Some(port).filter(|port| port.bytes().all(|b| b.is_ascii_digit()))?;
-    Some((ip.parse().ok()?, port.parse().ok().filter(|port| *port > 0)?))
 }
 
 #[cfg(test)]
@@ -206,9 +152,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> File {
-        let mut file = File::default();
-        file.read(text);
-        file
+        File::of([text], Inherited::default())
     }
 
     #[test]
@@ -222,7 +166,7 @@ mod tests {
             file("roundrobin", " server b [::1]:81 disabled\n server c 10.0.0.1:80").reload_only
         );
         assert_ne!(one.reload_only, file("leastconn", "server a 10.0.0.1:80").reload_only);
-        let server = &one.pools["web"][0];
+        let server = one.server("web", "a").expect("there");
         assert_eq!(server.address, Some(([10, 0, 0, 1].into(), 80)));
         assert!(server.weight == 3 && server.check && !server.disabled && server.is_addable);
         assert_eq!(server.options, "check");
@@ -235,22 +179,40 @@ mod tests {
              server b 10.0.0.1:80 no-check disabled weight 300\n server c example.com:80 sni \"${X}\"\nbackend other\n \
              server a [2001:db8::1]:80 sni str(x;y)\n",
         );
-        let [a, b, c] = file.pools["web"].as_slice() else { panic!("three") };
+        let [a, b, c] = file.pools["web"].servers.as_slice() else { panic!("three") };
         assert_eq!(a.address, Some(("2001:db8::1".parse().expect("an address"), 80)));
         assert_eq!((a.options.as_str(), a.weight, a.disabled), ("check inter 2s cookie disabled", 5, false));
         assert_eq!((b.check, b.disabled, b.weight), (false, true, 5));
         assert_eq!(b.options, "check inter 2s no-check weight 300", "an invalid weight is left to HAProxy");
         assert!(c.address.is_none() && !c.is_addable);
-        let other = &file.pools["other"][0];
+        let other = &file.pools["other"].servers[0];
         assert_eq!((other.options.as_str(), other.check, other.is_addable), ("sni str(x;y)", false, false));
         assert_ne!(a.fingerprint(), other.fingerprint());
     }
 
     #[test]
-    fn an_address_whose_port_haproxy_would_misread_is_not_parsed() {
-        for text in ["10.0.0.1:9x00", "10.0.0.1:+5", "10.0.0.1:0", "10.0.0.1", "10.0.0.1:", "host:80", "10.0.0.1:65536"]
-        {
-            assert_eq!(socket_address(text), None, "{text}");
+    fn servers_of_lines_that_elasticd_does_not_read_are_told_from_those_left_over() {
+        let file = read(
+            "backend web\n server-template dns 2-3 x:80\n server-template n 2 x:80\n .if 1\n server maybe 10.0.0.1:80\n \
+             .endif\n server a 10.0.0.2:80\n",
+        );
+        let pool = &file.pools["web"];
+        for (name, is_other) in [
+            ("dns1", false),
+            ("dns2", true),
+            ("dns3", true),
+            ("dns4", false),
+            ("dns", false),
+            ("n1", true),
+            ("n2", true),
+            ("n0", false),
+            ("maybe", true),
+            ("a", false),
+            ("b", false),
+        ] {
+            assert_eq!(pool.has_other(name), is_other, "{name}");
         }
+        assert_eq!(pool.servers.len(), 1);
+        assert!(file.reload_only.contains("maybe"), "only a reload changes it");
     }
 }

@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::file::{File, Server};
+use super::file::{File, Pool};
+use super::server::Server;
 use super::worker::Worker;
+
+/// In place of a server's name, for all servers; HAProxy allows no such name.
+const ALL: &str = "*";
 
 /// What is known of the options that HAProxy cannot be asked about.
 pub(super) enum Known {
@@ -16,10 +20,18 @@ pub(super) enum Known {
 }
 
 impl Known {
-    /// Whether a running server is known to have other options than it should.
-    pub(super) fn differs(&self, pool: &str, server: &Server) -> bool {
+    /// Whether a running server is known to have other options than it should. `earlier`: what elasticd has applied since
+    /// the options were recorded.
+    pub(super) fn differs(&self, pool: &str, server: &Server, earlier: &[File]) -> bool {
         let Self::Options(options) = self else { return false };
-        options.of_server(pool, &server.name).is_some_and(|known| *known != server.fingerprint())
+        // One that was in none of the earlier outputs was added since then, with the options that it should have.
+        let is_new = !earlier.is_empty() && earlier.iter().all(|file| file.server(pool, &server.name).is_none());
+        let known = match options.named(pool, &server.name) {
+            None if is_new => None,
+            None => options.of_all(pool),
+            named => named,
+        };
+        known.is_some_and(|known| *known != server.fingerprint())
     }
 }
 
@@ -47,42 +59,45 @@ impl fmt::Display for WorkerRecord {
 }
 
 /// For each section the fingerprints of its servers' options, each with the names of the servers that have it. If all
-/// servers of a section have the same options, the list of names is empty.
-///
-/// A server that is not named was added at run time since then, with the options that it should have.
+/// servers of the outputs have the same options there, [`ALL`] stands for them; those that are left over are named.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct OptionFingerprints(BTreeMap<String, BTreeMap<String, Vec<String>>>);
 
 impl OptionFingerprints {
     pub(super) fn of(file: &File, worker: &Worker, known: &Known) -> Self {
         let mut all = BTreeMap::new();
-        for (pool, servers) in &file.pools {
+        for (pool, Pool { servers, .. }) in &file.pools {
             let mut by_fingerprint = BTreeMap::<String, Vec<String>>::new();
             for server in servers {
                 by_fingerprint.entry(server.fingerprint()).or_default().push(server.name.clone());
             }
+            if by_fingerprint.len() == 1 {
+                by_fingerprint.values_mut().for_each(|names| *names = vec![ALL.to_owned()]);
+            }
             // A server that is left over may be wanted again before it is deleted.
             let wanted: BTreeSet<_> = servers.iter().map(|server| &server.name).collect();
-            let is_left_over = |name: &&String| !wanted.contains(*name);
             if let Known::Options(options) = known {
-                for name in worker.pools.get(pool).into_iter().flat_map(BTreeMap::keys).filter(is_left_over) {
-                    if let Some(fingerprint) = options.of_server(pool, name) {
+                for name in worker.pools.get(pool).into_iter().flat_map(BTreeMap::keys) {
+                    let fingerprint = options.named(pool, name).or_else(|| options.of_all(pool));
+                    if let Some(fingerprint) = fingerprint.filter(|_| !wanted.contains(name)) {
                         by_fingerprint.entry(fingerprint.clone()).or_default().push(name.clone());
                     }
                 }
-            }
-            if by_fingerprint.len() == 1 {
-                by_fingerprint.values_mut().for_each(Vec::clear);
             }
             all.insert(pool.clone(), by_fingerprint);
         }
         Self(all)
     }
 
-    fn of_server(&self, pool: &str, name: &str) -> Option<&String> {
-        let by_fingerprint = self.0.get(pool)?;
-        let has = |(_, names): &(&String, &Vec<String>)| names.is_empty() || names.iter().any(|n| n == name);
-        by_fingerprint.iter().find(has).map(|(fingerprint, _)| fingerprint)
+    /// Of a server that is named.
+    fn named(&self, pool: &str, name: &str) -> Option<&String> {
+        let has = |(_, names): &(&String, &Vec<String>)| names.iter().any(|n| n == name);
+        self.0.get(pool)?.iter().find(has).map(|(fingerprint, _)| fingerprint)
+    }
+
+    /// Of all servers that are not named.
+    fn of_all(&self, pool: &str) -> Option<&String> {
+        self.named(pool, ALL)
     }
 
     fn parse(text: &str) -> Self {
@@ -93,19 +108,20 @@ impl OptionFingerprints {
             else {
                 continue;
             };
-            let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            let names = names.split(',').map(|name| if name.is_empty() { ALL } else { name }.to_owned()).collect();
             all.entry(pool.to_owned()).or_default().insert(fingerprint.to_owned(), names);
         }
         Self(all)
     }
 }
 
-/// ` POOL=FINGERPRINT:NAME,NAME` for each fingerprint.
+/// ` POOL=FINGERPRINT:NAME,NAME` for each fingerprint, and without a name where it is that of all servers.
 impl fmt::Display for OptionFingerprints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (pool, by_fingerprint) in &self.0 {
             for (fingerprint, names) in by_fingerprint {
-                write!(f, " {pool}={fingerprint}:{}", names.join(","))?;
+                let names = if names.as_slice() == [ALL] { String::new() } else { names.join(",") };
+                write!(f, " {pool}={fingerprint}:{names}")?;
             }
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! The syntax of HAProxy's configuration, after `parse_line` in its `src/tools.c` and section 2.2 of its configuration
 //! manual.
 
+use serde::{Deserialize, Serialize};
+
 /// The first words of lines that open a section.
 pub(super) const SECTIONS: &[&str] = &[
     "backend",
@@ -33,11 +35,18 @@ pub(super) fn is_plain(word: &str) -> bool {
 }
 
 /// A word of a line, without its quotes and escapes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::frontend) struct Word {
     pub(in crate::frontend) text: String,
     /// Whether it refers to a variable of HAProxy's environment. The reference is kept as it is written.
     pub(super) expands: bool,
+}
+
+impl Word {
+    /// One that only HAProxy knows.
+    pub(super) fn unknown() -> Self {
+        Self { text: String::new(), expands: true }
+    }
 }
 
 /// Splits a line into its words.

@@ -32,8 +32,13 @@ pub(super) struct ServerState {
     pub(super) address: Option<(IpAddr, u16)>,
     pub(super) weight: u16,
     pub(super) initial_weight: u16,
+    /// Its number in its section.
+    pub(super) id: u32,
     admin: u16,
     check: u16,
+    agent: u16,
+    /// Whether it is connected to with TLS, and the ports and addresses of its checks: what else is shown of its options.
+    other: Vec<String>,
 }
 
 /// `SRV_ADMF_FMAINT`: forced into maintenance.
@@ -42,6 +47,8 @@ const FORCED_MAINTENANCE: u16 = 0x01;
 const FORCED_DRAIN: u16 = 0x08;
 /// `CHK_ST_ENABLED`: health checks are switched on.
 const CHECK_ENABLED: u16 = 0x04;
+/// `CHK_ST_CONFIGURED`: its line has the option `check`, or `agent-check`.
+const CHECK_CONFIGURED: u16 = 0x02;
 
 impl ServerState {
     pub(super) const fn is_in_maintenance(&self) -> bool {
@@ -50,6 +57,16 @@ impl ServerState {
 
     pub(super) const fn is_ready(&self) -> bool {
         self.admin & (FORCED_MAINTENANCE | FORCED_DRAIN) == 0
+    }
+
+    pub(super) const fn is_agent_asked(&self) -> bool {
+        self.agent & CHECK_ENABLED != 0
+    }
+
+    /// Whether it has other options than another server, as far as HAProxy shows them.
+    pub(super) fn has_other_options_than(&self, other: &Self) -> bool {
+        let of = |state: &Self| (state.check & CHECK_CONFIGURED, state.agent & CHECK_CONFIGURED, state.other.clone());
+        of(self) != of(other)
     }
 
     pub(super) const fn is_checked(&self) -> bool {
@@ -129,7 +146,10 @@ fn pools(backends: &str, servers: &str) -> Option<Pools> {
             admin: number(6)?,
             weight: number(7)?,
             initial_weight: number(8)?,
+            id: field(2)?.parse().ok()?,
             check: number(13)?,
+            agent: number(14)?,
+            other: fields.get(20..).unwrap_or_default().iter().map(|&field| field.to_owned()).collect(),
         };
         pools.entry(field(1)?.to_owned()).or_default().insert(field(3)?.to_owned(), state);
     }

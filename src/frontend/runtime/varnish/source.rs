@@ -74,11 +74,7 @@ mod tests {
         let store = Store::new(Path::new("/nonexistent"), "varnish");
         let is_missing = |answer: &Answer, content: &str, path: &'static str| {
             let outputs = vec![(Path::new(path), content)];
-            not_included(
-                answer,
-                &Wanted { outputs, digest: &digest, swapped_at: 0, store: &store, unconfined: &Unconfined::default() },
-            )
-            .is_some()
+            not_included(answer, &Wanted::new(outputs, &digest, 0, &store, &Unconfined::default())).is_some()
         };
         assert_eq!(
             sources(shown.as_bytes()).iter().map(|source| source.name).collect::<Vec<_>>(),
