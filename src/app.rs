@@ -25,6 +25,7 @@ use crate::sys::{confine, systemd};
 pub use bootstrap::Bootstrap;
 use daemon::{ApiState, Daemon, Inputs, Parts, QUEUE};
 pub use error::Error;
+use reload::log_warnings;
 use tasks::build_worker;
 
 /// All parts of elasticd, built but not yet running.
@@ -51,10 +52,11 @@ impl App {
         let Bootstrap { file, config, lock, confinement, unconfined } = bootstrap;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
         let registry = Registry::build(config.settings(), &config.state_dir);
+        let own_zone = watch::Sender::new(None);
         let workers = config
             .frontends
             .iter()
-            .map(|f| build_worker(f, &config, &registry.snapshots(), &unconfined))
+            .map(|f| build_worker(f, &config, &registry.snapshots(), &own_zone, &unconfined))
             .collect::<Result<_, _>>()?;
         let api_state = ApiState::default();
         let (registry_events, registry_inbox) = mpsc::channel(QUEUE);
@@ -72,7 +74,7 @@ impl App {
             controls,
         };
         let api = Api::bind(&config.api, sources)?;
-        let parts = Parts { registry, workers, api };
+        let parts = Parts { registry, workers, own_zone, api };
         Ok(Self { file, config, confinement, parts, api_state, signals, inputs, lock, unconfined })
     }
 
@@ -87,6 +89,7 @@ impl App {
         let Self { file, config, confinement, parts, api_state, mut signals, inputs, lock, unconfined } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
+        log_warnings(&config);
         let mut daemon = Daemon::start(file, config, api_state, inputs, parts, unconfined);
         let ended = daemon.supervise(&mut signals).await;
         systemd::stopping();

@@ -16,7 +16,10 @@ impl Daemon {
         }
         let reloaded = self.try_reload().await;
         match &reloaded {
-            Ok(()) => tracing::info!("configuration reloaded"),
+            Ok(()) => {
+                tracing::info!("configuration reloaded");
+                log_warnings(&self.config);
+            }
             Err(error) => tracing::error!(%error, "configuration refused; the previous one is kept"),
         }
         // systemd must be told that the reload has ended, but not that elasticd is ready while it is still starting.
@@ -47,7 +50,7 @@ impl Daemon {
             new.frontends.iter().filter(|f| self.workers.get(&f.name).is_none_or(|w| w.config != **f)).collect();
         let workers: Vec<_> = changed
             .into_iter()
-            .map(|f| build_worker(f, &new, &self.snapshots, &self.unconfined))
+            .map(|f| build_worker(f, &new, &self.snapshots, &self.own_zone, &self.unconfined))
             .collect::<Result<_, _>>()?;
         // From here on nothing can fail.
         self.unconfined.allow_directories(new.output_directories());
@@ -68,5 +71,12 @@ impl Daemon {
         // A changed service shows at once, rather than at its provider's next poll.
         self.refresh.send_modify(|requests| *requests += 1);
         Ok(())
+    }
+}
+
+/// Logs what works, but maybe not as intended.
+pub(super) fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(%warning, "the configuration may not be as intended");
     }
 }

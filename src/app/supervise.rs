@@ -29,7 +29,7 @@ impl Daemon {
         parts: Parts,
         unconfined: Unconfined,
     ) -> Self {
-        let Parts { registry, workers, api } = parts;
+        let Parts { registry, workers, own_zone, api } = parts;
         let Inputs { controls, registry_inbox, reloads } = inputs;
         let mut daemon = Daemon {
             file,
@@ -44,6 +44,7 @@ impl Daemon {
             pollers: BTreeMap::new(),
             workers: BTreeMap::new(),
             is_finding_zone: false,
+            own_zone,
             unconfined,
             publisher: None,
         };

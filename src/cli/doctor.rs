@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 
 use super::{Exit, complain};
 use crate::config::Config;
+use crate::model::Snapshot;
 
 /// Checks the configuration, the providers, the frontends, the state directory and the sockets, and says what to do.
 ///
@@ -30,10 +31,17 @@ pub async fn run(args: &Args, file: &Path) -> Exit {
     let is_configured = match Config::load(file) {
         Ok(config) => {
             findings.add(Level::Ok, "configuration", "valid");
+            for warning in &config.warnings {
+                findings.add(Level::Warn, "configuration", warning);
+            }
             state_and_sockets::check(&config, &mut findings).await;
-            providers::check(&config, &mut findings).await;
+            let answers = providers::check(&config, &mut findings).await;
+            let snapshot = snapshot(&config, answers);
             for frontend in &config.frontends {
                 frontends::check(frontend, &mut findings).await;
+                if let Some(snapshot) = &snapshot {
+                    frontends::render(frontend, snapshot, &mut findings).await;
+                }
             }
             true
         }
@@ -55,6 +63,13 @@ pub async fn run(args: &Args, file: &Path) -> Exit {
         (true, 0) => Exit::SUCCESS,
         (true, _) => Exit::FAILURE,
     }
+}
+
+/// What the providers' answers make, if all did answer that services ask.
+fn snapshot(config: &Config, answers: providers::Answers) -> Option<Snapshot> {
+    let asked = answers.into_iter().filter(|(name, _)| !config.selectors(name).is_empty());
+    let answers: Option<Vec<_>> = asked.map(|(name, answer)| Some((name, answer?))).collect();
+    answers.map(|answers| super::render::snapshot(config, answers))
 }
 
 /// The user that this process runs as.

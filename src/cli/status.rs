@@ -181,7 +181,10 @@ fn frontend(name: &str, frontend: &Arc<Frontend>) -> Entry {
         revision(frontend.wanted_revision),
         or_none(frontend.pid.map(|pid| pid.to_string())),
     ];
-    (row, frontend.error.iter().map(|error| format!("{name}: {error}")).collect())
+    let mut remarks: Vec<_> = frontend.error.iter().map(|error| format!("{name}: {error}")).collect();
+    let shown = frontend.excluded.first.iter().take(MAX_FAULTS);
+    remarks.extend(shown.map(|out| format!("{name}: {} of {} is excluded: {}", out.id, out.service, out.message)));
+    (row, remarks)
 }
 
 /// How long ago something was.

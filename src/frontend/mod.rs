@@ -14,14 +14,17 @@ mod plan;
 pub mod preset;
 mod proof;
 mod raw;
+pub mod rendering;
 mod resolve;
 mod runtime;
 mod staging;
 pub mod template;
 mod verify;
+mod version;
 mod worker;
 
-pub use config::{CANDIDATE, Check, Config, Output, Pacing, Proof, Reload};
+pub use config::{CANDIDATE, Check, Config, Guards, Output, Pacing, Proof, Reload};
 pub use parse::gid;
 pub use raw::Raw;
+pub use verify::VarsRead;
 pub use worker::{BuildError, Worker};

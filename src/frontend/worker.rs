@@ -15,11 +15,12 @@ use super::config::{Config, Pacing, Proof, Reload};
 use super::digest::Digest;
 use super::journal::{Journal, Proven, Step};
 use super::plan::{self, Action};
+use super::rendering::{self, LeftOut};
 use super::runtime::{Comparison, Evidence};
 use super::staging::{self, all_on_disk};
-use super::template::Template;
+use super::template::{Facts, Template};
 use crate::model::{Name, Snapshot};
-use crate::status::{self, Phase, Timings};
+use crate::status::{self, Phase, Timings, Unrendered, UnrenderedBackend};
 use crate::sys::atomic_file;
 use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::lock::{self, TargetLock};
@@ -49,6 +50,7 @@ pub struct Worker {
     templates: Vec<Template>,
     record: PathBuf,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    own_zone: watch::Receiver<Option<String>>,
     report: watch::Sender<Arc<status::Frontend>>,
     unconfined: Unconfined,
 }
@@ -63,17 +65,22 @@ struct Running {
     locks: BTreeMap<PathBuf, TargetLock>,
     is_recovered: bool,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    own_zone: watch::Receiver<Option<String>>,
     report: watch::Sender<Arc<status::Frontend>>,
     last_reload: Option<Instant>,
     retry: Backoff,
     /// The outputs of which the frontend crashed: they are not applied again.
     fatal: Option<Digest>,
-    /// What the last snapshot rendered to, for every audit until there is another one.
-    rendered: Option<(Arc<Snapshot>, Arc<Rendered>)>,
+    /// What the last snapshot rendered to, for every audit until there is another one, or another fact.
+    rendered: Option<(Arc<Snapshot>, Facts, Arc<Rendered>)>,
+    /// Of which process the version is known, if of any.
+    version_of: Option<Option<Identity>>,
+    facts: Facts,
 }
 
 impl Worker {
-    /// Compiles the templates, and makes sure that the apply record has a place.
+    /// Compiles the templates, and makes sure that the apply record has a place. `own_zone` is our own zone once it was found
+    /// out; a configured one comes first.
     ///
     /// # Errors
     ///
@@ -82,6 +89,7 @@ impl Worker {
         config: Config,
         state_dir: &Path,
         snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+        own_zone: watch::Receiver<Option<String>>,
         unconfined: Unconfined,
     ) -> Result<Self, BuildError> {
         let templates = config.templates()?;
@@ -90,7 +98,7 @@ impl Worker {
         let record = records.join(format!("{}.json", config.name));
         let report = status::Frontend { type_name: config.type_name.clone(), ..Default::default() };
         let report = watch::Sender::new(Arc::new(report));
-        Ok(Self { config, templates, record, snapshots, report, unconfined })
+        Ok(Self { config, templates, record, snapshots, own_zone, report, unconfined })
     }
 
     /// The frontend's name.
@@ -115,11 +123,12 @@ impl Worker {
 impl Running {
     /// Goes on from the apply record.
     fn open(worker: Worker) -> Self {
-        let Worker { config, templates, record, snapshots, report, unconfined } = worker;
+        let Worker { config, templates, record, snapshots, own_zone, report, unconfined } = worker;
         let Pacing { retry_min, retry_max, .. } = config.pacing;
         // Frontends that fail for a common reason do not all try again in one moment.
         let retry = Backoff::new(retry_min, retry_max, Jitter::PlusMinus { percent: 20 });
         let retry = retry.expect("the configuration was checked for it");
+        let facts = config.facts();
         Self {
             config,
             templates,
@@ -128,11 +137,14 @@ impl Running {
             locks: BTreeMap::new(),
             is_recovered: false,
             snapshots,
+            own_zone,
             report,
             last_reload: None,
             retry,
             fatal: None,
             rendered: None,
+            version_of: None,
+            facts,
         }
     }
 
@@ -152,7 +164,16 @@ impl Running {
                     }
                     self.settle(&shutdown).await;
                 }
+                () = Self::zone_found(&mut self.own_zone), if self.config.depends_on_own_zone => {}
             }
+        }
+    }
+
+    /// Ends when our own zone was found.
+    async fn zone_found(own_zone: &mut watch::Receiver<Option<String>>) {
+        if own_zone.changed().await.is_err() {
+            // Nobody looks for it.
+            std::future::pending::<()>().await;
         }
     }
 
@@ -200,6 +221,7 @@ impl Running {
             self.say(|report| report.phase = Phase::Waiting);
             return self.config.pacing.audit_interval;
         }
+        self.update_facts(&snapshot).await;
         let started = Instant::now();
         let rendered = match self.render(snapshot) {
             Ok(rendered) => rendered,
@@ -233,14 +255,57 @@ impl Running {
         }
     }
 
-    fn render(&mut self, snapshot: Arc<Snapshot>) -> Result<Arc<Rendered>, super::template::Error> {
-        if let Some((_, rendered)) = self.rendered.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &snapshot)) {
+    /// Finds out what templates can use of the machine and of the frontend's program. A program is asked only if another
+    /// process runs than before, or if there is none to be known by and the snapshot is a new one.
+    async fn update_facts(&mut self, snapshot: &Arc<Snapshot>) {
+        if self.config.depends_on_own_zone {
+            self.facts.own_zone = self.config.own_zone.clone().or_else(|| self.own_zone.borrow_and_update().clone());
+        }
+        if self.config.version_command().is_none() {
+            return;
+        }
+        let process = self.process().await;
+        let is_rendered = self.rendered.as_ref().is_some_and(|(of, ..)| Arc::ptr_eq(of, snapshot));
+        if self.version_of != Some(process) || (process.is_none() && !is_rendered) {
+            self.facts.version = self.config.look_up_version(process, &self.unconfined).await;
+            self.version_of = Some(process);
+        }
+    }
+
+    fn render(&mut self, snapshot: Arc<Snapshot>) -> Result<Arc<Rendered>, rendering::Error> {
+        let last = self.rendered.as_ref();
+        if let Some((.., rendered)) = last.filter(|(of, facts, _)| Arc::ptr_eq(of, &snapshot) && *facts == self.facts) {
             return Ok(Arc::clone(rendered));
         }
-        let contents = self.config.render(&self.templates, &snapshot)?;
-        let rendered = Arc::new(Rendered::new(&self.config.outputs, contents, snapshot.revision));
-        self.rendered = Some((snapshot, Arc::clone(&rendered)));
+        let rendering = self.config.render(&self.templates, &snapshot, &self.facts)?;
+        self.report_left_out(rendering.left_out);
+        let rendered = Arc::new(Rendered::new(&self.config.outputs, rendering.contents, snapshot.revision));
+        self.rendered = Some((snapshot, self.facts.clone(), Arc::clone(&rendered)));
         Ok(rendered)
+    }
+
+    /// Says which backends are left out because they cannot be rendered, each once for each reason.
+    fn report_left_out(&self, left_out: Vec<LeftOut>) {
+        /// The rest are counted: a template may fail for every backend of a large service.
+        const MAX_LOGGED: usize = 10;
+        let before = Arc::clone(&self.report.borrow().excluded.all);
+        if left_out.is_empty() && before.is_empty() {
+            return;
+        }
+        let named = |out: LeftOut| UnrenderedBackend { service: out.service, id: out.id, message: out.reason };
+        let now: Vec<_> = left_out.into_iter().map(named).collect();
+        let frontend = &self.config.name;
+        let new: Vec<_> = now.iter().filter(|out| !before.contains(out)).collect();
+        for UnrenderedBackend { service, id, message } in new.iter().take(MAX_LOGGED) {
+            tracing::warn!(%frontend, %service, backend = id, reason = message, "backend left out of the frontend, as it cannot be rendered");
+        }
+        if let Some(count) = new.len().checked_sub(MAX_LOGGED).filter(|count| *count > 0) {
+            tracing::warn!(%frontend, count, "more backends left out of the frontend, as they cannot be rendered");
+        }
+        if now.is_empty() {
+            tracing::info!(%frontend, "every backend can be rendered again");
+        }
+        self.say(|report| report.excluded = Unrendered::of(now));
     }
 
     async fn plan(&self, rendered: &Rendered) -> (Action, Option<Evidence>) {
@@ -273,8 +338,7 @@ impl Running {
 
     /// The process that runs now, where it is known by one.
     async fn process(&self) -> Option<Identity> {
-        let found = self.config.find_process(&self.unconfined).await?;
-        found.ok().map(|process| process.identity)
+        self.config.process(&self.unconfined).await
     }
 
     /// When the outputs in place were swapped in, in ticks since boot; 0 if that is not on record.
@@ -422,8 +486,14 @@ mod tests {
         let raw: Raw =
             serde_json::from_value(serde_json::json!({ "escape": "json", "outputs": [output] })).expect("keys");
         let config = raw.resolve("json".parse().expect("a name"), "json", std::slice::from_ref(&web), dir.path());
-        let worker = Worker::build(config.expect("valid"), dir.path(), watch::channel(None).1, Unconfined::default())
-            .expect("built");
+        let worker = Worker::build(
+            config.expect("valid"),
+            dir.path(),
+            watch::channel(None).1,
+            watch::channel(None).1,
+            Unconfined::default(),
+        )
+        .expect("built");
         let mut running = Running::open(worker);
         let snapshot = |revision| {
             let set = Arc::new(ServiceSet { revision, backends: Vec::new() });

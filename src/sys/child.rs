@@ -121,10 +121,20 @@ fn printed(text: &str) -> &str {
 /// It could not be started, failed, or took too long.
 pub async fn run(unconfined: &Unconfined, argv: &[String], limit: Duration) -> Result<(), CommandError> {
     let error = |source| CommandError { argv: argv.to_vec(), limit, source };
+    run_command(unconfined, argv, limit).await.map(drop).map_err(error)
+}
+
+/// The same, and returns what the command printed, on either output: the first 16 KiB.
+///
+/// # Errors
+///
+/// It could not be started, failed, or took too long.
+pub async fn run_and_read(unconfined: &Unconfined, argv: &[String], limit: Duration) -> Result<String, CommandError> {
+    let error = |source| CommandError { argv: argv.to_vec(), limit, source };
     run_command(unconfined, argv, limit).await.map_err(error)
 }
 
-/// The same in a mount namespace of its own, in which for each `(shown, over)` the file `shown` is seen at `over`.
+/// [`run`] in a mount namespace of its own, in which for each `(shown, over)` the file `shown` is seen at `over`.
 /// `None`: such a namespace is not available here, and nothing was run.
 pub async fn run_isolated(
     unconfined: &Unconfined,
@@ -142,7 +152,7 @@ pub async fn run_isolated(
             None if status.signal() == Some(Signal::SIGSYS as i32) => None,
             None => Some(Err(error(Error::Failed { status, said }))),
         },
-        result => Some(result.map_err(error)),
+        result => Some(result.map(drop).map_err(error)),
     }
 }
 
@@ -166,7 +176,7 @@ pub fn locate(program: &str) -> Result<PathBuf, CommandError> {
     there.find(may_run).ok_or_else(error)
 }
 
-async fn run_command(unconfined: &Unconfined, argv: &[impl AsRef<OsStr>], limit: Duration) -> Result<(), Error> {
+async fn run_command(unconfined: &Unconfined, argv: &[impl AsRef<OsStr>], limit: Duration) -> Result<String, Error> {
     let mut group = Group::start(unconfined, command(argv), None).await.map_err(Error::Start)?;
     let (stdout, stderr) = group.outputs().expect("they have not been taken before");
     let messages = Messages { kept: Mutex::default(), keep: Keep::First(MAX_COMMAND_MESSAGES) };
@@ -181,7 +191,7 @@ async fn run_command(unconfined: &Unconfined, argv: &[impl AsRef<OsStr>], limit:
         }
     }
     let status = group.reap().await.map_err(Error::Read)?;
-    if status.success() { Ok(()) } else { Err(Error::Failed { status, said: messages.text() }) }
+    if status.success() { Ok(messages.text()) } else { Err(Error::Failed { status, said: messages.text() }) }
 }
 
 /// A program that is asked for its output, and the environment it runs in. Only one of it runs at a time.
