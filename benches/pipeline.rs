@@ -1,6 +1,5 @@
 //! From a provider's answer to the bytes of an output: selection, context, rendering. Run with `cargo bench`.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -35,11 +34,7 @@ fn instances(count: u16) -> Vec<Instance> {
 
 fn pipeline(criterion: &mut Criterion) {
     let service = service();
-    let vars: BTreeMap<_, _> = [("zone_size", "8m".into()), ("method", "".into()), ("fail_timeout", "10s".into())]
-        .into_iter()
-        .chain([("keepalive", 64.into()), ("max_fails", 1.into())])
-        .map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value))
-        .collect();
+    let vars = elasticd::config::preset("nginx").expect("built in").vars;
     let text = preset::template("nginx/upstreams.conf").expect("built in");
     let template = Template::compile("nginx/upstreams.conf", text, Escape::Nginx).expect("compiles");
     let names = [service.name.clone()];

@@ -25,6 +25,7 @@ use crate::sys::{confine, systemd};
 pub use bootstrap::Bootstrap;
 use daemon::{ApiState, Daemon, Inputs, Parts, QUEUE};
 pub use error::Error;
+use reload::log_warnings;
 use tasks::build_worker;
 
 /// All parts of elasticd, built but not yet running.
@@ -50,9 +51,10 @@ impl App {
         let Bootstrap { file, config, lock, confinement, unconfined } = bootstrap;
         let signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
         let registry = Registry::build(config.settings(), &config.state_dir);
-        let prune = watch::Sender::new(0);
+        let (prune, own_zone) = (watch::Sender::new(0), watch::Sender::new(None));
         let links = frontend::Links {
             snapshots: registry.snapshots(),
+            own_zone: own_zone.subscribe(),
             unconfined: unconfined.clone(),
             outputs: frontend::OutputIndex::default(),
             prune: prune.subscribe(),
@@ -75,7 +77,7 @@ impl App {
             controls,
         };
         let api = Api::bind(&config.api, sources)?;
-        let parts = Parts { registry, workers, links, api };
+        let parts = Parts { registry, workers, links, own_zone, api };
         Ok(Self { file, config, confinement, parts, api_state, signals, inputs, lock })
     }
 
@@ -90,6 +92,7 @@ impl App {
         let Self { file, config, confinement, parts, api_state, mut signals, inputs, lock } = self;
         let _held_until_the_end = lock;
         tracing::info!(config = %file.display(), socket = %config.api.socket.display(), confined = %confinement, "started");
+        log_warnings(&config);
         let mut daemon = Daemon::start(file, config, api_state, inputs, parts);
         let ended = daemon.supervise(&mut signals).await;
         systemd::stopping();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use age::Age;
 pub use fleet::{Fleet, Published, Publisher, Reader};
-pub use frontend::{Frontend, OrphanedOutput, Phase, Timings};
+pub use frontend::{Frontend, MAX_UNRENDERED, OrphanedOutput, Phase, Timings, Unrendered, UnrenderedBackend};
 pub use measure::{Kind, Measured, Metric, Number, counters};
 pub use provider::{ApiUsage, Provider};
 pub use service::{Exclusion, ExclusionReason, Exclusions, Held, MAX_EXCLUSIONS, Service, Source};

@@ -8,7 +8,7 @@ use hyper::{Response, StatusCode};
 use super::error::{Problem, echo};
 use super::respond::{Body, respond_json};
 use super::sources::Sources;
-use super::types::{Explanation, ServiceExplanation};
+use super::types::{Explanation, FrontendExplanation, ServiceExplanation};
 use crate::model::{self, Backend, BackendState, Name, Reason};
 use crate::registry::{Report, ServiceReport};
 
@@ -28,7 +28,23 @@ pub(super) fn answer(sources: &Sources, id: &str) -> Result<Response<Body>, Prob
     if services.is_empty() {
         return Err(Problem::UnknownInstance { id: echo(id) });
     }
-    Ok(respond_json(StatusCode::OK, &Explanation { instance: id.to_owned(), services })?)
+    let frontends = left_out_of(sources, id);
+    Ok(respond_json(StatusCode::OK, &Explanation { instance: id.to_owned(), services, frontends })?)
+}
+
+/// The frontends that cannot render the backend.
+fn left_out_of(sources: &Sources, id: &str) -> Vec<FrontendExplanation> {
+    let frontends = Arc::clone(&sources.frontends.borrow());
+    let reports = frontends.iter().map(|(name, report)| (name, Arc::clone(&report.borrow().excluded.all)));
+    let left_out = reports.flat_map(|(frontend, all)| {
+        let of_it = all.iter().filter(|out| out.id == id).map(|out| FrontendExplanation {
+            frontend: frontend.clone(),
+            service: out.service.clone(),
+            message: out.message.clone(),
+        });
+        of_it.collect::<Vec<_>>()
+    });
+    left_out.collect()
 }
 
 /// What there is to say of one service; `None` if it knows nothing of the instance.

@@ -50,6 +50,20 @@ pub struct Explanation {
     pub instance: String,
     /// By service.
     pub services: Vec<ServiceExplanation>,
+    /// The frontends that leave it out though it is a backend, because their templates cannot render it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frontends: Vec<FrontendExplanation>,
+}
+
+/// Why a frontend's outputs lack a backend.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FrontendExplanation {
+    /// The frontend.
+    pub frontend: Name,
+    /// The service of which the instance is a backend.
+    pub service: Name,
+    /// Why, with the template's file, line and column.
+    pub message: String,
 }
 
 /// Why an instance is a backend of a service, or why it is not.

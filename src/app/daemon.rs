@@ -29,6 +29,8 @@ pub(super) struct Daemon {
     pub(super) pollers: BTreeMap<Name, (Poller, CancellationToken)>,
     pub(super) workers: BTreeMap<Name, RunningWorker>,
     pub(super) is_finding_zone: bool,
+    /// Our own zone, once it was found; for frontends.
+    pub(super) own_zone: watch::Sender<Option<String>>,
     pub(super) unconfined: Unconfined,
     pub(super) links: frontend::Links,
     pub(super) publisher: Option<RunningPublisher>,
@@ -49,6 +51,7 @@ pub(super) struct Parts {
     pub(super) registry: registry::Registry,
     pub(super) workers: Vec<frontend::Worker>,
     pub(super) links: frontend::Links,
+    pub(super) own_zone: watch::Sender<Option<String>>,
     pub(super) api: api::Api,
 }
 

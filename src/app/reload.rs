@@ -16,7 +16,10 @@ impl Daemon {
         }
         let reloaded = self.try_reload().await;
         match &reloaded {
-            Ok(()) => tracing::info!("configuration reloaded"),
+            Ok(()) => {
+                tracing::info!("configuration reloaded");
+                log_warnings(&self.config);
+            }
             Err(error) => tracing::error!(%error, "configuration refused; the previous one is kept"),
         }
         // systemd must be told that the reload has ended, but not that elasticd is ready while it is still starting.
@@ -71,5 +74,12 @@ impl Daemon {
         // A changed service shows at once, rather than at its provider's next poll.
         self.refresh.send_modify(|requests| *requests += 1);
         Ok(())
+    }
+}
+
+/// Logs what works, but maybe not as intended.
+pub(super) fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(%warning, "the configuration may not be as intended");
     }
 }

@@ -21,7 +21,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 impl Daemon {
     /// Starts everything.
     pub(super) fn start(file: PathBuf, config: Config, api_state: ApiState, inputs: Inputs, parts: Parts) -> Self {
-        let Parts { registry, workers, links, api } = parts;
+        let Parts { registry, workers, links, own_zone, api } = parts;
         let Inputs { controls, registry_inbox, reloads } = inputs;
         let mut daemon = Daemon {
             file,
@@ -37,6 +37,7 @@ impl Daemon {
             is_finding_zone: false,
             unconfined: links.unconfined.clone(),
             links,
+            own_zone,
             publisher: None,
         };
         daemon.supervisor.spawn("the API".to_owned(), |stop| api.serve(stop));

@@ -150,14 +150,16 @@ impl Daemon {
         self.api_state.orphaned_outputs.send_replace(Arc::new(left));
     }
 
-    /// Starts a task that finds our own zone, if a service prefers it and it is not configured.
+    /// Starts a task that finds our own zone, if a service prefers it, or a frontend writes what depends on it, and it is not
+    /// configured.
     pub(super) fn find_zone(&mut self) {
-        let is_wanted = self.config.all_services().any(|service| service.prefer.is_some());
+        let is_wanted = self.config.all_services().any(|service| service.prefer.is_some())
+            || self.config.frontends.iter().any(|frontend| frontend.depends_on_own_zone);
         if self.is_finding_zone || self.config.zone.is_some() || !is_wanted {
             return;
         }
         self.is_finding_zone = true;
-        let events = self.events.clone();
+        let (events, own_zone) = (self.events.clone(), self.own_zone.clone());
         let locate = async move {
             let mut logged = false;
             let zone = loop {
@@ -171,6 +173,7 @@ impl Daemon {
                 }
                 tokio::time::sleep(Jitter::PlusMinus { percent: 50 }.apply(ZONE_RETRY)).await;
             };
+            own_zone.send_replace(Some(zone.clone()));
             // The registry only ends by being stopped or by a panic, of which the supervisor knows.
             let _ = events.send(registry::Event::ZoneFound(zone)).await;
             std::future::pending::<()>().await;

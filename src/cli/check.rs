@@ -14,6 +14,9 @@ pub fn run(file: &Path) -> Exit {
     }
     match Config::load(file) {
         Ok(config) => {
+            for warning in &config.warnings {
+                complain(&format!("warning: {warning}"));
+            }
             let counts = [
                 (config.providers.len(), "provider"),
                 (config.services.len(), "service"),

@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 
 use super::{Exit, complain};
 use crate::config::Config;
+use crate::model::Snapshot;
 use crate::status::OrphanedOutput;
 
 /// Checks the configuration, the providers, the frontends, the state directory and the sockets, and says what to do.
@@ -31,10 +32,17 @@ pub async fn run(args: &Args, file: &Path) -> Exit {
     let is_configured = match Config::load(file) {
         Ok(config) => {
             findings.add(Level::Ok, "configuration", "valid");
+            for warning in &config.warnings {
+                findings.add(Level::Warn, "configuration", warning);
+            }
             state_and_sockets::check(&config, &mut findings).await;
-            providers::check(&config, &mut findings).await;
+            let answers = providers::check(&config, &mut findings).await;
+            let snapshot = snapshot(&config, answers);
             for frontend in &config.frontends {
                 frontends::check(frontend, &mut findings).await;
+                if let Some(snapshot) = &snapshot {
+                    frontends::render(frontend, snapshot, &mut findings).await;
+                }
             }
             former_outputs(&config, &mut findings);
             true
@@ -73,6 +81,13 @@ fn former_outputs(config: &Config, findings: &mut Findings) {
             format!("{path} is no output any more, {remedy}"),
         );
     }
+}
+
+/// What the providers' answers make, if all did answer that services ask.
+fn snapshot(config: &Config, answers: providers::Answers) -> Option<Snapshot> {
+    let asked = answers.into_iter().filter(|(name, _)| !config.selectors(name).is_empty());
+    let answers: Option<Vec<_>> = asked.map(|(name, answer)| Some((name, answer?))).collect();
+    answers.map(|answers| super::render::snapshot(config, answers))
 }
 
 /// The user that this process runs as.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::client::{self, table};
-use crate::api::types::{Explanation, ServiceExplanation};
+use crate::api::types::{Explanation, FrontendExplanation, ServiceExplanation};
 use crate::sys::http;
 
 /// Says of which services an instance is a backend, and which rule excludes it from the others.
@@ -36,7 +36,13 @@ fn human(explanation: &Explanation) -> String {
         vec![explained.service.to_string(), backend.to_owned(), explained.message.clone()]
     };
     let header = ["SERVICE", "BACKEND", "WHY"].map(str::to_owned).to_vec();
-    table(&std::iter::once(header).chain(explanation.services.iter().map(row)).collect::<Vec<_>>())
+    let mut text = table(&std::iter::once(header).chain(explanation.services.iter().map(row)).collect::<Vec<_>>());
+    for FrontendExplanation { frontend, service, message } in &explanation.frontends {
+        text.push_str(&client::plain(&format!(
+            "left out of frontend {frontend}, as backend of {service}: {message}\n"
+        )));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -48,12 +54,14 @@ mod tests {
         let explanation = serde_json::from_str(
             r#"{"instance":"i-1","services":[{"service":"api","included":false,"message":"it has no port","reason":"no_port"},
                 {"service":"web","included":true,"message":"a backend","backend":{"id":"i-1","address":"10.0.0.1","port":80,
-                "zone":null,"weight":1,"state":"up","tags":{}}}]}"#,
+                "zone":null,"weight":1,"state":"up","tags":{}}}],
+                "frontends":[{"frontend":"nginx","service":"web","message":"t.conf line 4 column 9: there is no `b.tags.Owner`"}]}"#,
         )
         .expect("an explanation");
         assert_eq!(
             human(&explanation),
-            "SERVICE  BACKEND  WHY\napi      no       it has no port\nweb      yes      a backend\n"
+            "SERVICE  BACKEND  WHY\napi      no       it has no port\nweb      yes      a backend\n\
+             left out of frontend nginx, as backend of web: t.conf line 4 column 9: there is no `b.tags.Owner`\n"
         );
     }
 }

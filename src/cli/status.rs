@@ -202,6 +202,8 @@ fn frontend(name: &str, frontend: &Arc<Frontend>) -> Entry {
     if let Some(more) = frontend.overrides.len().checked_sub(MAX_OVERRIDES).filter(|more| *more > 0) {
         remarks.push(format!("{name}: and {more} more that others have set"));
     }
+    let shown = frontend.excluded.first.iter().take(MAX_FAULTS);
+    remarks.extend(shown.map(|out| format!("{name}: {} of {} is excluded: {}", out.id, out.service, out.message)));
     (row, remarks)
 }
 

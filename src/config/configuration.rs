@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::fault::Fault;
 use super::providers::Provider;
 use super::top::raw::Confine;
 use crate::model::{Name, Pattern, Selector, Service};
@@ -32,6 +33,8 @@ pub struct Config {
     pub frontends: Vec<frontend::Config>,
     /// What is published to a fleet.
     pub publish: Option<crate::fleet::Config>,
+    /// What works, but maybe not as intended.
+    pub warnings: Vec<Fault>,
 }
 
 impl Config {

@@ -1,18 +1,18 @@
 //! Faults that no section shows by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::PathBuf;
 
 use figment::value::Value;
 
 use super::configuration::Config;
 use super::layers::Layers;
 use super::section::Section;
-use crate::model::Name;
+use crate::model::{FieldFault, Name, Service};
 use crate::provider;
 
 /// Notes the faults that only the sections together show. A section that could not be read still counts as defined.
-pub fn cross_check(config: &Config, layers: &mut Layers) {
+pub fn cross_check(config: &mut Config, layers: &mut Layers) {
     let defined = |layers: &Layers, section: &str| -> BTreeSet<String> {
         let table = layers.values.get(section).and_then(Value::as_dict);
         table.map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
@@ -26,9 +26,9 @@ pub fn cross_check(config: &Config, layers: &mut Layers) {
             section.fault("provider", message);
         }
     }
-    let all: Vec<_> = config.all_services().cloned().collect();
-    let mut outputs: BTreeMap<&Path, &Name> = BTreeMap::new();
-    for frontend in &config.frontends {
+    let created: Vec<_> = config.patterns.iter().map(|p| Service { select: p.selector(), ..p.base.clone() }).collect();
+    let mut outputs: BTreeMap<PathBuf, Name> = BTreeMap::new();
+    for frontend in &mut config.frontends {
         let mut section = Section::at(layers, &["frontends", frontend.name.as_str()]);
         // Services that tags will create are not known yet.
         let is_unknown = |name: &&Name| !services.contains(name.as_str()) && config.patterns.is_empty();
@@ -37,12 +37,18 @@ pub fn cross_check(config: &Config, layers: &mut Layers) {
             section.fault("services", message);
         }
         for output in &frontend.outputs {
-            if let Some(other) = outputs.insert(&output.path, &frontend.name) {
+            if let Some(other) = outputs.insert(output.path.clone(), frontend.name.clone()) {
                 let message = format!("{} is written by frontends.{other} as well", output.path.display());
                 section.fault("output", message);
             }
         }
-        section.report(frontend.verify(&all));
+        let verdict = frontend.verify(&config.services, &created);
+        section.report(verdict.faults);
+        for FieldFault { field, message } in verdict.warnings {
+            section.warn(&field, message);
+        }
+        frontend.depends_on_own_zone = verdict.depends_on_own_zone;
+        frontend.own_zone = config.zone.clone().filter(|_| verdict.depends_on_own_zone);
     }
     let mut top = Section::at(layers, &[]);
     let asks_where = config.all_services().any(|service| service.prefer.is_some());

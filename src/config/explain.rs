@@ -55,6 +55,20 @@ fn wrong_type(actual: &Actual, expected: &str, place: &[String], path: &[String]
             let name = place.last().map(String::as_str).unwrap_or_default();
             return format!("one path in quotes is expected; for several outputs write [[frontends.{name}.outputs]]");
         }
+        (_, "services", Actual::Map) if is_frontend => {
+            return format!(
+                "a list of names is expected, such as [\"web\"]; what holds for one service alone is written as \
+                 [{}.service.NAME]",
+                place.join(".")
+            );
+        }
+        (_, "service", _) if is_frontend => {
+            return format!(
+                "tables such as [{}.service.web] are expected, of what holds for one service alone; names are listed as \
+                 services = [\"web\"]",
+                place.join(".")
+            );
+        }
         ("a map", "select" | "where", _) => "conditions such as { Role = \"web\" }".to_owned(),
         ("a map", ..) => "a table".to_owned(),
         (expected, ..) if expected.starts_with("struct") => "a table".to_owned(),

@@ -21,6 +21,8 @@ pub struct Layers {
     pub values: Dict,
     /// The faults found so far.
     pub faults: Vec<Fault>,
+    /// What works, but maybe not as intended.
+    pub warnings: Vec<Fault>,
 }
 
 impl Layers {
@@ -67,7 +69,7 @@ impl Layers {
                 return Err(error.into_iter().map(fault).collect());
             }
         };
-        Ok(Self { figment, values, faults })
+        Ok(Self { figment, values, faults, warnings: Vec::new() })
     }
 
     /// Reads `value`, found at `place`, as a `T`. Whatever is wrong with a part of it is noted, and that part left out,
@@ -97,15 +99,32 @@ impl Layers {
 
     /// Notes a fault in what `tag` marks.
     pub fn fault_at(&mut self, tag: Tag, key: String, message: String) {
-        let place = self.figment.get_metadata(tag).and_then(|metadata| place(metadata, &key));
-        self.faults.push(Fault { place, key, message });
+        let fault = self.at(tag, key, message);
+        self.faults.push(fault);
     }
 
     /// Notes a fault at a key, in whichever layer has it, or else its nearest parent.
     pub fn fault(&mut self, key: &[String], message: impl Into<String>) {
+        let fault = self.at(self.tag(key), key.join("."), message.into());
+        self.faults.push(fault);
+    }
+
+    /// Notes a warning at a key, as a [`fault`](Self::fault).
+    pub fn warn(&mut self, key: &[String], message: impl Into<String>) {
+        let warning = self.at(self.tag(key), key.join("."), message.into());
+        self.warnings.push(warning);
+    }
+
+    fn at(&self, tag: Tag, key: String, message: String) -> Fault {
+        let place = self.figment.get_metadata(tag).and_then(|metadata| place(metadata, &key));
+        Fault { place, key, message }
+    }
+
+    /// What marks a key, or else its nearest parent.
+    fn tag(&self, key: &[String]) -> Tag {
         let mut path = key.to_vec();
         let root = Value::from(self.values.clone());
-        let tag = loop {
+        loop {
             match find(&root, &path) {
                 Some(value) if !path.is_empty() => break value.tag(),
                 None if !path.is_empty() => {
@@ -113,8 +132,7 @@ impl Layers {
                 }
                 _ => break Tag::Default,
             }
-        };
-        self.fault_at(tag, key.join("."), message.into());
+        }
     }
 
     /// The value at `path` in all layers.
@@ -135,7 +153,7 @@ impl Layers {
     pub fn of_text(toml: &str) -> Self {
         let figment = Figment::from(Toml::string(toml));
         let values = figment.data().expect("TOML").remove(&Profile::Default).unwrap_or_default();
-        Self { figment, values, faults: Vec::new() }
+        Self { figment, values, faults: Vec::new(), warnings: Vec::new() }
     }
 }
 

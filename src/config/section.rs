@@ -57,9 +57,17 @@ impl<'l> Section<'l> {
 
     /// Notes a fault of `field`, a key below this section, dotted; empty for the section as a whole.
     pub fn fault(&mut self, field: &str, message: impl Into<String>) {
-        let mut path = self.path.clone();
-        path.extend(field.split('.').filter(|part| !part.is_empty()).map(str::to_owned));
-        self.layers.fault(&path, message);
+        self.layers.fault(&self.below(field), message);
+    }
+
+    /// Notes a warning of `field`, as a [`fault`](Self::fault).
+    pub fn warn(&mut self, field: &str, message: impl Into<String>) {
+        self.layers.warn(&self.below(field), message);
+    }
+
+    fn below(&self, field: &str) -> Vec<String> {
+        let parts = field.split('.').filter(|part| !part.is_empty()).map(str::to_owned);
+        self.path.iter().cloned().chain(parts).collect()
     }
 
     /// Notes all these faults.

@@ -181,6 +181,65 @@ fn templates_are_tried_before_anything_starts() {
     }
 }
 
+/// The warnings of a configuration whose frontend has this template.
+fn warnings(template: &str, keys: &str) -> Vec<String> {
+    let etc = Etc::new(&format!("{GOOD}template = 'own.conf'\n{keys}"));
+    fs::write(etc.0.path().join("own.conf"), template).expect("written");
+    let directory = format!("{}/", etc.0.path().display());
+    let config = etc.load().unwrap_or_else(|faults| panic!("{faults}"));
+    config.warnings.iter().map(|warning| warning.to_string().replace(&directory, "")).collect()
+}
+
+#[test]
+fn a_tag_that_no_selector_guarantees_is_a_warning() {
+    let each = |text: &str| {
+        format!("{{% for s in services %}}\n{{% for b in s.backends %}}{text}{{% endfor %}}{{% endfor %}}")
+    };
+    let expected = "elasticd.toml: frontends.nginx.outputs.0.template: own.conf line 2 column 35: no selector of service \
+                    web guarantees the tag Owner, and a backend without it is left out of this frontend: write \
+                    `{{ b.tags | get: \"Owner\", \"default\" }}`, or select by it: Owner = { present = true }";
+    assert_eq!(warnings(&each("{{ b.tags.Owner }}"), ""), [expected]);
+    for well in [
+        "{{ b.tags.Role }}{{ b.tags.Env }}",
+        "{{ b.tags | get: \"Owner\", \"\" }}",
+        "{% if b.tags | contains: \"Owner\" %}{{ b.tags.Owner }}{% endif %}",
+        "{{ s.backends | where: \"tags.Owner\", 1 | length }}",
+    ] {
+        assert_eq!(warnings(&each(well), ""), [""; 0], "{well}");
+    }
+    // A port with a default says nothing of the tag, one without does.
+    assert_eq!(warnings(&each("{{ b.tags.Port }}"), "").len(), 1);
+    let needed = "[services.api]\nport = { tag = 'Port' }\n[frontends.nginx]\nservices = ['api']\n";
+    let etc = Etc::new(&format!("{GOOD}template = 'own.conf'\n")).fragment("needed.toml", needed);
+    fs::write(etc.0.path().join("own.conf"), each("{{ b.tags.Port }}{{ b.tags.Role }}")).expect("written");
+    let warnings = etc.load().expect("valid").warnings;
+    assert!(warnings.len() == 1 && warnings[0].message.contains("guarantees the tag Role"), "{warnings:?}");
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_found_wherever_it_is_read() {
+    let etc = Etc::new(&format!("{GOOD}template = 'own.conf'\nvars.size = ''\n"));
+    for (template, expected) in [
+        (
+            "\n{% if vars.size %}{{ vars.colour }}{% endif %}",
+            Some("own.conf line 2 column 22: there is no variable `colour`: set it"),
+        ),
+        ("{{ vars.sise }}", Some("own.conf line 1 column 4: there is no variable `sise`: did you mean `size`?")),
+        ("{% include \"part.conf\" %}", Some("part.conf line 2 column 4: there is no variable `colour`")),
+        ("{% if vars?.colour %}{{ vars.colour }}{% endif %}{{ vars.size }}{{ vars | get: \"x\", 1 }}", None),
+    ] {
+        fs::write(etc.0.path().join("own.conf"), template).expect("written");
+        fs::write(etc.0.path().join("part.conf"), "{# a #}\n{{ vars.colour }}").expect("written");
+        match expected {
+            None => drop(etc.load().unwrap_or_else(|faults| panic!("{faults}"))),
+            Some(expected) => {
+                let faults = etc.faults();
+                assert!(faults.len() == 1 && faults[0].contains(expected), "{expected} is not in {faults:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn no_fault_repeats_a_secret() {
     for wrong in [
@@ -293,10 +352,13 @@ fn a_fault_says_what_to_write() {
             "[frontends.nginx]\nzone = 'a'",
             "frontends.nginx.zone: unknown key here: `zone` belongs at the top, before the",
         ),
-        ("[frontends.nginx]\nservice = ['web']", "frontends.nginx.service: unknown key: did you mean `services`?"),
+        (
+            "[frontends.nginx]\nservice = ['web']",
+            "frontends.nginx.service: tables such as [frontends.nginx.service.web] are expected, of what holds for one service alone; names are listed as services = [\"web\"]",
+        ),
         (
             "[frontends.nginx.vars]\nservices = ['web']",
-            "frontends.nginx.vars.services: unknown variable; if the frontend's key is meant, write it above",
+            "frontends.nginx.vars.services: this is a key of the frontend, and not a variable: write it above",
         ),
         ("[api]\nmetrics = ':9464'", "api.metrics: \":9464\" is not an address with a port: write \"127.0.0.1:9464\""),
         ("[api]\nsocket = 7", "api.socket: found the number 7, expected a text: write \"7\", in quotes"),

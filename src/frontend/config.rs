@@ -1,18 +1,17 @@
 //! The configuration of one frontend, resolved: everything that the worker needs is there.
 
 use std::borrow::Cow;
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::escape::Escape;
 use super::runtime::Runtime;
-use super::template::{self, Context, Template};
-use crate::model::{Name, Snapshot};
+use super::template::{self, Source, Template};
+use crate::model::{Guard, Name, Snapshot};
 use crate::status::Phase;
 use crate::sys::endpoint::Endpoint;
 use crate::sys::ownership::Ownership;
@@ -47,8 +46,34 @@ pub struct Config {
     pub proof: Proof,
     /// Values for templates, beside the services.
     pub vars: BTreeMap<String, serde_json::Value>,
+    /// Values that hold for one service alone.
+    pub service_vars: BTreeMap<Name, BTreeMap<String, serde_json::Value>>,
+    /// The command that prints the version of the frontend's program: program and arguments.
+    pub version: Option<Vec<String>>,
+    /// Whether what the templates render depends on our own zone.
+    pub depends_on_own_zone: bool,
+    /// Our own zone, if that is so and it is configured.
+    pub own_zone: Option<String>,
+    /// How many backends of each service may be left out because they cannot be rendered.
+    pub guards: Guards,
     /// How changes and reloads are spaced.
     pub pacing: Pacing,
+}
+
+/// The guards of services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guards {
+    /// Of those that are configured.
+    pub services: BTreeMap<Name, Guard>,
+    /// Of those that tags create: the strictest of their patterns'.
+    pub created: Guard,
+}
+
+impl Guards {
+    /// The guard of a service.
+    pub fn of(&self, service: &Name) -> &Guard {
+        self.services.get(service).unwrap_or(&self.created)
+    }
 }
 
 /// One template rendered to one path.
@@ -61,10 +86,8 @@ pub struct Output {
     /// The only service that its template gets, where each service has an output of its own (`{service}` in its path).
     /// `None`: the template gets all services of the frontend.
     pub service: Option<Name>,
-    /// The name of the template, for messages.
-    pub template_name: String,
-    /// The text of the template.
-    pub template: String,
+    /// The text of the template, and what it includes.
+    pub template: Arc<Source>,
     /// The file's mode and owner.
     pub ownership: Ownership,
 }
@@ -122,7 +145,7 @@ impl Config {
     ///
     /// One does not compile.
     pub fn templates(&self) -> Result<Vec<Template>, template::Error> {
-        let compile = |output: &Output| Template::compile(&output.template_name, &output.template, self.escape);
+        let compile = |output: &Output| Template::of(Arc::clone(&output.template), self.escape);
         self.outputs.iter().map(compile).collect()
     }
 
@@ -143,7 +166,7 @@ impl Config {
     }
 
     /// The services that its templates get at a snapshot, in their order.
-    fn shown_services(&self, snapshot: &Snapshot) -> Cow<'_, [Name]> {
+    pub(super) fn shown_services(&self, snapshot: &Snapshot) -> Cow<'_, [Name]> {
         let created =
             snapshot.services.keys().filter(|name| self.follows_all_services && !self.services.contains(name));
         let mut created = created.cloned().peekable();
@@ -151,20 +174,6 @@ impl Config {
             return Cow::Borrowed(&self.services);
         }
         self.services.iter().cloned().chain(created).collect()
-    }
-
-    /// The content of each output at a snapshot, in their order; `templates` are [theirs](Self::templates).
-    ///
-    /// # Errors
-    ///
-    /// A template reads a value that does not exist.
-    pub fn render(&self, templates: &[Template], snapshot: &Snapshot) -> Result<Vec<String>, template::Error> {
-        let all = LazyCell::new(|| Context::new(snapshot, &self.shown_services(snapshot), &self.vars));
-        let render = |(output, template): (&Output, &Template)| match &output.service {
-            None => template.render(&all),
-            Some(service) => template.render(&Context::new(snapshot, slice::from_ref(service), &self.vars)),
-        };
-        self.outputs.iter().zip(templates).map(render).collect()
     }
 }
 

@@ -84,11 +84,12 @@ pub enum Escape {
 
 impl Escape {
     /// Sets what the engine writes for an expression, and the formatters `raw` and `json`.
-    pub(super) fn install(self, engine: &mut Engine<'static>, text: &str) {
+    /// `has_backslash`: a text of the templates has one.
+    pub(super) fn install(self, engine: &mut Engine<'static>, has_backslash: bool) {
         match self {
             Self::None => engine.set_default_formatter(&write_plain),
             // After a backslash of the template even a letter has a meaning, so every value must be marked.
-            Self::Nginx if text.contains('\\') => engine.set_default_formatter(&write_marked),
+            Self::Nginx if has_backslash => engine.set_default_formatter(&write_marked),
             Self::Nginx => engine.set_default_formatter(&write_marked_unless_bare),
             // Even a plain text may need quotes.
             _ => engine.set_default_formatter(&write_marked),
@@ -169,7 +170,7 @@ mod tests {
         for escape in [Escape::Nginx, Escape::Json] {
             for template in ["{{ v }}", "{{ v | raw }}", "{{ v | json }}"] {
                 let mut engine = Engine::new();
-                escape.install(&mut engine, template);
+                escape.install(&mut engine, template.contains('\\'));
                 engine.add_template("t", template).expect("it compiles");
                 let hostile = format!("x{END}; y{VALUE}z{LITERAL}");
                 let rendered =

@@ -95,6 +95,13 @@ pub struct Raw {
     /// Variables of the templates. Each preset has its own; see `elasticd frontends NAME`.
     #[serde(default)]
     pub vars: BTreeMap<String, serde_json::Value>,
+    /// Variables that hold for one service alone, as `[frontends.NAME.service.SERVICE]`; each replaces the one of `vars`.
+    #[serde(default)]
+    pub service: BTreeMap<Name, BTreeMap<String, serde_json::Value>>,
+    /// The command that prints the version of the frontend's program; the first numbers with dots between them count.
+    /// Templates read it as `frontend.version`. If the process that runs is known, its own program is asked rather than the
+    /// one that is installed. An empty list: no version is known.
+    pub version: Option<CommandLine>,
     /// Changes are gathered until none has come for so long.
     #[serde(default = "default::settle")]
     pub settle: TimeSpan,

@@ -1,13 +1,14 @@
 //! From the keys of a frontend as they are written to a valid configuration, or all faults at once.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::config::{Check, Config, FileLine, Output, Pacing, Proof, Reload, SERVICE};
+use super::config::{Check, Config, FileLine, Guards, Output, Pacing, Proof, Reload, SERVICE};
 use super::escape::Escape;
 use super::parse::{gid, signal, uid};
-use super::preset;
 use super::raw::{ProofWord, Raw, RawCommand, RawOutput, RawProof, RawReload, default};
 use super::runtime::{Access, Protocol, Runtime};
+use super::template::Source;
 use rustix::process::Signal;
 
 use crate::model::{FieldFault, Name};
@@ -50,6 +51,14 @@ impl Raw {
         let reload = self.resolve_reload(&mut faults);
         let proof = self.resolve_proof(&reload, runtime.is_some(), &mut faults);
         let pacing = self.resolve_pacing(&mut faults);
+        // An empty list is how a preset's command is switched off.
+        let version = self.version.as_deref().filter(|argv| !argv.is_empty()).map(|argv| argv.to_vec());
+        // Services that tags will create are not known yet, and are named by nobody.
+        for name in self.service.keys().filter(|name| !services.contains(name)) {
+            let known = services.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+            let message = format!("{name} is none of the services of this frontend: {known}");
+            faults.push(FieldFault::new(format!("service.{name}"), message));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -67,6 +76,12 @@ impl Raw {
             reload,
             proof,
             vars: self.vars,
+            service_vars: self.service,
+            version,
+            // These are known once all of the configuration is.
+            depends_on_own_zone: false,
+            own_zone: None,
+            guards: Guards::default(),
             pacing,
         })
     }
@@ -275,7 +290,7 @@ fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fi
     }
     let template = match raw.template.as_deref() {
         None => Err("missing: name a template file, or a built-in one such as \"nginx/upstreams.conf\"".to_owned()),
-        Some(name) => read_template(name, base),
+        Some(name) => Source::read(name, base),
     };
     let template = template.map_err(|message| fault("template", message));
     let uid = raw.owner.as_deref().map(uid).transpose().map_err(|message| fault("owner", message));
@@ -285,23 +300,10 @@ fn resolve_output(raw: RawOutput, index: usize, base: &Path, faults: &mut Vec<Fi
         index,
         path,
         service: None,
-        template_name: raw.template.unwrap_or_default(),
-        template,
+        template: Arc::new(template),
         ownership: Ownership { mode: raw.mode.map(|mode| mode.0), uid, gid },
     };
     (faults.len() == before).then_some(output)
-}
-
-/// A path that exists wins over a built-in template of the same name.
-fn read_template(name: &str, base: &Path) -> Result<String, String> {
-    let path = base.join(name);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => preset::template(name)
-            .map(str::to_owned)
-            .ok_or_else(|| format!("there is no file {} and no built-in template {name:?}", path.display())),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
-    }
 }
 
 fn positive(key: &str, duration: TimeSpan, faults: &mut Vec<FieldFault>) -> TimeSpan {

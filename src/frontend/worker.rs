@@ -17,11 +17,12 @@ use super::journal::{Journal, Proven, Step};
 use super::orphans::{self, Written};
 use super::output_index::OutputIndex;
 use super::plan::{self, Action};
+use super::rendering::{self, LeftOut};
 use super::runtime::{Comparison, Evidence};
 use super::staging::{Staging, all_on_disk, unproven};
-use super::template::Template;
+use super::template::{Facts, Template};
 use crate::model::{Name, Snapshot};
-use crate::status::{self, OrphanedOutput, Phase, Timings};
+use crate::status::{self, OrphanedOutput, Phase, Timings, Unrendered, UnrenderedBackend};
 use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::lock;
 use crate::sys::output_file::Store;
@@ -50,6 +51,8 @@ pub enum BuildError {
 pub struct Links {
     /// What they render.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Our own zone, once it was found out; a configured one comes first.
+    pub own_zone: watch::Receiver<Option<String>>,
     /// Writes their outputs, starts their commands and examines their processes.
     pub unconfined: Unconfined,
     /// The outputs of all frontends.
@@ -88,6 +91,7 @@ struct Running {
     is_prune_asked: bool,
     is_recovered: bool,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    own_zone: watch::Receiver<Option<String>>,
     report: watch::Sender<Arc<status::Frontend>>,
     last_reload: Option<Instant>,
     retry: Backoff,
@@ -95,8 +99,11 @@ struct Running {
     fatal: Option<Fatal>,
     /// What was applied since the frontend last agreed.
     applied: Applied,
-    /// What the last snapshot rendered to, for every audit until there is another one.
-    rendered: Option<(Arc<Snapshot>, Arc<Rendered>)>,
+    /// What the last snapshot rendered to, for every audit until there is another one, or another fact.
+    rendered: Option<(Arc<Snapshot>, Facts, Arc<Rendered>)>,
+    /// Of which process the version is known, if of any.
+    version_of: Option<Option<Identity>>,
+    facts: Facts,
 }
 
 /// Outputs at which the frontend ended when it was asked to load them. They may be to blame, or the kernel, or a person:
@@ -123,7 +130,8 @@ impl Fatal {
 }
 
 impl Worker {
-    /// Compiles the templates, and makes sure that the apply record has a place.
+    /// Compiles the templates, and makes sure that the apply record has a place. `own_zone` is our own zone once it was found
+    /// out; a configured one comes first.
     ///
     /// # Errors
     ///
@@ -163,13 +171,14 @@ impl Running {
     /// Goes on from the apply record.
     fn open(worker: Worker) -> Self {
         let Worker { config, templates, record, store, links, report } = worker;
-        let Links { snapshots, unconfined, outputs, mut prune } = links;
+        let Links { snapshots, own_zone, unconfined, outputs, mut prune } = links;
         // What was asked for before was not asked of this one.
         prune.mark_unchanged();
         let Pacing { retry_min, retry_max, .. } = config.pacing;
         // Frontends that fail for a common reason do not all try again in one moment.
         let retry = Backoff::new(retry_min, retry_max, Jitter::PlusMinus { percent: 20 });
         let retry = retry.expect("the configuration was checked for it");
+        let facts = config.facts();
         Self {
             configured: config.clone(),
             staging: Staging::new(config.name.clone(), unconfined.clone(), store),
@@ -183,12 +192,15 @@ impl Running {
             is_prune_asked: false,
             is_recovered: false,
             snapshots,
+            own_zone,
             report,
             last_reload: None,
             retry,
             fatal: None,
             applied: Applied::default(),
             rendered: None,
+            version_of: None,
+            facts,
         }
     }
 
@@ -210,7 +222,16 @@ impl Running {
                     }
                     self.settle(&shutdown).await;
                 }
+                () = Self::zone_found(&mut self.own_zone), if self.config.depends_on_own_zone => {}
             }
+        }
+    }
+
+    /// Ends when our own zone was found.
+    async fn zone_found(own_zone: &mut watch::Receiver<Option<String>>) {
+        if own_zone.changed().await.is_err() {
+            // Nobody looks for it.
+            std::future::pending::<()>().await;
         }
     }
 
@@ -248,6 +269,7 @@ impl Running {
             self.say(|report| report.phase = Phase::Waiting);
             return self.config.pacing.audit_interval;
         }
+        self.update_facts(&snapshot).await;
         let started = Instant::now();
         let rendered = match self.render(snapshot) {
             Ok(rendered) => rendered,
@@ -292,15 +314,58 @@ impl Running {
         }
     }
 
-    fn render(&mut self, snapshot: Arc<Snapshot>) -> Result<Arc<Rendered>, super::template::Error> {
-        if let Some((_, rendered)) = self.rendered.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &snapshot)) {
+    /// Finds out what templates can use of the machine and of the frontend's program. A program is asked only if another
+    /// process runs than before, or if there is none to be known by and the snapshot is a new one.
+    async fn update_facts(&mut self, snapshot: &Arc<Snapshot>) {
+        if self.config.depends_on_own_zone {
+            self.facts.own_zone = self.config.own_zone.clone().or_else(|| self.own_zone.borrow_and_update().clone());
+        }
+        if self.config.version_command().is_none() {
+            return;
+        }
+        let process = self.process().await;
+        let is_rendered = self.rendered.as_ref().is_some_and(|(of, ..)| Arc::ptr_eq(of, snapshot));
+        if self.version_of != Some(process) || (process.is_none() && !is_rendered) {
+            self.facts.version = self.config.look_up_version(process, &self.unconfined).await;
+            self.version_of = Some(process);
+        }
+    }
+
+    fn render(&mut self, snapshot: Arc<Snapshot>) -> Result<Arc<Rendered>, rendering::Error> {
+        let last = self.rendered.as_ref();
+        if let Some((.., rendered)) = last.filter(|(of, facts, _)| Arc::ptr_eq(of, &snapshot) && *facts == self.facts) {
             return Ok(Arc::clone(rendered));
         }
         self.follow_services(&snapshot)?;
-        let contents = self.config.render(&self.templates, &snapshot)?;
-        let rendered = Arc::new(Rendered::new(&self.config.outputs, contents, snapshot.revision));
-        self.rendered = Some((snapshot, Arc::clone(&rendered)));
+        let rendering = self.config.render(&self.templates, &snapshot, &self.facts)?;
+        self.report_left_out(rendering.left_out);
+        let rendered = Arc::new(Rendered::new(&self.config.outputs, rendering.contents, snapshot.revision));
+        self.rendered = Some((snapshot, self.facts.clone(), Arc::clone(&rendered)));
         Ok(rendered)
+    }
+
+    /// Says which backends are left out because they cannot be rendered, each once for each reason.
+    fn report_left_out(&self, left_out: Vec<LeftOut>) {
+        /// The rest are counted: a template may fail for every backend of a large service.
+        const MAX_LOGGED: usize = 10;
+        let before = Arc::clone(&self.report.borrow().excluded.all);
+        if left_out.is_empty() && before.is_empty() {
+            return;
+        }
+        let named = |out: LeftOut| UnrenderedBackend { service: out.service, id: out.id, message: out.reason };
+        let now: Vec<_> = left_out.into_iter().map(named).collect();
+        let frontend = &self.config.name;
+        let new: Vec<_> = now.iter().filter(|out| !before.contains(out)).collect();
+        for UnrenderedBackend { service, id, message } in new.iter().take(MAX_LOGGED) {
+            tracing::warn!(%frontend, %service, backend = id, reason = message, "backend left out of the frontend, as it cannot be rendered");
+        }
+        if let Some(count) = new.len().checked_sub(MAX_LOGGED).filter(|count| *count > 0) {
+            tracing::warn!(%frontend, count, "more backends left out of the frontend, as they cannot be rendered");
+        }
+        if now.is_empty() {
+            tracing::info!(%frontend, "every backend can be rendered again");
+        }
+        self.say(|report| report.excluded = Unrendered::of(now));
     }
 
     /// How long outputs at which the frontend ended are kept back from it; `None`: they are not.
@@ -446,7 +511,7 @@ impl Running {
         action: Action,
         removed: &[PathBuf],
     ) -> Duration {
-        let Some(snapshot) = self.rendered.as_ref().map(|(snapshot, _)| Arc::clone(snapshot)) else {
+        let Some(snapshot) = self.rendered.as_ref().map(|(snapshot, ..)| Arc::clone(snapshot)) else {
             return self.config.pacing.audit_interval;
         };
         self.say(|report| {
@@ -669,6 +734,7 @@ mod tests {
         let config = raw.resolve("json".parse().expect("a name"), "json", std::slice::from_ref(&web), dir.path());
         let links = Links {
             snapshots: watch::channel(None).1,
+            own_zone: watch::channel(None).1,
             unconfined: Unconfined::default(),
             outputs: OutputIndex::default(),
             prune: watch::channel(0).1,

@@ -166,6 +166,13 @@ impl Default for Guard {
     }
 }
 
+impl Guard {
+    /// Whether so few backends of the `current` ones are gone that it need not be confirmed.
+    pub fn is_within_max_drop(&self, current: usize, observed: usize) -> bool {
+        current.saturating_sub(observed) * 100 <= current * usize::from(self.max_drop.0)
+    }
+}
+
 /// What the guard does with an empty set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

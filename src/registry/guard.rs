@@ -56,8 +56,7 @@ pub fn evaluate(
         return Err(Hold::Empty { current: current.unwrap_or(0) });
     }
     let current = current.unwrap_or(0);
-    let lost = current.saturating_sub(observed);
-    if lost * 100 <= current * usize::from(policy.max_drop.0) {
+    if policy.is_within_max_drop(current, observed) {
         *confirmations = DropConfirmations::default();
         return Ok(());
     }

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Age;
-use super::measure::report;
+use super::measure::{Measure, Number, report};
 use crate::model::Name;
 
 report! {
@@ -32,6 +33,9 @@ report! {
         pid: Option<i32>,
         /// Why the last attempt failed; null if it did not.
         error: Option<String>,
+        /// Backends that are left out of its outputs because they cannot be rendered.
+        #[serde(default)]
+        excluded: Unrendered => gauge,
         /// Attempts that changed a file or asked for a reload.
         applies: u64 => counter,
         /// Failed attempts.
@@ -66,6 +70,45 @@ pub struct OrphanedOutput {
     pub frontend: Name,
     /// Whether it was edited since: then elasticd does not remove it.
     pub edited: bool,
+}
+
+/// How many backends that cannot be rendered are named of a frontend.
+pub const MAX_UNRENDERED: usize = 100;
+
+/// Backends that a frontend's templates cannot render.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unrendered {
+    /// All of them.
+    pub count: usize,
+    /// Up to 100 of them, by service and id.
+    pub first: Vec<UnrenderedBackend>,
+    /// All of them, to be asked for by id.
+    #[serde(skip)]
+    pub all: Arc<[UnrenderedBackend]>,
+}
+
+/// A backend that a frontend's templates cannot render.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnrenderedBackend {
+    /// Its service.
+    pub service: Name,
+    /// Its id.
+    pub id: String,
+    /// Why, with the template's file, line and column.
+    pub message: String,
+}
+
+impl Unrendered {
+    /// These backends, ordered by service and id.
+    pub fn of(all: Vec<UnrenderedBackend>) -> Self {
+        Self { count: all.len(), first: all.iter().take(MAX_UNRENDERED).cloned().collect(), all: all.into() }
+    }
+}
+
+impl Measure for Unrendered {
+    fn number(&self) -> Option<Number> {
+        self.count.number()
+    }
 }
 
 /// How long the steps of one change took, in seconds.

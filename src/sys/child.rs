@@ -153,10 +153,20 @@ pub async fn run_for_lines(
     marker: Option<&str>,
 ) -> Result<Vec<String>, CommandError> {
     let error = |source| CommandError { argv: argv.to_vec(), limit, source };
-    run_command(unconfined, argv, limit, marker).await.map_err(error)
+    run_command(unconfined, argv, limit, marker).await.map(|printed| printed.lines).map_err(error)
 }
 
-/// The same in a mount namespace of its own, in which for each `(shown, over)` the file `shown` is seen at `over`.
+/// The same, and returns what the command printed, on either output: the first 16 KiB.
+///
+/// # Errors
+///
+/// As those of [`run`].
+pub async fn run_and_read(unconfined: &Unconfined, argv: &[String], limit: Duration) -> Result<String, CommandError> {
+    let error = |source| CommandError { argv: argv.to_vec(), limit, source };
+    run_command(unconfined, argv, limit, None).await.map(|printed| printed.messages).map_err(error)
+}
+
+/// [`run`] in a mount namespace of its own, in which for each `(shown, over)` the file `shown` is seen at `over`.
 /// `None`: such a namespace is not available here, and nothing was run.
 pub async fn run_isolated(
     unconfined: &Unconfined,
@@ -175,7 +185,7 @@ pub async fn run_isolated(
             None if status.signal() == Some(Signal::SIGSYS as i32) => None,
             None => Some(Err(error(Error::Failed { status, said }))),
         },
-        result => Some(result.map_err(error)),
+        result => Some(result.map(|printed| printed.lines).map_err(error)),
     }
 }
 
@@ -199,12 +209,20 @@ pub fn locate(program: &str) -> Result<PathBuf, CommandError> {
     there.find(may_run).ok_or_else(error)
 }
 
+/// What a command printed.
+struct Printed {
+    /// The lines of its standard output that hold what was looked for.
+    lines: Vec<String>,
+    /// What was kept of the rest.
+    messages: String,
+}
+
 async fn run_command(
     unconfined: &Unconfined,
     argv: &[impl AsRef<OsStr>],
     limit: Duration,
     marker: Option<&str>,
-) -> Result<Vec<String>, Error> {
+) -> Result<Printed, Error> {
     let mut group = Group::start(unconfined, command(argv), None).await.map_err(Error::Start)?;
     let (stdout, stderr) = group.outputs().expect("they have not been taken before");
     let messages = Messages { kept: Mutex::default(), keep: Keep::First(MAX_COMMAND_MESSAGES) };
@@ -224,7 +242,8 @@ async fn run_command(
         }
     }
     let status = group.reap().await.map_err(Error::Read)?;
-    if status.success() { Ok(lines) } else { Err(Error::Failed { status, said: messages.text() }) }
+    let messages = messages.text();
+    if status.success() { Ok(Printed { lines, messages }) } else { Err(Error::Failed { status, said: messages }) }
 }
 
 /// A program that is asked for its output, and the environment it runs in. Only one of it runs at a time.

@@ -142,7 +142,7 @@ impl Chain {
         let Some(snapshot) = registry.snapshots().borrow().clone() else { return };
         for frontend in &self.config.frontends {
             let templates = frontend.templates().expect("compiled before");
-            for text in frontend.render(&templates, &snapshot).expect("rendered") {
+            for text in frontend.render(&templates, &snapshot, &frontend.facts()).expect("rendered").contents {
                 serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
             }
         }

@@ -67,7 +67,9 @@ fn whatever_is_tagged_in_every_preset() {
     let plain = |n: u8| backend(n, format!("i-{n}"), "zone".to_owned(), ["v".to_owned(), "w".to_owned()]);
     let harmless = snapshot(vec![plain(1), plain(2)]);
     let all = |snapshot: &Snapshot| -> Vec<Vec<String>> {
-        let render = |(f, t): (&elasticd::frontend::Config, &Vec<Template>)| f.render(t, snapshot).expect("rendered");
+        let render = |(f, t): (&elasticd::frontend::Config, &Vec<Template>)| {
+            f.render(t, snapshot, &f.facts()).expect("rendered").contents
+        };
         config.frontends.iter().zip(&templates).map(render).collect()
     };
     let expected = all(&harmless);

@@ -38,7 +38,7 @@ fn context(services: &[(&str, Vec<Backend>)], vars: &[(&str, serde_json::Value)]
 
 /// Those of the preset, with some replaced.
 fn vars(other: &[(&'static str, serde_json::Value)]) -> Vec<(&'static str, serde_json::Value)> {
-    let preset: [(&str, serde_json::Value); 7] = [
+    let preset: [(&str, serde_json::Value); 8] = [
         ("scheme", "http".into()),
         ("method", "byrequests".into()),
         ("retry", 10.into()),
@@ -46,6 +46,7 @@ fn vars(other: &[(&'static str, serde_json::Value)]) -> Vec<(&'static str, serde
         ("sticky", "".into()),
         ("balancer", "".into()),
         ("member", "".into()),
+        ("other_zones", "".into()),
     ];
     let kept = preset.into_iter().filter(|(key, _)| other.iter().all(|(name, _)| name != key));
     kept.chain(other.iter().cloned()).collect()

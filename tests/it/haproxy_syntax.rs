@@ -57,15 +57,9 @@ fn context(services: &[(&str, Vec<Backend>)], vars: &[(&str, serde_json::Value)]
     let set = |backends: &Vec<Backend>| ServiceSet { revision: 1, backends: backends.clone() }.into();
     let services: BTreeMap<_, _> = services.iter().map(|(service, backends)| (name(service), set(backends))).collect();
     let names: Vec<_> = services.keys().cloned().collect();
-    let preset = [
-        ("balance", "roundrobin".into()),
-        ("lines", serde_json::json!([])),
-        ("server", "".into()),
-        ("pool_max_conn", 0.into()),
-        ("slots", 0.into()),
-    ];
-    let vars = preset.iter().chain(vars).map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    Context::new(&Snapshot { revision: 1, services }, &names, &vars)
+    let mut all = elasticd::config::preset("haproxy").expect("built in").vars;
+    all.extend(vars.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    Context::new(&Snapshot { revision: 1, services }, &names, &all)
 }
 
 fn pools() -> [(&'static str, Vec<Backend>); 3] {

@@ -70,6 +70,7 @@ mod socket_activation;
 mod sqs;
 #[cfg(feature = "ec2")]
 mod sqs_endpoint;
+mod templates;
 mod traefik;
 mod varnish;
 mod varnish_syntax;

@@ -71,6 +71,9 @@ fn preset_vars() -> Vec<(&'static str, serde_json::Value)> {
         ("keepalive", 32.into()),
         ("max_fails", 1.into()),
         ("fail_timeout", "10s".into()),
+        ("lines", serde_json::json!([])),
+        ("server", serde_json::json!({})),
+        ("other_zones", "".into()),
     ]
 }
 

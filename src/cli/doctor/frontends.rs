@@ -8,6 +8,7 @@ use nix::unistd::geteuid;
 
 use super::{Findings, Level, is_member};
 use crate::frontend::{Check, Checking, Config, Output, Proof, Reload, Unread};
+use crate::model::Snapshot;
 use crate::sys::process::Process;
 use crate::sys::unconfined::Unconfined;
 use crate::sys::{child, output_file};
@@ -37,6 +38,31 @@ pub async fn check(frontend: &Config, findings: &mut Findings) {
     reload(&format!("{subject}.reload"), &frontend.reload, findings).await;
     if let Proof::Command { argv, .. } = &frontend.proof {
         program(&format!("{subject}.proof"), argv, findings);
+    }
+}
+
+/// Which backends the templates cannot render, if there are any.
+pub async fn render(frontend: &Config, snapshot: &Snapshot, findings: &mut Findings) {
+    /// The rest are counted.
+    const SHOWN: usize = 3;
+    let subject = format!("frontends.{}.outputs", frontend.name);
+    let facts = super::super::render::facts(frontend).await;
+    // That they compile was seen when the configuration was read.
+    let Ok(templates) = frontend.templates() else { return };
+    match frontend.render(&templates, snapshot, &facts) {
+        Ok(rendering) => {
+            for left_out in rendering.left_out.iter().take(SHOWN) {
+                findings.add(Level::Warn, &subject, format!("left out, as it cannot be rendered: {left_out}"));
+            }
+            if let Some(more) = rendering.left_out.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                findings.add(
+                    Level::Warn,
+                    &subject,
+                    format!("left out, as they cannot be rendered: {more} more backends"),
+                );
+            }
+        }
+        Err(error) => findings.add(Level::Fail, &subject, error),
     }
 }
 

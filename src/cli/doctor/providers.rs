@@ -14,10 +14,17 @@ use crate::sys::unconfined::Unconfined;
 /// How many reasons for exclusion are shown of a service: the most frequent ones.
 const REASONS: usize = 3;
 
+/// What each provider answered; `None` of one that did not, or was not asked.
+pub type Answers = Vec<(Name, Option<Vec<Instance>>)>;
+
 /// Asks all providers, at once.
-pub async fn check(config: &Config, findings: &mut Findings) {
+pub async fn check(config: &Config, findings: &mut Findings) -> Answers {
     let each = config.providers.iter().map(|(name, provider)| check_provider(config, name, provider));
-    findings.0.extend(join_all(each).await.into_iter().flat_map(|found| found.0));
+    let mut answers = Vec::new();
+    for (name, (found, answer)) in config.providers.keys().zip(join_all(each).await) {
+        findings.0.extend(found.0);
+        answers.push((name.clone(), answer));
+    }
     if let Some(publish) = &config.publish {
         findings.add_result("publish", crate::fleet::check(publish).await);
         for name in config.polled_twice() {
@@ -27,9 +34,10 @@ pub async fn check(config: &Config, findings: &mut Findings) {
             findings.add(Level::Warn, "publish.providers", message);
         }
     }
+    answers
 }
 
-async fn check_provider(config: &Config, name: &Name, provider: &Provider) -> Findings {
+async fn check_provider(config: &Config, name: &Name, provider: &Provider) -> (Findings, Option<Vec<Instance>>) {
     let mut findings = Findings::default();
     let subject = format!("providers.{name}");
     let mut selectors = config.selectors(name);
@@ -42,8 +50,9 @@ async fn check_provider(config: &Config, name: &Name, provider: &Provider) -> Fi
             subject,
             "no service uses it, and it is not polled: name it in a service's `provider`",
         );
-        return findings;
+        return (findings, None);
     }
+    let mut answer = None;
     let mut built =
         provider.config.build(&provider::BuildContext { selectors: &selectors, unconfined: &Unconfined::default() });
     built.set_read_only();
@@ -58,6 +67,7 @@ async fn check_provider(config: &Config, name: &Name, provider: &Provider) -> Fi
             for pattern in config.patterns.iter().filter(|pattern| pattern.base.providers.contains(name)) {
                 check_pattern(pattern, name, &instances, &mut findings);
             }
+            answer = Some(instances);
         }
         Err(error) => findings.add(Level::Fail, &subject, error),
     }
@@ -66,7 +76,7 @@ async fn check_provider(config: &Config, name: &Name, provider: &Provider) -> Fi
         let result = checked.unwrap_or_else(|_| Err(provider::Error::timed_out(limit)));
         findings.add_result(format!("{subject}.events"), result);
     }
-    findings
+    (findings, answer)
 }
 
 fn counted(instances: usize) -> String {

@@ -81,18 +81,76 @@ fn a_key_wins_as_a_whole_and_variables_one_by_one() {
 #[test]
 fn a_variable_that_no_template_knows_is_refused() {
     for (keys, expected) in [
+        ("vars.keepalife = 7", "vars.keepalife: unknown variable: did you mean `keepalive`?"),
+        ("vars.xyzzy = 7", "vars.xyzzy: unknown variable; these are read: fail_timeout, keepalive, lines, max_fails, "),
         (
-            "vars.keepalife = 7",
-            "vars.keepalife: unknown variable; the preset's are fail_timeout, keepalive, max_fails, ",
+            "[frontends.front.service.web]\nkeepalvie = 7",
+            "service.web.keepalvie: unknown variable: did you mean `keepalive`?",
+        ),
+        (
+            "[frontends.front.service.api]\nkeepalive = 7",
+            "service.api: api is none of the services of this frontend: web",
+        ),
+        (
+            "[frontends.front.services.web]\nkeepalive = 7",
+            "services: a list of names is expected, such as [\"web\"]; what",
+        ),
+        (
+            "[frontends.front.service.web]\nkeepalive = 7\noutput = '/x'",
+            "service.web.output: this is a key of the frontend, and not a variable: write it above \
+             [frontends.front.service.web]",
         ),
         (
             "[frontends.front.vars]\nservices = ['web']",
-            "vars.services: unknown variable; if the frontend's key is meant, write it above [frontends.front.vars]",
+            "vars.services: this is a key of the frontend, and not a variable: write it above [frontends.front.vars]",
+        ),
+        (
+            "template = '/dev/null'\n[frontends.front.vars]\nservices = ['web']",
+            "vars.services: this is a key of the frontend, and not a variable: write it above [frontends.front.vars]",
         ),
     ] {
         let faults = resolve(keys).expect_err(keys);
         assert!(faults.len() == 1 && faults[0].to_string().contains(expected), "{faults:?}");
     }
-    let own = resolve("template = '/dev/null'\nvars.own = 1");
-    assert!(own.is_ok(), "{own:?}");
+}
+
+/// A frontend of type `custom` with this template and these keys: its faults, and its warnings.
+fn resolve_own(template: &str, keys: &str) -> (Vec<Fault>, Vec<Fault>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("t.conf"), template).expect("written");
+    let mut layers = Layers::of_text(&format!(
+        "[frontends.front]\ntype = 'custom'\nescape = 'none'\noutput = '/x'\ntemplate = 't.conf'\n{keys}"
+    ));
+    frontends(&mut layers, &["web".parse().expect("a name")], dir.path(), false);
+    (layers.faults, layers.warnings)
+}
+
+#[test]
+fn a_variable_that_no_template_of_ones_own_reads_is_a_warning() {
+    let reads = "{{ vars.size }}{{ vars?.colour }}{% for s in services %}{{ s.vars.limit }}{% endfor %}";
+    for (template, keys, expected) in [
+        (reads, "vars.size = 1\nvars.colour = 'x'\nservice.web.limit = 3", None),
+        (
+            reads,
+            "vars.sise = 1",
+            Some("frontends.front.vars.sise: no template of this frontend reads this variable: did you mean `size`?"),
+        ),
+        (
+            "x",
+            "vars.size = 1",
+            Some("frontends.front.vars.size: no template of this frontend reads this variable; there is none at all"),
+        ),
+        ("{{ vars | json }}", "vars.any = 1", None),
+        // A template may have a variable with the name of a key.
+        ("{{ vars.output }}", "vars.output = 1", None),
+    ] {
+        let (faults, warnings) = resolve_own(template, keys);
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (faults, warnings.iter().map(String::as_str).collect::<Vec<_>>()),
+            (vec![], expected.into_iter().collect())
+        );
+    }
+    let (faults, _) = resolve_own("x", "[frontends.front.vars]\nmode = '0600'");
+    assert!(faults[0].message.starts_with("this is a key of the frontend"), "{faults:?}");
 }

@@ -1,14 +1,4 @@
 //! Identifiers for frontends that allow fewer characters in them than names of services, ids and tags may have.
-//!
-//! | function | gives |
-//! | --- | --- |
-//! | `service \| vcl_director` | a VCL identifier for a service's name: the name itself, if it is a valid identifier |
-//! | `id \| vcl_backend: service` | a VCL identifier for a backend's id in that service |
-//! | `map \| label_names: "prefix"` | the map with names of Prometheus labels as keys: the prefix and the key, with `_` for each character that a label cannot have |
-//! | `services \| env_names: "prefix"` | a map of the services by names of variables: the prefix and the service's name in upper case, with `_` for each character that a variable cannot have |
-//!
-//! If `label_names` turns several keys into one label, the key that is not changed is kept, or else the first in the order
-//! of bytes; the others are left out. `env_names` refuses services that would have the same name.
 
 use upon::{Engine, Value};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use upon::Value;
 
-pub(super) type Map = BTreeMap<String, Value>;
+pub(in crate::frontend) type Map = BTreeMap<String, Value>;
 
 /// The value as JSON. A float that JSON cannot write (NaN, infinity) becomes `null`.
 pub(in crate::frontend) fn to_json(value: &Value) -> serde_json::Value {
@@ -59,6 +59,9 @@ pub(super) fn display(value: &Value) -> Result<String, &'static str> {
         Value::List(_) | Value::Map(_) => Err(kind(value)),
     }
 }
+
+/// The longest text that a function makes of others, in bytes.
+pub(super) const MAX_TEXT: usize = 1 << 20;
 
 pub(super) const fn kind(value: &Value) -> &'static str {
     match value {

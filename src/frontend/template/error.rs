@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::source::Source;
+
 /// Why a template cannot be compiled or rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,33 +46,37 @@ impl fmt::Display for Fault {
 
 impl Fault {
     /// A fault at a byte offset of the template's text.
-    pub(super) fn at(name: &str, text: &str, offset: usize, reason: impl Into<String>) -> Self {
+    pub(in crate::frontend) fn at(name: &str, text: &str, offset: usize, reason: impl Into<String>) -> Self {
         let before = &text[..offset];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let place = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
         Self { name: name.to_owned(), place: Some(place), reason: reason.into() }
     }
 
-    /// The fault that an error of the engine reports.
+    /// The fault that an error of the engine reports of a template or of what it includes.
     ///
     /// The engine counts some columns by display width and others by bytes, so its columns are wrong if the text contains
-    /// anything but printable ASCII. `retry` then makes the engine report the error of an ASCII copy of the same length.
+    /// anything but printable ASCII. `retry` then makes the engine report the error of ASCII copies of the same length.
     pub(super) fn locate(
-        name: &str,
-        text: &str,
+        source: &Source,
         error: &upon::Error,
-        retry: impl FnOnce(&str) -> Option<upon::Error>,
+        retry: impl FnOnce(&Source) -> Option<upon::Error>,
     ) -> Self {
         let (place, reason) = parse(error);
-        let copy = ascii_copy(text);
-        let place = if copy == text {
+        let includes = source.includes.iter().map(|(name, text)| (name.clone(), ascii_copy(text))).collect();
+        let copy = Source { name: source.name.clone(), text: ascii_copy(&source.text), includes };
+        let place = if copy == *source {
             place
         } else {
             retry(&copy).map(|error| parse(&error)).filter(|(_, again)| *again == reason).and_then(|(place, _)| place)
         };
-        match place.and_then(|place| offset(text, place)) {
-            Some(at) => Self::at(name, text, at, explain(&reason, text, at)),
-            None => Self { name: name.to_owned(), place: None, reason },
+        let found = place.and_then(|place| {
+            let text = source.text_of(&place.name);
+            Some((offset(text, (place.line, place.column))?, text, place.name))
+        });
+        match found {
+            Some((at, text, name)) => Self::at(&name, text, at, explain(&reason, text, at)),
+            None => Self { name: source.name.clone(), place: None, reason },
         }
     }
 }
@@ -88,14 +94,22 @@ fn ascii_copy(text: &str) -> String {
     copy
 }
 
-/// Line, column and reason, from the engine's report, the only place that has them.
-fn parse(error: &upon::Error) -> (Option<(usize, usize)>, String) {
+/// Where the engine found an error.
+struct Place {
+    /// The template's name, or that of what it includes.
+    name: String,
+    line: usize,
+    column: usize,
+}
+
+/// Place and reason, from the engine's report, the only place that has them.
+fn parse(error: &upon::Error) -> (Option<Place>, String) {
     let report = format!("{error:#}");
     let line = |mark: &str| report.lines().find_map(|line| line.trim_start().strip_prefix(mark));
     let place = line("--> ").and_then(|place| {
         let mut parts = place.rsplitn(3, ':');
-        let (column, line) = (parts.next()?, parts.next()?);
-        Some((line.parse().ok()?, column.parse().ok()?))
+        let (column, line, name) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Place { name: name.to_owned(), line: line.parse().ok()?, column: column.parse().ok()? })
     });
     let reason = line("= reason: ").map(str::to_owned).unwrap_or_else(|| {
         let short = error.to_string();
@@ -112,8 +126,8 @@ fn offset(text: &str, (line, column): (usize, usize)) -> Option<usize> {
 }
 
 const BACKEND: &[&str] = &["id", "address", "port", "zone", "weight", "state", "tags"];
-const SERVICE: &[&str] = &["name", "revision", "backends"];
-const TOP: &[&str] = &["services", "revision", "vars"];
+const SERVICE: &[&str] = &["name", "revision", "backends", "vars"];
+const TOP: &[&str] = &["services", "revision", "vars", "own", "frontend"];
 const LOOP: &[&str] = &["index", "first", "last"];
 
 /// Adds what exists instead, if the engine reports that something does not.
@@ -146,7 +160,7 @@ fn remedy(path: &str, field: &str) -> String {
     let parents: Vec<_> = path.split(['.', '?']).filter(|part| !part.is_empty()).collect();
     match parents.as_slice() {
         [.., "tags", _] => format!("not every backend has that tag; {GET}"),
-        ["vars", _] => format!("set `{field}` among the frontend's vars, or write `vars?.{field}`"),
+        ["vars", _] | [_, "vars", _] => format!("set `{field}` among the frontend's vars, or write `vars?.{field}`"),
         ["loop", _] => list("a loop has", LOOP),
         [_] => list("at the top level there are", TOP) + "; names from a loop or `with` exist only inside it",
         _ => {

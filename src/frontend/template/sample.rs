@@ -8,10 +8,37 @@ use crate::model::{
     AddressKind, Backend, BackendState, Condition, PortRule, Service, ServiceSet, Snapshot, Tags, WeightRule,
 };
 
+/// The value of each tag that a service does not select by: both a text and a number.
+const VALUE: &str = "1";
+
 /// Two backends for each service, with every tag that the service selects by or the template mentions.
-pub(super) fn snapshot(services: &[&Service], text: &str) -> Snapshot {
-    let mentioned = tag_keys(text);
-    fill(services, |service| [1, 2].map(|n| member(service, n, &mentioned)).into())
+pub(super) fn snapshot(services: &[&Service], mentioned: &BTreeSet<String>) -> Snapshot {
+    fill(services, |service| [1, 2].map(|n| member(service, n, mentioned)).into())
+}
+
+/// The same snapshot, in which no backend of the services `lacking` has the tag.
+pub(super) fn without_tag(mut snapshot: Snapshot, lacking: &[&Service], key: &str) -> Snapshot {
+    for service in lacking {
+        if let Some(set) = snapshot.services.get_mut(&service.name) {
+            Arc::make_mut(set).backends.iter_mut().for_each(|backend| drop(backend.tags.remove(key)));
+        }
+    }
+    snapshot
+}
+
+/// The same snapshot, in which every backend has the same weight.
+pub(super) fn taking_traffic(mut snapshot: Snapshot) -> Snapshot {
+    for set in snapshot.services.values_mut() {
+        Arc::make_mut(set).backends.iter_mut().for_each(|backend| backend.weight = 1);
+    }
+    snapshot
+}
+
+/// Whether every backend of the service has the tag: it is selected by it, or has its port from it.
+pub(super) fn guarantees(service: &Service, key: &str) -> bool {
+    let is_selected = |condition: &Condition| !matches!(condition, Condition::Absent);
+    service.select.tags.get(key).is_some_and(is_selected)
+        || matches!(&service.port, PortRule::Tag { key: port, default: None } if port == key)
 }
 
 /// The same services without backends.
@@ -40,7 +67,7 @@ fn fill(services: &[&Service], backends: impl Fn(&Service) -> Vec<Backend>) -> S
 fn member(service: &Service, n: u8, mentioned: &BTreeSet<String>) -> Backend {
     let mut backend = backend(n, address(service.address, n));
     let tags = &mut backend.tags;
-    tags.extend(mentioned.iter().map(|key| (key.clone(), "sample".to_owned())));
+    tags.extend(mentioned.iter().map(|key| (key.clone(), VALUE.to_owned())));
     if let PortRule::Tag { key, .. } = &service.port {
         tags.insert(key.clone(), backend.port.to_string());
     }
@@ -49,7 +76,7 @@ fn member(service: &Service, n: u8, mentioned: &BTreeSet<String>) -> Backend {
     }
     let selected = service.select.tags.iter().filter_map(|(key, condition)| match condition {
         Condition::OneOf(values) => Some((key.clone(), values.first()?.clone())),
-        Condition::Like(_) | Condition::Present => Some((key.clone(), "sample".to_owned())),
+        Condition::Like(_) | Condition::Present => Some((key.clone(), VALUE.to_owned())),
         Condition::Absent => None,
     });
     tags.extend(selected);
@@ -61,28 +88,5 @@ fn address(kind: AddressKind, n: u8) -> IpAddr {
     match kind {
         AddressKind::PrivateIpv4 | AddressKind::PublicIpv4 => Ipv4Addr::new(192, 0, 2, n).into(),
         AddressKind::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()).into(),
-    }
-}
-
-/// The keys that a template's text mentions as `tags.KEY`. Those with `?.` may be absent, and so are left out.
-fn tag_keys(text: &str) -> BTreeSet<String> {
-    let key = |after: &str| {
-        let after = after.strip_prefix('.')?;
-        let end = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
-        (end > 0).then(|| after[..end].to_owned())
-    };
-    text.split("tags").skip(1).filter_map(key).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mentioned_tags_are_found() {
-        let keys = tag_keys(
-            "{{ b.tags.Role }} {{b.tags.größe | lower}} {{ t.tags?.Maybe }} {{ b.tags | get: \"x\", 1 }} tags. tags.Role",
-        );
-        assert_eq!(keys, BTreeSet::from(["Role".to_owned(), "größe".to_owned()]));
     }
 }

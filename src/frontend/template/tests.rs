@@ -21,7 +21,9 @@ fn compile(text: &str) -> Template {
 fn trial(text: &str) -> Result<(), String> {
     let web = service("web", AddressKind::Ipv6);
     let vars = BTreeMap::from([("size".to_owned(), serde_json::json!("64k"))]);
-    compile(text).trial(&[&web], &vars).map_err(|error| error.to_string())
+    let (service_vars, facts) = (BTreeMap::new(), Facts::default());
+    let variables = Variables { vars: &vars, service_vars: &service_vars, facts: &facts };
+    compile(text).trial(&[&web], &variables).map_err(|error| error.to_string())
 }
 
 fn compile_error(text: &str) -> String {
