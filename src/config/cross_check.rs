@@ -8,7 +8,7 @@ use figment::value::Value;
 use super::configuration::Config;
 use super::layers::Layers;
 use super::section::Section;
-use crate::model::{FieldFault, Name, Service};
+use crate::model::{Condition, FieldFault, Name, Pattern, Service};
 use crate::provider;
 
 /// Notes the faults that only the sections together show. A section that could not be read still counts as defined.
@@ -26,7 +26,7 @@ pub fn cross_check(config: &mut Config, layers: &mut Layers) {
             section.fault("provider", message);
         }
     }
-    let created: Vec<_> = config.patterns.iter().map(|p| Service { select: p.selector(), ..p.base.clone() }).collect();
+    let created: Vec<_> = config.patterns.iter().map(created).collect();
     let mut outputs: BTreeMap<PathBuf, Name> = BTreeMap::new();
     for frontend in &mut config.frontends {
         let mut section = Section::at(layers, &["frontends", frontend.name.as_str()]);
@@ -35,6 +35,11 @@ pub fn cross_check(config: &mut Config, layers: &mut Layers) {
         for service in frontend.services.iter().filter(is_unknown) {
             let message = format!("there is no service {service:?}; {}", known("services", &services));
             section.fault("services", message);
+        }
+        let has_created = frontend.follows_all_services;
+        for name in frontend.service_vars.keys().filter(|name| !has_created && !frontend.services.contains(name)) {
+            let known = frontend.services.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+            section.fault(&format!("service.{name}"), format!("{name} is none of this frontend's services: {known}"));
         }
         for output in &frontend.outputs {
             if let Some(other) = outputs.insert(output.path.clone(), frontend.name.clone()) {
@@ -62,6 +67,15 @@ pub fn cross_check(config: &mut Config, layers: &mut Layers) {
     if services.is_empty() && !publishes {
         top.fault("services", "there is none: nothing would be discovered; write [services.NAME]");
     }
+}
+
+/// A service that stands for those which a pattern creates: all of their backends have the tags that do.
+fn created(pattern: &Pattern) -> Service {
+    let mut service = Service { select: pattern.selector(), ..pattern.base.clone() };
+    if let Some(port) = &pattern.tags.port {
+        service.select.tags.entry(port.clone()).or_insert(Condition::Present);
+    }
+    service
 }
 
 fn known(what: &str, names: &BTreeSet<String>) -> String {

@@ -207,6 +207,17 @@ fn a_tag_that_no_selector_guarantees_is_a_warning() {
     ] {
         assert_eq!(warnings(&each(well), ""), [""; 0], "{well}");
     }
+    // The tags that create services are those of all of their backends.
+    let created = "[services.all]\nprovider = 'prod'\neach = 'haproxy'\n[frontends.nginx]\nservices = ['api']\n\
+                   [frontends.any]\ntype = 'nginx'\noutput = '/etc/any.conf'\ntemplate = 'any.conf'\nservice.web-80.keepalive = 1\n";
+    let etc = Etc::new(&GOOD.replace("[services.api]", "[services.api]\nselect = { Name = { present = true } }"))
+        .fragment("created.toml", created);
+    let tag = |key: &str| format!("{{{{ b.tags | get: \"{key}\", 1 }}}}");
+    fs::write(etc.0.path().join("any.conf"), each(&(tag("HAProxy:Service:Port") + "{{ b.tags.Name }}")))
+        .expect("written");
+    let found = etc.load().unwrap_or_else(|faults| panic!("{faults}")).warnings;
+    let all = found.iter().map(|warning| warning.message.as_str()).find(|message| message.contains("the tag Name"));
+    assert!(all.is_some_and(|message| message.contains("no selector of services web, all guarantees")), "{found:?}");
     // A port with a default says nothing of the tag, one without does.
     assert_eq!(warnings(&each("{{ b.tags.Port }}"), "").len(), 1);
     let needed = "[services.api]\nport = { tag = 'Port' }\n[frontends.nginx]\nservices = ['api']\n";
@@ -359,6 +370,10 @@ fn a_fault_says_what_to_write() {
         (
             "[frontends.nginx.vars]\nservices = ['web']",
             "frontends.nginx.vars.services: this is a key of the frontend, and not a variable: write it above",
+        ),
+        (
+            "[frontends.nginx.service.api]\nkeepalive = 7",
+            "frontends.nginx.service.api: api is none of this frontend's services: web",
         ),
         ("[api]\nmetrics = ':9464'", "api.metrics: \":9464\" is not an address with a port: write \"127.0.0.1:9464\""),
         ("[api]\nsocket = 7", "api.socket: found the number 7, expected a text: write \"7\", in quotes"),

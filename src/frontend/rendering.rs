@@ -110,10 +110,18 @@ struct Rendered<'r> {
 impl<'r> Rendered<'r> {
     fn contents(self, snapshot: &Snapshot) -> Result<Vec<String>, template::Error> {
         let shown = self.config.shown_services(snapshot);
-        let all = LazyCell::new(|| self.context(snapshot, &shown));
-        let render = |(output, template): (&Output, &Template)| match &output.service {
-            None => template.render(&all),
-            Some(service) => template.render(&self.context(snapshot, slice::from_ref(service))),
+        let mut of_all = None;
+        let render = |(output, template): (&Output, &Template)| {
+            let mut of_one;
+            let context = match &output.service {
+                None => of_all.get_or_insert_with(|| self.context(snapshot, &shown)),
+                Some(service) => {
+                    of_one = self.context(snapshot, slice::from_ref(service));
+                    &mut of_one
+                }
+            };
+            context.set_output(output.index);
+            template.render(context)
         };
         self.outputs().map(render).collect()
     }

@@ -53,12 +53,6 @@ impl Raw {
         let pacing = self.resolve_pacing(&mut faults);
         // An empty list is how a preset's command is switched off.
         let version = self.version.as_deref().filter(|argv| !argv.is_empty()).map(|argv| argv.to_vec());
-        // Services that tags will create are not known yet, and are named by nobody.
-        for name in self.service.keys().filter(|name| !services.contains(name)) {
-            let known = services.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-            let message = format!("{name} is none of the services of this frontend: {known}");
-            faults.push(FieldFault::new(format!("service.{name}"), message));
-        }
         if !faults.is_empty() {
             return Err(faults);
         }

@@ -1,9 +1,12 @@
 //! The reconciler of one frontend: it compares what the frontend has been proven to run with what the snapshot renders
 //! to, and works until they agree.
 
+mod outputs;
+mod report;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -11,23 +14,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::applied::Applied;
 use super::apply::{Change, Effort, Outcome, Rendered};
-use super::config::{Config, Output, Pacing, Proof, Reload};
+use super::config::{Config, Pacing, Proof, Reload};
 use super::digest::Digest;
+use super::fatal::Fatal;
 use super::journal::{Journal, Proven, Step};
-use super::orphans::{self, Written};
+use super::orphans;
 use super::output_index::OutputIndex;
 use super::plan::{self, Action};
-use super::rendering::{self, LeftOut};
 use super::runtime::{Comparison, Evidence};
 use super::staging::{Staging, all_on_disk, unproven};
 use super::template::{Facts, Template};
 use crate::model::{Name, Snapshot};
-use crate::status::{self, OrphanedOutput, Phase, Timings, Unrendered, UnrenderedBackend};
+use crate::status::{self, OrphanedOutput, Phase, Timings};
 use crate::sys::backoff::{Backoff, Jitter};
 use crate::sys::lock;
 use crate::sys::output_file::Store;
 use crate::sys::process::Identity;
-use crate::sys::text::without_digits;
 use crate::sys::unconfined::Unconfined;
 
 /// Why a worker could not be built.
@@ -104,29 +106,6 @@ struct Running {
     /// Of which process the version is known, if of any.
     version_of: Option<Option<Identity>>,
     facts: Facts,
-}
-
-/// Outputs at which the frontend ended when it was asked to load them. They may be to blame, or the kernel, or a person:
-/// they are applied again once a new process runs, and ever later.
-struct Fatal {
-    digest: Digest,
-    /// How often.
-    deaths: u32,
-    /// Not before this moment.
-    again_at: Instant,
-}
-
-impl Fatal {
-    /// Once more. `first` is the shortest pause.
-    fn next(before: Option<Self>, digest: &Digest, first: Duration) -> Self {
-        /// The pause after the first death in units of `first`, and the factor for each further one: a frontend that these
-        /// outputs kill is out of service for a moment each time.
-        const FACTOR: u32 = 8;
-        const MAX: Duration = Duration::from_secs(3600);
-        let deaths = before.filter(|before| before.digest == *digest).map_or(0, |before| before.deaths) + 1;
-        let pause = first.saturating_mul(FACTOR.saturating_pow(deaths)).min(MAX);
-        Self { digest: digest.clone(), deaths, again_at: Instant::now() + pause }
-    }
 }
 
 impl Worker {
@@ -314,60 +293,6 @@ impl Running {
         }
     }
 
-    /// Finds out what templates can use of the machine and of the frontend's program. A program is asked only if another
-    /// process runs than before, or if there is none to be known by and the snapshot is a new one.
-    async fn update_facts(&mut self, snapshot: &Arc<Snapshot>) {
-        if self.config.depends_on_own_zone {
-            self.facts.own_zone = self.config.own_zone.clone().or_else(|| self.own_zone.borrow_and_update().clone());
-        }
-        if self.config.version_command().is_none() {
-            return;
-        }
-        let process = self.process().await;
-        let is_rendered = self.rendered.as_ref().is_some_and(|(of, ..)| Arc::ptr_eq(of, snapshot));
-        if self.version_of != Some(process) || (process.is_none() && !is_rendered) {
-            self.facts.version = self.config.look_up_version(process, &self.unconfined).await;
-            self.version_of = Some(process);
-        }
-    }
-
-    fn render(&mut self, snapshot: Arc<Snapshot>) -> Result<Arc<Rendered>, rendering::Error> {
-        let last = self.rendered.as_ref();
-        if let Some((.., rendered)) = last.filter(|(of, facts, _)| Arc::ptr_eq(of, &snapshot) && *facts == self.facts) {
-            return Ok(Arc::clone(rendered));
-        }
-        self.follow_services(&snapshot)?;
-        let rendering = self.config.render(&self.templates, &snapshot, &self.facts)?;
-        self.report_left_out(rendering.left_out);
-        let rendered = Arc::new(Rendered::new(&self.config.outputs, rendering.contents, snapshot.revision));
-        self.rendered = Some((snapshot, self.facts.clone(), Arc::clone(&rendered)));
-        Ok(rendered)
-    }
-
-    /// Says which backends are left out because they cannot be rendered, each once for each reason.
-    fn report_left_out(&self, left_out: Vec<LeftOut>) {
-        /// The rest are counted: a template may fail for every backend of a large service.
-        const MAX_LOGGED: usize = 10;
-        let before = Arc::clone(&self.report.borrow().excluded.all);
-        if left_out.is_empty() && before.is_empty() {
-            return;
-        }
-        let named = |out: LeftOut| UnrenderedBackend { service: out.service, id: out.id, message: out.reason };
-        let now: Vec<_> = left_out.into_iter().map(named).collect();
-        let frontend = &self.config.name;
-        let new: Vec<_> = now.iter().filter(|out| !before.contains(out)).collect();
-        for UnrenderedBackend { service, id, message } in new.iter().take(MAX_LOGGED) {
-            tracing::warn!(%frontend, %service, backend = id, reason = message, "backend left out of the frontend, as it cannot be rendered");
-        }
-        if let Some(count) = new.len().checked_sub(MAX_LOGGED).filter(|count| *count > 0) {
-            tracing::warn!(%frontend, count, "more backends left out of the frontend, as they cannot be rendered");
-        }
-        if now.is_empty() {
-            tracing::info!(%frontend, "every backend can be rendered again");
-        }
-        self.say(|report| report.excluded = Unrendered::of(now));
-    }
-
     /// How long outputs at which the frontend ended are kept back from it; `None`: they are not.
     async fn pause_after_death(&self, wanted: &Digest) -> Option<Duration> {
         let fatal = self.fatal.as_ref().filter(|fatal| fatal.digest == *wanted)?;
@@ -378,74 +303,6 @@ impl Running {
         // The previous ones are in place, with which it can start.
         let Pacing { retry_min, audit_interval, .. } = self.config.pacing;
         Some(left.clamp(retry_min, audit_interval.max(retry_min)))
-    }
-
-    /// Has an output for each service that there is now, where the configuration asks for that.
-    fn follow_services(&mut self, snapshot: &Snapshot) -> Result<(), super::template::Error> {
-        let Some(outputs) = self.configured.outputs_at(snapshot) else { return Ok(()) };
-        let is_free = |output: &Output| !self.outputs.is_of_another(&self.config.name, &output.path);
-        let (outputs, taken): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_free);
-        for output in taken {
-            tracing::error!(frontend = %self.config.name, path = %output.path.display(), service = ?output.service,
-                "a service that tags create has no output, as another frontend writes its file; name one of them otherwise");
-        }
-        if outputs == self.config.outputs {
-            return Ok(());
-        }
-        let config = Config { outputs, ..self.configured.clone() };
-        self.templates = config.templates()?;
-        self.config = config;
-        let paths = || self.config.outputs.iter().map(|output| output.path.clone());
-        self.outputs
-            .set(&self.config.name, paths().chain(self.config.per_service.iter().map(|output| output.path.clone())));
-        self.unconfined.allow_directories(paths().filter_map(|path| path.parent().map(Path::to_owned)));
-        if let Err(error) = self.staging.lock(&self.config.outputs) {
-            tracing::error!(frontend = %self.config.name, %error, "cannot lock the output of a service that tags create");
-        }
-        Ok(())
-    }
-
-    /// Names the files that elasticd wrote for this frontend and that are no outputs any more. Returns those that are to
-    /// be removed now.
-    fn find_orphans(&mut self) -> Vec<PathBuf> {
-        let name = self.config.name.clone();
-        let is_output = |path: &Path| self.config.outputs.iter().any(|output| output.path == path);
-        let former: Vec<_> = self.journal.written().iter().filter(|(path, _)| !is_output(path)).collect();
-        let (mut found, mut others, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-        for (path, digests) in former {
-            match orphans::written(path, digests) {
-                _ if self.outputs.is_of_another(&name, path) => others.push(path.clone()),
-                Written::Gone => gone.push(path.clone()),
-                Written::InPlace => {
-                    found.push(OrphanedOutput { path: path.clone(), frontend: name.clone(), edited: false })
-                }
-                Written::Edited => {
-                    found.push(OrphanedOutput { path: path.clone(), frontend: name.clone(), edited: true })
-                }
-            }
-        }
-        for path in others.iter().chain(&gone) {
-            self.journal.forget_written(path);
-        }
-        if !gone.is_empty() && *self.journal.step() == Step::Idle && self.journal.proven().is_some() {
-            tracing::info!(frontend = %name, paths = ?gone, "a former output was removed; the frontend is checked and reloaded");
-            self.journal.end(None);
-        }
-        for orphan in found.iter().filter(|orphan| !self.orphans.contains(orphan)) {
-            orphans::log(orphan);
-        }
-        self.say(|report| report.orphaned_outputs.clone_from(&found));
-        let is_pruned = self.is_prune_asked || self.configured.prune;
-        let removed = found.iter().filter(|orphan| is_pruned && !orphan.edited).map(|orphan| orphan.path.clone());
-        let removed = removed.collect();
-        self.orphans = found;
-        removed
-    }
-
-    /// Records what is in place.
-    fn set_written(&mut self, rendered: &Rendered) {
-        let paths = self.config.outputs.iter().map(|output| output.path.clone());
-        self.journal.set_written(paths.zip(rendered.digests.iter().cloned()));
     }
 
     async fn plan(&mut self, rendered: &Rendered) -> (Action, Option<Evidence>) {
@@ -591,31 +448,6 @@ impl Running {
         }
     }
 
-    /// Records what others have changed, if that is news, so that it is told from elasticd's own changes after a restart.
-    fn record_overrides(&mut self, evidence: Option<Evidence>) {
-        let (Some(evidence), Some(proven)) = (evidence, self.journal.proven().cloned()) else { return };
-        self.show_overrides(Some(&evidence));
-        if proven.evidence.as_ref().is_none_or(|recorded| recorded.overrides != evidence.overrides) {
-            self.journal.end(Some(Proven { evidence: Some(evidence), ..proven }));
-        }
-    }
-
-    /// Reports what others have changed over the runtime API, and logs it when it changes.
-    fn show_overrides(&self, evidence: Option<&Evidence>) {
-        let overrides = evidence.map(|evidence| evidence.overrides.clone()).unwrap_or_default();
-        if self.report.borrow().overrides == overrides {
-            return;
-        }
-        if overrides.is_empty() {
-            tracing::info!(frontend = %self.config.name, "nothing is left of what others had changed over the runtime API");
-            return self.say(|report| report.overrides = overrides);
-        }
-        let all: Vec<_> = overrides.iter().map(|(name, what)| format!("{name}: {what}")).collect();
-        tracing::warn!(frontend = %self.config.name, overrides = all.join("; "),
-            "others have changed servers over the runtime API; that is left as it is");
-        self.say(|report| report.overrides = overrides);
-    }
-
     async fn adopt(&mut self, rendered: &Arc<Rendered>, evidence: Option<Evidence>) -> Duration {
         let process = self.process().await;
         let swapped_at = self.swapped_at();
@@ -627,94 +459,6 @@ impl Running {
         let proven = Proven { digest: digest.clone(), revision: *revision, process, swapped_at, evidence };
         self.journal.end(Some(proven));
         self.proven(rendered, process)
-    }
-
-    fn proven(&mut self, rendered: &Rendered, process: Option<Identity>) -> Duration {
-        let revision = rendered.revision;
-        let (frontend, pid) = (&self.config.name, process.map(|process| process.pid));
-        match self.config.applied_phase() {
-            Phase::Written => tracing::info!(%frontend, revision, "outputs written"),
-            Phase::Reloaded => tracing::info!(%frontend, revision, pid, "frontend reloaded with the new configuration"),
-            _ => tracing::info!(%frontend, revision, pid, "frontend runs the new configuration"),
-        }
-        self.fatal = None;
-        self.say(|report| {
-            report.applied_age_seconds = Some(SystemTime::now().into());
-            report.proven_age_seconds = None;
-        });
-        self.settled(revision, process)
-    }
-
-    fn settled(&mut self, revision: u64, process: Option<Identity>) -> Duration {
-        if self.retry.failures() > 0 {
-            tracing::info!(frontend = %self.config.name, failures = self.retry.failures(), "recovered");
-        }
-        self.retry.reset();
-        let phase = self.config.applied_phase();
-        self.say(|report| {
-            report.phase = phase;
-            report.applied_revision = Some(revision);
-            let applied = *report.applied_age_seconds.get_or_insert_with(|| SystemTime::now().into());
-            if phase == Phase::Proven {
-                report.proven_revision = Some(revision);
-                report.proven_age_seconds.get_or_insert(applied);
-            }
-            report.pid = process.map(|process| process.pid);
-            report.error = None;
-            report.attempted = true;
-        });
-        self.config.pacing.audit_interval
-    }
-
-    fn not_running(&mut self, why: &str) -> Duration {
-        let is_new = self.report.borrow().phase != Phase::NotRunning && !self.is_known(why);
-        if is_new {
-            tracing::warn!(frontend = %self.config.name, why, "the frontend is not running; its configuration is in place");
-        }
-        self.say(|report| {
-            report.phase = Phase::NotRunning;
-            report.error = Some(why.to_owned());
-            report.pid = None;
-            report.attempted = true;
-        });
-        self.config.pacing.retry_min
-    }
-
-    /// Logs a failure, unless it is the same as the last one, and returns how long to wait before another attempt.
-    fn failed(&mut self, message: &str) -> Duration {
-        if !self.is_known(message) {
-            tracing::error!(frontend = %self.config.name, error = message, "frontend update failed; previous configuration kept");
-        }
-        self.count_failure(message)
-    }
-
-    /// The same for a change that is in place, and that the frontend has yet to take.
-    fn unfinished(&mut self, message: &str) -> Duration {
-        if !self.is_known(message) {
-            tracing::warn!(frontend = %self.config.name, error = message,
-                "the new configuration is in place; the frontend has yet to take it");
-        }
-        self.count_failure(message)
-    }
-
-    /// Whether the last failure was the same.
-    fn is_known(&self, message: &str) -> bool {
-        let report = self.report.borrow();
-        report.error.as_deref().is_some_and(|before| without_digits(before) == without_digits(message))
-    }
-
-    fn count_failure(&mut self, message: &str) -> Duration {
-        self.say(|report| {
-            report.phase = Phase::Failed;
-            report.failures += 1;
-            report.error = Some(message.to_owned());
-            report.attempted = true;
-        });
-        self.retry.next_delay()
-    }
-
-    fn say(&self, change: impl FnOnce(&mut status::Frontend)) {
-        self.report.send_modify(|report| change(Arc::make_mut(report)));
     }
 }
 

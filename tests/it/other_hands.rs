@@ -10,10 +10,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness::apache::Apache;
-use crate::harness::backend::{Backend, FILE, entries, three};
+use crate::harness::backend::{Backend, FILE, entries, ids, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::Nginx;
-use crate::harness::{load, require, until};
+use crate::harness::{load, own_socket, require, until};
 
 /// nginx that reads its configuration for as many seconds as the file `slow` in its directory says.
 fn slow_nginx() -> Nginx {
@@ -297,4 +297,52 @@ fn a_frontend_that_was_killed_amid_a_reload_is_not_blamed_for_good() {
     nginx.spawn();
     elasticd.await_proven("nginx", "web", &["b"]);
     nginx.await_answers(&["b"]);
+}
+
+/// nginx with an http context, and a stream context that proxies to the same upstream; and where the latter listens.
+fn nginx_of_both_contexts() -> (Nginx, std::net::SocketAddr) {
+    const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    require(Path::new(MODULE));
+    let nginx = Nginx::new();
+    let (path, address) = (nginx.path("nginx.conf"), own_socket());
+    fs::create_dir(nginx.path("stream.d")).expect("a directory");
+    let config = fs::read_to_string(&path).expect("written");
+    let stream = format!(
+        "stream {{ include {}/*.conf; server {{ listen {address}; proxy_pass web; }} }}\n",
+        nginx.path("stream.d").display()
+    );
+    fs::write(path, format!("load_module {MODULE};\n{config}{stream}")).expect("written");
+    (nginx, address)
+}
+
+#[test]
+fn nginx_with_both_contexts_is_configured_by_one_frontend_and_by_two() {
+    let backends = three();
+    for is_one in [true, false] {
+        let (nginx, stream) = nginx_of_both_contexts();
+        let (http, tcp) = (nginx.path("conf.d/elasticd.conf"), nginx.path("stream.d/elasticd.conf"));
+        let single = nginx.frontend();
+        let config = if is_one {
+            let keys = single.lines().filter(|line| !line.starts_with("output")).collect::<Vec<_>>().join("\n");
+            let output = |path: &Path| {
+                format!("[[frontends.nginx.outputs]]\npath = '{}'\ntemplate = 'nginx/upstreams.conf'\n", path.display())
+            };
+            format!("{keys}\nvars = {{ keepalive = 0 }}\n{}{}", output(&http), output(&tcp))
+        } else {
+            let second = single.replace("[frontends.nginx]", "[frontends.tcp]").replace("'nginx'", "'nginx-stream'");
+            let second = second.replace(&*http.to_string_lossy(), &tcp.to_string_lossy());
+            format!("{single}{second}")
+        };
+        let elasticd = elasticd(&config, "", &backends[..1]).ready();
+        let nginx = nginx.start();
+        let names: &[&str] = if is_one { &["nginx"] } else { &["nginx", "tcp"] };
+        for some in [&backends[..1], &backends[..], &backends[1..2]] {
+            elasticd.write("backends.yaml", &entries(some));
+            for name in names {
+                elasticd.await_proven(name, "web", &ids(some));
+            }
+            nginx.await_answers(&ids(some));
+            load::await_answers(stream, &ids(some), || fs::read_to_string(&tcp).unwrap_or_default());
+        }
+    }
 }

@@ -75,7 +75,7 @@ fn read_as_a_whole(
     let directory = output.parent().expect("a directory");
     let mut names = Names::of(directory);
     let mut elasticd = elasticd.ready();
-    elasticd.await_proven(frontend, "web", &ids(&backends[..1]));
+    elasticd.await_effect(frontend, "web", &ids(&backends[..1]));
     // Another name for each, so that an old version that is read as well is found out.
     elasticd.killed_amid_changes(frontend, backends, (12, 300), directory, |some| answers(&ids(some)));
     assert_eq!(names.seen(), [output.file_name().expect("a name").to_str().expect("text")]);
@@ -139,7 +139,8 @@ fn with_the_state_in_another_file_system_nothing_lies_there_while_a_change_is_ch
     let elsewhere = tempfile::tempdir_in("/dev/shm").expect("another file system");
     let seen = "ls -A DIR/out >> DIR/seen";
     let more = format!(
-        "check = ['sh', '-c', 'test -s {{candidate}} && {seen}']\nreload = {{ command = ['sh', '-c', '{seen}; test ! -e DIR/refuse'] }}\n"
+        "check = ['sh', '-c', 'test -s {{candidate}} && {seen}']\nreload = {{ command = ['sh', '-c', '{seen}'] }}\n\
+         proof = {{ command = ['sh', '-c', '{seen}; test ! -e DIR/refuse'], timeout = '500ms' }}\n"
     );
     let elasticd = list(&more);
     std::os::unix::fs::symlink(elsewhere.path(), elasticd.path("state")).expect("linked");
@@ -147,14 +148,14 @@ fn with_the_state_in_another_file_system_nothing_lies_there_while_a_change_is_ch
     let backends = three();
     for some in [&backends[..2], &backends[..], &backends[..1]] {
         elasticd.write("backends.yaml", &entries(some));
-        elasticd.await_applied("list", "web", &ids(some));
+        elasticd.await_proven("list", "web", &ids(some));
     }
     elasticd.write("refuse", "");
     elasticd.write("backends.yaml", &entries(&backends));
     elasticd.await_status("refused", |status| status["frontends"]["list"]["failures"].as_u64() >= Some(3));
     until_or(|| elasticd.read("out/list"), || (elasticd.read("out/list") == "a ").then_some(()));
     fs::remove_file(elasticd.path("refuse")).expect("there");
-    elasticd.await_applied("list", "web", &["a", "b", "c"]);
+    elasticd.await_proven("list", "web", &["a", "b", "c"]);
     elasticd.kill();
     let seen = elasticd.read("seen");
     assert!(seen.lines().count() > 10 && seen.lines().all(|name| name == "list"), "{seen}");

@@ -175,6 +175,6 @@ fn without_its_api_the_file_in_place_is_all() {
     let backends = ["a"].map(Backend::start);
     elasticd.write("backends.yaml", &entries(&backends));
     let elasticd = elasticd.ready();
-    elasticd.await_proven("traefik", "web", &["a"]);
+    elasticd.await_applied("traefik", "web", &["a"]);
     assert_eq!(read(&elasticd.read("out.yaml"))["web"][0].url, format!("http://{}", backends[0].address));
 }

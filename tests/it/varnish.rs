@@ -198,7 +198,7 @@ fn a_stricter_check_runs_before_anything_is_in_place() {
     elasticd.write("backends.yaml", &entries(&backends[..2]));
     let status = elasticd.await_status("failing", |status| status["frontends"]["varnish"]["phase"] == "failed");
     let error = status["frontends"]["varnish"]["error"].as_str().expect("an error");
-    assert!(error.contains("the check refuses") && error.contains("'sett'"), "Varnish's own words: {error}");
+    assert!(error.contains("was broken already") && error.contains("'sett'"), "Varnish's own words: {error}");
     assert_eq!(varnish.backends(), before);
     varnish.configure(&varnish.including());
     elasticd.await_proven("varnish", "web", &["a", "b"]);

@@ -88,10 +88,6 @@ fn a_variable_that_no_template_knows_is_refused() {
             "service.web.keepalvie: unknown variable: did you mean `keepalive`?",
         ),
         (
-            "[frontends.front.service.api]\nkeepalive = 7",
-            "service.api: api is none of the services of this frontend: web",
-        ),
-        (
             "[frontends.front.services.web]\nkeepalive = 7",
             "services: a list of names is expected, such as [\"web\"]; what",
         ),

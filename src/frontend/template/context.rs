@@ -42,6 +42,7 @@ pub struct Facts {
 /// - `vars`: the frontend's variables from the configuration.
 /// - `own`: `{zone, host}`, of the machine that elasticd runs on; `zone` is absent while it is not known.
 /// - `frontend`: `{name, version}`; `version` is absent if it is not known.
+/// - `output`: `{index}`, which of the frontend's `outputs` is rendered, counted from 0.
 ///
 /// There is no time in it: unless `revision` is printed, a file changes only when a service of its frontend does; and unless
 /// `own` is used, all sidecars of a fleet write the same bytes.
@@ -77,14 +78,26 @@ impl Context {
             ("revision", revision(snapshot.revision)),
             ("own", Value::from(own)),
             ("frontend", Value::from(frontend)),
+            ("output", output(0)),
             ("vars", Value::Map(vars)),
         ]))
+    }
+
+    /// The same for another of the frontend's outputs, counted from 0.
+    pub fn set_output(&mut self, index: usize) {
+        if let Value::Map(values) = &mut self.0 {
+            values.insert("output".to_owned(), output(index));
+        }
     }
 
     /// The engine's own value, from which it renders without another copy.
     pub(super) fn value(&self) -> &Value {
         &self.0
     }
+}
+
+fn output(index: usize) -> Value {
+    Value::from([("index", Value::Integer(index.try_into().unwrap_or(i64::MAX)))])
 }
 
 fn service(name: &Name, set: &ServiceSet, vars: Map) -> Value {

@@ -19,15 +19,20 @@ const BALANCERS: &str = include_str!("../../../templates/apache/balancers.conf")
 /// In its conf.d.
 const BROKEN: &str = "broken.conf";
 
-/// What clients see while the same graceful restarts are asked for by hand, with nothing changed in between.
-fn by_hand(apache: &Apache, restarts: usize) -> Tally {
-    let load = Load::start(apache.address, 3);
-    for _ in 0..restarts {
-        let before = apache.generation().expect("a status");
-        apache.graceful();
-        until("restarted", || (apache.generation()? > before).then_some(()));
+/// What clients see while the same graceful restarts are asked for by hand, with nothing changed in between, of at least as
+/// many requests.
+fn by_hand(apache: &Apache, restarts: usize, requests: usize) -> Tally {
+    let mut all = Tally::default();
+    while all.total() < requests {
+        let load = Load::start(apache.address, 3);
+        for _ in 0..restarts {
+            let before = apache.generation().expect("a status");
+            apache.graceful();
+            until("restarted", || (apache.generation()? > before).then_some(()));
+        }
+        all.add(load.stop());
     }
-    load.stop()
+    all
 }
 
 impl Frontend for Apache {
@@ -100,10 +105,11 @@ impl Frontend for Apache {
     fn judge(&self, tally: &Tally, changes: usize) {
         println!("{} of {} failed: {:?}", tally.failures.len(), tally.total(), tally.failures);
         if !tally.failures.is_empty() {
-            // Apache itself drops some: twice what it drops by hand is more than chance.
-            let hand = by_hand(self, changes);
+            // Apache itself drops some, about one in ten thousand: more than twice what it drops by hand, and three, is more
+            // than chance.
+            let hand = by_hand(self, changes, tally.total());
             println!("by hand: {} of {} failed", hand.failures.len(), hand.total());
-            assert!(tally.failures.len() <= 2 * hand.failures.len() + 1, "{:?}; by hand {hand:?}", tally.failures);
+            assert!(tally.failures.len() <= 2 * hand.failures.len() + 3, "{:?}; by hand {hand:?}", tally.failures);
         }
         assert!(tally.total() > 0, "no request was made");
     }

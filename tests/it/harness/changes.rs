@@ -55,7 +55,7 @@ impl Elasticd {
             self.restart();
             self.await_answer();
             self.await_status("known", |status| !status["revision"].is_null());
-            let status = self.await_proven(frontend, "web", &ids(some));
+            let status = self.await_effect(frontend, "web", &ids(some));
             let now = status["revision"].as_u64().expect("a number");
             assert!(now >= revision, "revision {now} after {revision}");
             revision = now;

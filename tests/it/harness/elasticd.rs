@@ -237,6 +237,11 @@ impl Elasticd {
         self.await_phase(&["written", "reloaded"], frontend, service, ids)
     }
 
+    /// Waits for either of the two.
+    pub fn await_effect(&self, frontend: &str, service: &str, ids: &[&str]) -> Value {
+        self.await_phase(&["proven", "written", "reloaded"], frontend, service, ids)
+    }
+
     fn await_phase(&self, phases: &[&str], frontend: &str, service: &str, ids: &[&str]) -> Value {
         let mut wanted: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
         wanted.sort();

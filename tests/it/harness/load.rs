@@ -37,6 +37,14 @@ impl Tally {
         self.answers.values().sum()
     }
 
+    /// Adds what others counted.
+    pub fn add(&mut self, other: Self) {
+        for (body, count) in other.answers {
+            *self.answers.entry(body).or_default() += count;
+        }
+        self.failures.extend(other.failures);
+    }
+
     /// That there were requests, and each was answered well.
     pub fn assert_none_failed(&self) {
         assert_eq!(self.failures, Vec::<String>::new(), "of {} requests", self.total());
@@ -70,11 +78,7 @@ impl Load {
         self.stopped.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
         for client in self.clients {
-            let tally = client.join().expect("no client panics");
-            for (body, count) in tally.answers {
-                *sum.answers.entry(body).or_default() += count;
-            }
-            sum.failures.extend(tally.failures);
+            sum.add(client.join().expect("no client panics"));
         }
         sum
     }
