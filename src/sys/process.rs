@@ -1,24 +1,25 @@
 //! Processes: found, identified, signalled. A reused PID is never signalled.
 
-use std::fmt;
+mod error;
+mod find;
+mod pid_file;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+pub use error::{Error, Unexamined};
+pub use find::{Executable, Find};
+use pid_file::PidFile;
 use procfs::ProcError;
 use procfs::process::Process as ProcEntry;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::access::{self, Stranger};
 use super::regular_file;
 use super::signal_state::SignalState;
-use super::text;
 use super::unconfined::Unconfined;
-
-/// The longest pid file worth reading, in bytes.
-const MAX_PID_FILE: usize = 64;
 
 /// Which process, for as long as the machine is up: a PID alone may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,221 +28,6 @@ pub struct Identity {
     pub pid: i32,
     /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
     pub start_ticks: u64,
-}
-
-/// The program a process must be running: an absolute path, or a file name in any directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Executable(String);
-
-impl Executable {
-    /// `/usr/sbin/nginx`, or just `nginx`.
-    pub fn new(path_or_name: impl Into<String>) -> Self {
-        Self(path_or_name.into())
-    }
-
-    fn is(&self, exe: &Path) -> bool {
-        // The kernel marks a program whose file was replaced, as an upgrade does.
-        let exe = exe.to_string_lossy();
-        let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe);
-        if self.0.contains('/') { exe == self.0 } else { exe.rsplit('/').next() == Some(&self.0) }
-    }
-}
-
-impl Executable {
-    /// Whether the kernel calls a process so that runs it (`/proc/PID/comm`): by the file's name, cut after 15 bytes.
-    fn has_command_name(&self, command: &str) -> bool {
-        const MAX: usize = 15;
-        let name = self.0.rsplit('/').next().unwrap_or_default();
-        let end = name.len().min(MAX);
-        !name.is_empty() && name.as_bytes()[..end] == *command.as_bytes()
-    }
-}
-
-impl fmt::Display for Executable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// How a process is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Find {
-    /// Its PID stands in a file; it must run `executable`.
-    PidFile {
-        /// The file.
-        path: PathBuf,
-        /// The program.
-        executable: Executable,
-    },
-    /// It is the only process that runs `executable` and whose parent does not.
-    Match {
-        /// The program.
-        executable: Executable,
-    },
-}
-
-impl Find {
-    /// Its pid file, if it is found by one.
-    pub fn pid_file(&self) -> Option<&Path> {
-        match self {
-            Self::PidFile { path, .. } => Some(path),
-            Self::Match { .. } => None,
-        }
-    }
-
-    /// The program that the process must run.
-    pub fn executable(&self) -> &Executable {
-        let (Self::PidFile { executable, .. } | Self::Match { executable }) = self;
-        executable
-    }
-}
-
-/// Why a process was not found or not signalled.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The pid file does not exist.
-    #[error("the pid file {0} does not exist; is the frontend running, and does it write its PID there?")]
-    NoPidFile(PathBuf),
-    /// The pid file is empty.
-    #[error("the pid file {0} is empty; is the frontend just starting?")]
-    EmptyPidFile(PathBuf),
-    /// The pid file could not be read.
-    #[error("cannot read the pid file {path}: {source}")]
-    UnreadablePidFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The pid file does not hold a number.
-    #[error("the pid file {path} holds {found:?}, not a PID; does `pid_file` name the right file?")]
-    BadPidFile {
-        /// The file.
-        path: PathBuf,
-        /// How it begins.
-        found: String,
-    },
-    /// No process has this PID, or it is a zombie.
-    #[error("the pid file {path} names PID {pid}, and no such process runs; is the frontend stopped?")]
-    Stale {
-        /// The file.
-        path: PathBuf,
-        /// The PID.
-        pid: i32,
-    },
-    /// The PID is our own.
-    #[error(
-        "the pid file {0} names elasticd itself: the frontend runs in another PID namespace; share it \
-         (Kubernetes: shareProcessNamespace, Docker: --pid=container:NAME, ECS: pidMode) and set `pid_file = \"\"`, so \
-         that the frontend is found by its executable"
-    )]
-    Ourselves(PathBuf),
-    /// The process runs another program.
-    #[error(
-        "the pid file {path} names PID {pid}, which runs {found} and not {expected}; nothing was signalled. \
-         Correct `pid_file` or `executable`"
-    )]
-    OtherProgram {
-        /// The file.
-        path: PathBuf,
-        /// The PID.
-        pid: i32,
-        /// What it runs.
-        found: PathBuf,
-        /// What it should run.
-        expected: Executable,
-    },
-    /// The pid file can be written by somebody who may not signal the process.
-    #[error(
-        "the pid file {path} names PID {pid} of user {owner} and can be written by {who}: by others than that user, root and \
-         elasticd; nothing was signalled. Use `chown root` and `chmod 0644` on it"
-    )]
-    Untrusted {
-        /// The file.
-        path: PathBuf,
-        /// The PID.
-        pid: i32,
-        /// Who runs it.
-        owner: u32,
-        /// Who can write the file.
-        who: Stranger,
-    },
-    /// The kernel does not let us see what the process runs.
-    #[error(
-        "the frontend seems to be PID {pid}, and elasticd may not see what that runs: {source}; run elasticd with the \
-         frontend's user and group (both count), or give it CAP_SYS_PTRACE and CAP_KILL"
-    )]
-    Hidden {
-        /// The PID.
-        pid: i32,
-        /// Why.
-        source: io::Error,
-    },
-    /// No process runs the program.
-    #[error("no process runs {executable}{}", no_match_remedy(.unexamined))]
-    NoMatch {
-        /// The program.
-        executable: Executable,
-        /// Processes that could not be examined. `None`: there were none.
-        unexamined: Option<Unexamined>,
-    },
-    /// Several do.
-    #[error("PIDs {pids:?} all run {executable}; set `pid_file` to say which one is meant")]
-    Ambiguous {
-        /// The program.
-        executable: Executable,
-        /// The PIDs, ascending.
-        pids: Vec<i32>,
-    },
-    /// It was found, and has ended since.
-    #[error("PID {0} has ended just now; is the frontend being restarted?")]
-    Ended(i32),
-    /// The kernel refused the signal.
-    #[error("cannot signal PID {pid}: {source}; run elasticd as the frontend's user, or give it CAP_KILL")]
-    Refused {
-        /// The PID.
-        pid: i32,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Processes of which the kernel does not let us see what they run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unexamined {
-    /// How many there are.
-    pub count: usize,
-    /// The PID of the first one.
-    pub first: i32,
-}
-
-fn no_match_remedy(unexamined: &Option<Unexamined>) -> String {
-    match unexamined {
-        None => "; is the frontend running, in a PID namespace that elasticd shares?".to_owned(),
-        Some(Unexamined { count, first }) => format!(
-            " among those that can be examined, and {count} cannot (PID {first} is the first: permission denied); is the \
-             frontend running? If it is, run elasticd with its user and group, or give elasticd CAP_SYS_PTRACE"
-        ),
-    }
-}
-
-impl Error {
-    /// Whether it means that the frontend does not run at present, rather than that something is set up wrongly.
-    pub const fn is_not_running(&self) -> bool {
-        match self {
-            Self::NoPidFile(_) | Self::EmptyPidFile(_) | Self::Stale { .. } | Self::NoMatch { .. } | Self::Ended(_) => {
-                true
-            }
-            Self::UnreadablePidFile { .. }
-            | Self::BadPidFile { .. }
-            | Self::Ourselves(_)
-            | Self::OtherProgram { .. }
-            | Self::Untrusted { .. }
-            | Self::Hidden { .. }
-            | Self::Ambiguous { .. }
-            | Self::Refused { .. } => false,
-        }
-    }
 }
 
 /// A living, identified process, held by a descriptor that can mean no other.
@@ -486,47 +272,6 @@ fn alive(stat: &procfs::process::Stat) -> bool {
 
 fn entries() -> impl Iterator<Item = ProcEntry> {
     procfs::process::all_processes().into_iter().flatten().flatten()
-}
-
-/// What a pid file says, and who can write it.
-struct PidFile {
-    pid: i32,
-    file: std::fs::File,
-    stat: rustix::fs::Stat,
-}
-
-impl PidFile {
-    fn read(path: &Path) -> Result<Self, Error> {
-        use std::io::Read;
-        let mut text = String::new();
-        let read = |file: std::fs::File| {
-            let stat = rustix::fs::fstat(&file)?;
-            (&file).take(MAX_PID_FILE as u64).read_to_string(&mut text).map(|_| (file, stat))
-        };
-        let (file, stat) = regular_file::open(path).and_then(read).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::NoPidFile(path.to_owned()),
-            io::ErrorKind::InvalidData => Error::BadPidFile { path: path.to_owned(), found: "binary data".to_owned() },
-            _ => Error::UnreadablePidFile { path: path.to_owned(), source },
-        })?;
-        let digits = text.trim();
-        if digits.is_empty() {
-            return Err(Error::EmptyPidFile(path.to_owned()));
-        }
-        let pid = digits
-            .parse()
-            .ok()
-            .filter(|pid| *pid > 0)
-            .ok_or_else(|| Error::BadPidFile { path: path.to_owned(), found: text::shorten(digits, 20) })?;
-        Ok(Self { pid, file, stat })
-    }
-
-    /// Who else may write it than root, elasticd and the process's own user and group.
-    fn stranger(&self, (user, group): (u32, u32)) -> Option<Stranger> {
-        let owner = self.stat.st_uid;
-        let is_owners_own = owner == user || regular_file::is_trusted(owner);
-        let owner = Some(Stranger::Owner(owner)).filter(|_| !is_owners_own);
-        owner.or_else(|| access::stranger_among_others(&self.file, &self.stat, Some((user, group))))
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::backend::{Backend, FILE, entries, three};
 use crate::harness::elasticd::Elasticd;
 use crate::harness::nginx::Nginx;
-use crate::harness::{until_or, write_script};
+use crate::harness::until_or;
 
 /// A list of backends, written to `directory`, whose check and reload leave files where elasticd itself may not write.
 fn list(name: &str, directory: &str) -> String {
@@ -126,6 +126,7 @@ fn a_recreated_or_added_output_directory_can_be_written_to() {
 #[test]
 fn credential_programs_can_still_be_started() {
     use crate::ec2_endpoint::{Endpoint, Machine};
+    use crate::harness::write_script;
 
     let endpoint = Endpoint::start(vec![Machine::numbered(1, &[("Role", "web")])]);
     let elsewhere = tempfile::tempdir().expect("a directory");
