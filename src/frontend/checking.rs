@@ -60,7 +60,7 @@ pub struct Checking<'a> {
 }
 
 impl Checking<'_> {
-    /// Checks what is staged before the frontend can load it: [`Staged`] says whether that was possible.
+    /// Checks what is staged before the frontend can load it, and says whether that was possible.
     pub async fn staged(self, staging: &Staging, staged: &[FileChange]) -> Result<Staged, CommandError> {
         let nothing_to_say = Ok(Staged::Passed(Passed::default()));
         let Some(check) = &self.config.check else { return nothing_to_say };

@@ -146,7 +146,7 @@ pub fn inside(_: &str) {
             next_pid(pid);
             let bystander = bystander();
             assert_eq!(bystander.id(), pid, "reused");
-            assert!(matches!(process.signal(Signal::HUP), Err(Error::Refused { .. })), "the process is gone");
+            assert!(matches!(process.signal(Signal::HUP), Err(Error::Ended(1000))), "the process is gone");
             // Looked up again, it is another program.
             assert!(matches!(Process::find_here(&find(&path)), Err(Error::OtherProgram { .. })));
             assert_eq!(ended_by(bystander), Some(9), "not signalled");
