@@ -302,3 +302,21 @@ pub struct Pacing {
     /// change is rolled back.
     pub restart_grace: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_read_from_a_line_of_its_form_alone() {
+        let nginx = FileLine { before: "# configuration file ".to_owned(), after: ":".to_owned() };
+        assert_eq!(nginx.path_in("# configuration file /etc/nginx/a b.conf:"), Some("/etc/nginx/a b.conf"));
+        assert_eq!(nginx.path_in("# configuration file /etc/nginx/a.conf"), None);
+        let apache = FileLine { before: ") ".to_owned(), after: String::new() };
+        assert_eq!(
+            apache.path_in("    (146) /etc/apache2/mods-enabled/alias.conf"),
+            Some("/etc/apache2/mods-enabled/alias.conf")
+        );
+        assert_eq!(apache.path_in("Included configuration files:"), None);
+    }
+}

@@ -29,3 +29,20 @@ impl Fatal {
         Self { digest: digest.clone(), deaths, again_at: Instant::now() + pause }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_death_puts_off_the_next_attempt_and_other_outputs_begin_anew() {
+        let (first, one, other) = (Duration::from_secs(1), Digest::of(b"one"), Digest::of(b"other"));
+        let pause = |fatal: &Fatal| fatal.again_at.duration_since(Instant::now()).as_secs_f64().round();
+        let mut fatal = Fatal::next(None, &one, first);
+        for expected in [8.0, 64.0, 512.0, 3600.0, 3600.0] {
+            assert_eq!(pause(&fatal), expected);
+            fatal = Fatal::next(Some(fatal), &one, first);
+        }
+        assert_eq!(pause(&Fatal::next(Some(fatal), &other, first)), 8.0);
+    }
+}
