@@ -1,4 +1,4 @@
-//! What elasticd has applied to a frontend over its runtime API since the two last agreed. It tells elasticd's own changes
+//! What elasticd has applied to a frontend over its runtime API since the two last agreed. It separates elasticd's own changes
 //! from those of others: what was the same in all that was applied, and differs in the frontend, was changed by others.
 
 use std::sync::Arc;

@@ -36,7 +36,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// It cannot be told, for something is set up wrongly.
+    /// That is not known, because something is set up wrongly.
     pub(super) async fn absence(&self, unconfined: &Unconfined) -> Result<Option<String>, Error> {
         if let Some(runtime) = &self.runtime {
             return match runtime.probe().await {

@@ -239,7 +239,8 @@ impl Step {
     }
 }
 
-fn names(path: &Path) -> VecDeque<OsString> {
+/// The names in a path, from its start, with `..` as a name.
+pub(super) fn names(path: &Path) -> VecDeque<OsString> {
     let name = |component| match component {
         Component::Normal(name) => Some(name.to_owned()),
         Component::ParentDir => Some(OsStr::new("..").to_owned()),

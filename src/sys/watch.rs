@@ -1,13 +1,14 @@
 //! Tells when what a path leads to has changed.
 
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use futures_util::{FutureExt, StreamExt};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::runtime::Handle;
+
+use super::directory::names;
 
 /// Room for some events at once, in bytes.
 const BUFFER: usize = 4096;
@@ -218,15 +219,6 @@ fn way(path: &Path) -> Vec<(PathBuf, OsString)> {
         }
     }
     decisive
-}
-
-fn names(path: &Path) -> VecDeque<OsString> {
-    let name = |component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some(OsStr::new("..").to_owned()),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    };
-    path.components().filter_map(name).collect()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Change<'_> {
         match applied {
             Ok(_) => {
                 self.effort.in_part = true;
-                // The frontend runs neither the earlier outputs nor these: after a restart nothing may be told from them.
+                // The frontend runs neither the earlier outputs nor these: after a restart nothing may be concluded from them.
                 let digest = self.rendered.digest.clone();
                 if proven.digest != digest {
                     self.journal.end(Some(Proven { digest, ..proven }));

@@ -7,7 +7,7 @@
 //! it is the process that was last proven with the same lines.
 //!
 //! What others change at the runtime API stays if it is theirs to decide: maintenance, drain, weights, and whether health is
-//! checked. It is told from elasticd's own commands by the outputs: what was right in all that elasticd has applied since
+//! checked. It is distinguished from elasticd's own commands by the outputs: what was right in all that elasticd has applied since
 //! the worker was last proven, and is not right any more, was changed by others.
 //!
 //! A server that is added at run time gets the options that it would have after a reload, those of `default-server` lines in

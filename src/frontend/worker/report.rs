@@ -37,7 +37,7 @@ impl Running {
         self.say(|report| report.excluded = Unrendered::of(now));
     }
 
-    /// Records what others have changed, if that is news, so that it is told from elasticd's own changes after a restart.
+    /// Records what others have changed, if that is news, so that it is not taken for elasticd's own changes after a restart.
     pub(super) fn record_overrides(&mut self, evidence: Option<Evidence>) {
         let (Some(evidence), Some(proven)) = (evidence, self.journal.proven().cloned()) else { return };
         self.show_overrides(Some(&evidence));

@@ -157,7 +157,7 @@ fn pools(backends: &str, servers: &str) -> Option<Pools> {
 }
 
 /// Waits until the second in which `moment` lies (in ticks since boot) is over. HAProxy reports its start in whole
-/// seconds, so a worker that starts in the same second could not be told from one that started before that moment.
+/// seconds, so a worker that starts in the same second could not be distinguished from one that started before that moment.
 pub(super) async fn wait_for_next_second(moment: u64) {
     /// Ticks are hundredths of a second, so a time in ticks may be off by that much.
     const MARGIN: Duration = Duration::from_millis(30);
