@@ -194,6 +194,7 @@ fn a_reload_command_before_the_frontend_runs_leaves_the_file_it_needs_to_start()
     // A command that fails although the frontend runs is a refusal, and undone.
     elasticd.write("elasticd.toml", &elasticd.read("elasticd.toml").replace("'reload']", "'nonsense']"));
     elasticd.signal(Signal::SIGHUP);
+    elasticd.await_log("configuration reloaded");
     elasticd.write("backends.yaml", &entries(&backends[2..]));
     await_error(&elasticd, "nginx", "the reload failed");
     until("undone", || nginx.upstreams().contains(&backends[1].ip().to_string()).then_some(()));
